@@ -1,0 +1,318 @@
+"""FedAvg with pruning: a party trains, prunes by magnitude and uploads what lives."""
+
+# Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from secretflow.ml.nn.core.torch import BuilderType
+from secretflow.ml.nn.fl.attacks.capture import GradientCapture, write_capture
+from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_count, living_rate, prune_by_magnitude
+from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
+
+
+def masked_weights(model: nn.Module, mask: Mask) -> Iterator[Tuple[str, torch.Tensor, np.ndarray]]:
+    """Goes through the prunable weights of a model.
+
+    Args:
+        model: the model.
+        mask: one entry for each array of two or more dimensions in its ``state_dict``.
+
+    Yields:
+        Name, weight (sharing memory with the model's) and mask entry.
+
+    Raises:
+        ValueError: the mask is not one of this model.
+    """
+    matrices = {name: value for name, value in model.state_dict().items() if value.dim() >= 2}
+    if len(mask) != len(matrices):
+        raise ValueError(f"mask has {len(mask)} entries, but the model has {len(matrices)} weight arrays")
+    for (name, weight), entry in zip(matrices.items(), mask):
+        if entry is None:
+            continue
+        if entry.shape != tuple(weight.shape):
+            raise ValueError(f"mask of {name} has the shape {entry.shape}, the weight {tuple(weight.shape)}")
+        yield name, weight, entry
+
+
+def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Optional[Mapping[str, Any]] = None) -> None:
+    """Sets every pruned weight of a model to zero, in place.
+
+    Args:
+        model: the model.
+        mask: its mask.
+        initial_state_dict: loaded first, if given.
+    """
+    if initial_state_dict is not None:
+        model.load_state_dict(initial_state_dict)
+    for _, weight, entry in masked_weights(model, mask):
+        weight.mul_(_as_tensor(entry, weight))
+
+
+def prune_by_percentile(model: nn.Module, mask: Mask, percent: float) -> Mask:
+    """Removes the smallest living weights of each layer and sets them to zero.
+
+    Args:
+        model: the model, changed in place.
+        mask: its mask.
+        percent: percent of the living weights of each layer to remove, in (0, 100), rounded to whole
+            weights; at least one weight of each layer stays.
+
+    Returns:
+        The new mask.
+    """
+    kept = PruneSettings(prune_percent=percent).next_rate(1.0)
+    return _prune(model, mask, lambda entry: living_count(int(np.count_nonzero(entry)), kept))
+
+
+def prune_to_rate(model: nn.Module, mask: Mask, rate: float) -> Mask:
+    """Removes the smallest living weights of each layer down to a living rate and sets them to zero.
+
+    Args:
+        model: the model, changed in place.
+        mask: its mask.
+        rate: living rate of each layer afterwards, in (0, 1].
+
+    Returns:
+        The new mask.
+    """
+    return _prune(model, mask, lambda entry: living_count(entry.size, rate))
+
+
+def _prune(model: nn.Module, mask: Mask, keep: Callable[[np.ndarray], int]) -> Mask:
+    by_storage: Dict[int, np.ndarray] = {}  # weights that two layers share are pruned once
+    for _, weight, entry in masked_weights(model, mask):
+        if weight.data_ptr() not in by_storage:
+            pruned = prune_by_magnitude(weight.numpy(force=True), entry, keep(entry))
+            by_storage[weight.data_ptr()] = pruned
+    pruned_entries = iter(
+        [by_storage[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)]
+    )
+    new_mask = [None if entry is None else next(pruned_entries) for entry in mask]
+    mask_model(model, new_mask)
+    return new_mask
+
+
+def _as_tensor(entry: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    # A copy: what comes out of Ray's object store is read-only, which torch cannot share.
+    return torch.tensor(entry, dtype=like.dtype, device=like.device)
+
+
+class FedAvgWPrune(FedAvgW):
+    """FedAvg in which every party prunes its model step by step and uploads only what lives.
+
+    A pruned weight is zero after every optimiser step, whichever optimiser takes it: a hook on the
+    optimisers sets it back, so that momentum cannot revive it.
+
+    Args:
+        builder_base: how the model is built.
+        random_seed: seed of the initial weights.
+        skip_bn: leaves batch normalisation layers out of the aggregation.
+        settings: what the user chose about pruning.
+        gradient_capture: which gradients to write to this party's own disk for the leakage audit.
+        party: own name.
+        **kwargs: upstream's, ``use_gpu`` among them.
+
+    Raises:
+        ValueError: the model has nothing to prune.
+    """
+
+    def __init__(
+        self,
+        builder_base: BuilderType,
+        random_seed: Optional[int] = None,
+        skip_bn: bool = False,
+        settings: PruneSettings = PruneSettings(),  # noqa: B008 - frozen
+        gradient_capture: Optional[GradientCapture] = None,
+        party: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(builder_base, random_seed=random_seed, skip_bn=skip_bn, **kwargs)
+        self._settings = settings
+        self._gradient_capture = gradient_capture
+        self._party = party
+        self._rounds = 0
+        self._rate = 1.0
+        self._use_mask(self.make_prune_mask())
+        for optimizer in self.model._optimizers:
+            optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
+
+    def prune_state(self) -> Tuple[Mask, float]:
+        """The current mask and the living rate that the schedule has reached."""
+        return self._mask, self._rate
+
+    def living_rates(self) -> Dict[str, float]:
+        """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
+        by_layer = {name: living_rate([entry]) for name, _, entry in masked_weights(self.model, self._mask)}
+        return {"": living_rate(self._mask), **by_layer}
+
+    def set_weights(self, weights: List[np.ndarray]) -> None:
+        """Takes aggregated weights; what the own mask has pruned stays zero."""
+        super().set_weights(weights)
+        self._zero_pruned()
+
+    def train_step(
+        self, weights: Optional[List[np.ndarray]], cur_steps: int, train_steps: int, **kwargs: Any
+    ) -> Tuple[List[np.ndarray], int]:
+        """Trains on the next batches.
+
+        Args:
+            weights: aggregated weights to start from; None goes on with the own ones.
+            cur_steps: number of the first step since training began.
+            train_steps: how many batches to train on, at least 1.
+            **kwargs: ``refresh_data`` starts the data and the metrics anew, ``dp_strategy`` adds noise
+                to the upload.
+
+        Returns:
+            The weights to upload, and the number of samples they were trained on.
+        """
+        samples, _ = self._train(weights, cur_steps, train_steps, kwargs.get("refresh_data", False))
+        return self._upload(kwargs.get("dp_strategy")), samples
+
+    def train_step_with_prune(
+        self,
+        weights: Optional[List[np.ndarray]],
+        cur_steps: int,
+        train_steps: int,
+        prune_current_mask: Mask,
+        prune_current_rate: float,
+        is_update_mask: bool,
+        **kwargs: Any,
+    ) -> Tuple[List[np.ndarray], int, Mask, float]:
+        """Trains on the next batches, and prunes after the last of an epoch.
+
+        Args:
+            weights: as for :meth:`train_step`.
+            cur_steps: as for :meth:`train_step`.
+            train_steps: as for :meth:`train_step`.
+            prune_current_mask: the mask to train under.
+            prune_current_rate: the living rate that the schedule has reached.
+            is_update_mask: whether this is the last round of an epoch; then the epoch's metrics are
+                taken and, while the rate is above the end rate, the model is pruned before it is
+                uploaded.
+            **kwargs: as for :meth:`train_step`.
+
+        Returns:
+            The weights to upload, the number of samples, the new mask and the new rate.
+        """
+        self._use_mask(prune_current_mask)
+        self._rate = prune_current_rate
+        samples, loss = self._train(weights, cur_steps, train_steps, kwargs.get("refresh_data", False))
+        if is_update_mask:
+            self._finish_epoch(loss)
+            rate = self._settings.next_rate(self._rate)
+            if rate < self._rate:
+                self._use_mask(prune_to_rate(self.model, self._mask, rate))
+                self._rate = rate
+        return self._upload(kwargs.get("dp_strategy")), samples, self._mask, self._rate
+
+    def get_logs(self) -> Optional[Dict[str, Any]]:
+        """The metrics of the last epoch."""
+        return self.logs
+
+    def save_model(self, model_path: str) -> None:
+        """Writes model, optimisers, epoch, mask and rate."""
+        Path(model_path).parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = {
+            "model_state_dict": self.model.state_dict(),
+            "optimizer_state_dict": self.model.optimizers_state_dict(),
+            "epoch": len(self.epoch),
+            "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
+            "prune_rate": self._rate,
+        }
+        torch.save(checkpoint, model_path)
+
+    def load_model(self, model_path: str, **kwargs: Any) -> int:
+        """Reads what :meth:`save_model` wrote.
+
+        Returns:
+            The number of epochs the model had been trained for.
+        """
+        checkpoint = torch.load(model_path, map_location=self.exe_device, weights_only=True)
+        self.model.load_state_dict(checkpoint["model_state_dict"])
+        self.model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
+        self.epoch = list(range(checkpoint["epoch"]))
+        self._rate = checkpoint["prune_rate"]
+        self._use_mask([None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]])
+        return checkpoint["epoch"]
+
+    def _train(
+        self, weights: Optional[List[np.ndarray]], cur_steps: int, train_steps: int, refresh_data: bool
+    ) -> Tuple[int, torch.Tensor]:
+        self.model.train()
+        if refresh_data:
+            self._reset_data_iter()
+        if weights is not None:
+            self.set_weights(weights)
+        samples = 0
+        folder = self._gradient_capture and self._gradient_capture.folder(self._party, self._rounds)
+        for step in range(train_steps):
+            x, y, sample_weight = self.next_batch()
+            samples += x.shape[0]
+            before = self._snapshot() if folder else {}
+            loss = self.model.training_step((x, y), cur_steps + step, sample_weight=sample_weight)
+            if self.model.automatic_optimization:
+                self.model.backward_step(loss)
+            if folder:
+                self._capture(folder, x, y, before)
+                folder = None
+        self._rounds += 1
+        return samples, loss
+
+    def _finish_epoch(self, loss: torch.Tensor) -> None:
+        self.logs = self.transform_metrics({"train-loss": loss.item()})
+        self.epoch_logs = dict(self.logs)
+        # Anew in each epoch: the history takes all of them from here every time it looks.
+        self.wrapped_metrics = self.wrap_local_metrics()
+        self.epoch.append(len(self.epoch))
+
+    def _upload(self, dp_strategy: Any) -> List[np.ndarray]:
+        weights = self.get_weights(return_numpy=True)
+        if dp_strategy is not None and dp_strategy.model_gdp is not None:
+            # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
+            weights = dp_strategy.model_gdp(weights)
+        return weights
+
+    def _use_mask(self, mask: Mask) -> None:
+        if all(entry is None for entry in mask):
+            raise ValueError("model has nothing to prune: a linear, convolution or embedding layer is needed")
+        pairs = [
+            (weight, _as_tensor(entry, weight))
+            for _, weight, entry in masked_weights(self.model, mask)
+        ]
+        self._mask = mask
+        self._prunable = [weight for weight, _ in pairs]
+        self._factors = [factor for _, factor in pairs]
+        self._zero_pruned()
+
+    def _zero_pruned(self) -> None:
+        with torch.no_grad():
+            torch._foreach_mul_(self._prunable, self._factors)
+
+    def _snapshot(self) -> Dict[str, torch.Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def _capture(self, folder: str, x: torch.Tensor, y: torch.Tensor, before: Dict[str, torch.Tensor]) -> None:
+        write_capture(
+            folder,
+            x=x.detach().cpu(),
+            y=y.detach().cpu(),
+            weights=before,
+            mask={
+                name: torch.tensor(entry)
+                for name, _, entry in masked_weights(self.model, self._mask)
+            },
+            gradients=[parameter.grad.detach().cpu().clone() for parameter in self.model.parameters()],
+            party=self._party,
+            round_number=self._rounds,
+            living_rate=living_rate(self._mask),
+        )
+
+
+@register_strategy(strategy_name="fed_avg_w_prune", backend="torch")
+class PYUFedAvgWPrune(FedAvgWPrune):
+    """The strategy as ``FLModel`` finds it."""

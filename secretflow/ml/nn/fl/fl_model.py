@@ -1,0 +1,391 @@
+"""FLModel: upstream's, and the strategy ``fed_avg_w_prune``.
+
+One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train (and prune in
+the last round of an epoch), seal, add, open, apply.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from functools import wraps
+from types import SimpleNamespace
+from typing import Any, Dict, List, Tuple
+
+import torch
+from tqdm import tqdm
+
+from secretflow._overlay import upstream
+from secretflow.device import PYU, PYUObject, reveal
+from secretflow.ml.nn.callbacks.callbacklist import CallbackList
+from secretflow.ml.nn.core.torch import TorchModel
+from secretflow.ml.nn.fl.attacks.capture import GradientCapture
+from secretflow.ml.nn.fl.backend.torch.fl_base import prunable_weights
+from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
+from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
+from secretflow.utils.random import global_random
+
+PRUNE_STRATEGY = "fed_avg_w_prune"
+
+_UpstreamFLModel = upstream(__name__).FLModel
+
+
+class History(Dict[str, Any]):
+    """What a training run recorded: upstream's dictionary, readable as attributes too.
+
+    Attributes:
+        global_history: for each metric of all parties together its value after each epoch.
+        local_history: the same for each party's own, under ``<party>_<metric>``.
+    """
+
+    @property
+    def global_history(self) -> Dict[str, List[Any]]:
+        return self["global_history"]
+
+    @property
+    def local_history(self) -> Dict[str, List[Any]]:
+        return self["local_history"]
+
+
+class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
+    """Horizontal federated learning.
+
+    Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
+    prunes its model step by step, and ``SecurePruneAggregator`` averages what lives.
+
+    Args:
+        server: the PYU that aggregates.
+        device_list: the parties.
+        model: how a party builds its model.
+        aggregator: how weights are averaged; ``fed_avg_w_prune`` needs a ``SecurePruneAggregator`` over
+            the parties of ``device_list``.
+        strategy: how a party trains.
+        wp_strategy: prune weights; the same as choosing ``fed_avg_w_prune``, which is enough.
+        prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
+        prune_percent: see there.
+        mask_scope: see there.
+        gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
+            with ``fed_avg_w_prune``, off by default.
+        consensus_num: upstream's.
+        backend: "torch" for ``fed_avg_w_prune``.
+        random_seed: seed of the initial weights.
+        skip_bn: leaves batch normalisation layers out of the aggregation.
+        **kwargs: upstream's further arguments (``dp_strategy``, ``num_gpus``, ``simulation``,
+            ``server_agg_method`` and others).
+
+    Raises:
+        TypeError: the aggregator of ``fed_avg_w_prune`` cannot take masks.
+        ValueError: an argument is out of its range or does not go with the strategy.
+
+    Examples:
+        >>> model = FLModel(
+        ...     server=carol,
+        ...     device_list=[alice, bob],
+        ...     model=model_def,
+        ...     aggregator=SecurePruneAggregator(carol, [alice, bob]),
+        ...     strategy="fed_avg_w_prune",
+        ...     backend="torch",
+        ...     prune_end_rate=0.1,
+        ...     prune_percent=5,
+        ... )
+        >>> history = model.fit(x, y, validation_data=(x_test, y_test), epochs=10)
+        >>> history.global_history["val_multiclassaccuracy"]
+    """
+
+    def __init__(
+        self,
+        server: PYU | None = None,
+        device_list: List[PYU] = [],  # noqa: B006 - upstream's default
+        model: Any = None,
+        aggregator: Any = None,
+        strategy: str = "fed_avg_w",
+        consensus_num: int = 1,
+        backend: str = "tensorflow",
+        random_seed: int | None = None,
+        skip_bn: bool = False,
+        *,
+        wp_strategy: bool | None = None,
+        gradient_capture: GradientCapture | None = None,
+        **kwargs: Any,
+    ) -> None:
+        chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
+        self.wp_strategy = strategy == PRUNE_STRATEGY
+        if self.wp_strategy:
+            if wp_strategy is False:
+                raise ValueError(f"wp_strategy=False is not allowed with strategy={strategy!r}")
+            self._prune_settings = PruneSettings(**chosen)
+            self._gradient_capture = gradient_capture
+            _check_aggregator(aggregator, device_list)
+            _check_backend(backend)
+            _check_prunable(model)
+        else:
+            chosen.update({"wp_strategy": True} if wp_strategy else {})
+            chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
+            for name, value in chosen.items():
+                raise ValueError(
+                    f"{name}={value!r} is not allowed with strategy={strategy!r}: only with {PRUNE_STRATEGY!r}"
+                )
+        super().__init__(
+            server,
+            device_list,
+            model,
+            aggregator,
+            strategy,
+            consensus_num=consensus_num,
+            backend=backend,
+            random_seed=random_seed,
+            skip_bn=skip_bn,
+            **kwargs,
+        )
+
+    def init_workers(
+        self,
+        model: Any,
+        device_list: List[PYU],
+        strategy: str,
+        backend: str,
+        random_seed: int | None,
+        num_gpus: int,
+        skip_bn: bool,
+    ) -> None:
+        """Makes one worker at each party."""
+        if not self.wp_strategy:
+            super().init_workers(model, device_list, strategy, backend, random_seed, num_gpus, skip_bn)
+            return
+        self._workers = {
+            device: dispatch_strategy(
+                strategy,
+                backend,
+                builder_base=model,
+                device=device,
+                random_seed=random_seed,
+                num_gpus=num_gpus,
+                skip_bn=skip_bn,
+                settings=self._prune_settings,
+                gradient_capture=self._gradient_capture,
+                party=device.party,
+            )
+            for device in device_list
+        }
+
+    def initialize_masks_prune_rates(self) -> Tuple[List[PYUObject], List[PYUObject]]:
+        """The parties' current masks and living rates, in the order of ``device_list``."""
+        states = [worker.prune_state() for worker in self._workers.values()]
+        return [mask for mask, _ in states], [rate for _, rate in states]
+
+    def initialize_weights(self, init_mask: List[PYUObject] | None = None) -> Any:
+        """Gives all parties the average of their weights.
+
+        Args:
+            init_mask: the parties' masks; None averages as upstream does.
+
+        Returns:
+            The average, at each party if there are masks.
+        """
+        if init_mask is None:
+            return super().initialize_weights()
+        average = self._aggregator.average_at_parties(
+            [worker.get_weights() for worker in self._workers.values()], prune_mask=init_mask
+        )
+        for device, worker in self._workers.items():
+            worker.set_weights(average[device])
+        return average
+
+    @wraps(_UpstreamFLModel.fit)
+    def fit(self, *args: Any, **kwargs: Any) -> History:
+        if not self.wp_strategy:
+            return History(super().fit(*args, **kwargs))
+        call = inspect.signature(_UpstreamFLModel.fit).bind(self, *args, **kwargs)
+        call.apply_defaults()
+        return self._fit_pruned(SimpleNamespace(**call.arguments))
+
+    def _fit_pruned(self, options: SimpleNamespace) -> History:
+        """Trains with upstream's options and callbacks; see :meth:`_train_epoch` for what a round does."""
+        _check_fit(options)
+        if not options.random_seed:
+            options.random_seed = global_random(next(iter(self._workers)), 100000)
+        steps = self._build_training_data(options)
+        callbacks = CallbackList(
+            callbacks=options.callbacks,
+            add_history=True,
+            add_progbar=False,  # upstream's bar counts rounds as they are asked for and never fills
+            workers=self._workers,
+            device_y=None,
+            epochs=options.epochs,
+            verbose=options.verbose,
+            steps=steps,
+        )
+        masks, rates = self.initialize_masks_prune_rates()
+        self.initialize_weights(masks)
+        uploaded = reveal(self._aggregator.payload_bytes())
+        callbacks.on_train_begin()
+        history = History(callbacks.history)
+        for epoch in range(options.epochs):
+            callbacks.on_epoch_begin(epoch=epoch)
+            title = f"Epoch {epoch + 1}/{options.epochs}"
+            with tqdm(total=steps, desc=title, unit="step", disable=not options.verbose) as progress:
+                self._train_epoch(epoch, steps, masks, rates, options, callbacks, progress)
+                if options.validation_data is not None and epoch % options.validation_freq == 0:
+                    self._validate(epoch, options, callbacks)
+                callbacks.on_epoch_end(epoch=epoch)
+                before, uploaded = uploaded, reveal(self._aggregator.payload_bytes())
+                self._record(history, {party: uploaded[party] - before[party] for party in uploaded})
+                progress.set_postfix({name: values[-1] for name, values in history.global_history.items()})
+            if callbacks.stop_training[0]:
+                break
+        callbacks.on_train_end()
+        return history
+
+    def _train_epoch(
+        self,
+        epoch: int,
+        steps: int,
+        masks: List[PYUObject],
+        rates: List[PYUObject],
+        options: SimpleNamespace,
+        callbacks: CallbackList,
+        progress: tqdm,
+    ) -> None:
+        """Trains one epoch. A round: train (and prune in the last one), then seal, add and open.
+
+        Args:
+            epoch: number of the epoch.
+            steps: batches in it.
+            masks: the parties' masks, replaced in place by those after pruning.
+            rates: the parties' living rates, likewise.
+            options: the arguments of :meth:`fit`.
+            callbacks: told of every round.
+            progress: moved on by every round.
+        """
+        weights: Dict[PYU, PYUObject | None] = dict.fromkeys(self._workers)
+        for number, step in enumerate(range(0, steps, options.aggregate_freq), start=1):
+            callbacks.on_train_batch_begin(batch=step)
+            length = min(options.aggregate_freq, steps - step)
+            how = {"refresh_data": step == 0, "dp_strategy": self.dp_strategy}
+            trained, samples = [], []
+            for k, (device, worker) in enumerate(self._workers.items()):
+                batches = (weights[device], epoch * steps + step, length)
+                if step + length < steps:
+                    upload, size = worker.train_step(*batches, **how)
+                else:
+                    upload, size, masks[k], rates[k] = worker.train_step_with_prune(
+                        *batches, masks[k], rates[k], True, **how
+                    )
+                trained.append(upload)
+                samples.append(size)
+            weights = self._aggregator.average_at_parties(trained, weights=samples, prune_mask=masks)
+            if number % options.wait_steps == 0:
+                self._catch_up()
+            callbacks.on_train_batch_end(batch=step)
+            progress.update(length)
+        for device, worker in self._workers.items():
+            worker.apply_weights(weights[device])
+
+    def _catch_up(self) -> None:
+        """Waits until the workers have done what was asked of them, so that the queue stays short.
+
+        An actor answers in order, so any answer will do.
+        """
+        reveal([worker.get_stop_training() for worker in self._workers.values()])
+
+    def _validate(self, epoch: int, options: SimpleNamespace, callbacks: CallbackList) -> None:
+        """Evaluates every party's pruned model on the validation data."""
+        callbacks.on_test_begin()
+        metrics, _ = self.evaluate(
+            *_validation_pair(options),
+            batch_size=options.batch_size,
+            return_dict=True,
+            label_decoder=options.label_decoder,
+            random_seed=options.random_seed,
+            sampler_method=options.sampler_method,
+            dataset_builder=options.dataset_builder,
+        )
+        for worker in self._workers.values():
+            worker.set_validation_metrics(metrics)
+        if options.audit_log_dir is not None:
+            self.save_model(f"{options.audit_log_dir}/base_model/{epoch}", is_test=self.simulation)
+        callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
+
+    def _record(self, history: History, payload_bytes: Dict[PYU, int]) -> None:
+        """Adds the columns of pruning to the history: living rates and uploaded bytes of this epoch."""
+        living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
+        for device, rates in living.items():
+            columns = {"payload_bytes": payload_bytes[device]}
+            columns.update({f"living_rate.{layer}".rstrip("."): rate for layer, rate in rates.items()})
+            for name, value in columns.items():
+                history.local_history.setdefault(f"{device}_{name}", []).append(value)
+        mean_rate = sum(rates[""] for rates in living.values()) / len(living)
+        history.global_history.setdefault("living_rate", []).append(mean_rate)
+        history.global_history.setdefault("payload_bytes", []).append(sum(payload_bytes.values()))
+
+    def _build_training_data(self, options: SimpleNamespace) -> int:
+        """Gives every worker its training data; returns the steps of an epoch."""
+        common = {
+            name: getattr(options, name)
+            for name in ("batch_size", "shuffle", "random_seed", "epochs", "dataset_builder")
+        }
+        common["sampling_rate"] = options.batch_sampling_rate
+        if isinstance(options.x, dict):
+            of_files = ("label_decoder", "max_batch_size", "prefetch_buffer_size")
+            common.update({name: getattr(options, name) for name in of_files})
+            return self._handle_file(options.x, options.y, **common)
+        of_arrays = ("sample_weight", "sampler_method")
+        common.update({name: getattr(options, name) for name in of_arrays})
+        return self._handle_data(options.x, options.y, **common)
+
+
+def _validation_pair(options: SimpleNamespace) -> Tuple[Any, Any]:
+    """Validation features and labels; with files the label is a column, the same as in training."""
+    if isinstance(options.x, dict):
+        return options.validation_data, options.y
+    return options.validation_data[0], options.validation_data[1]
+
+
+def _check_aggregator(aggregator: Any, device_list: List[PYU]) -> None:
+    if not isinstance(aggregator, SecurePruneAggregator):
+        raise TypeError(
+            f"aggregator={aggregator!r} cannot take masks: strategy {PRUNE_STRATEGY!r} needs a "
+            "SecurePruneAggregator"
+        )
+    if set(aggregator.participants) != set(device_list):
+        raise ValueError(
+            f"device_list={device_list!r} is not allowed: the aggregator's participants are "
+            f"{aggregator.participants!r}, and the two must be the same"
+        )
+
+
+def _check_backend(backend: str) -> None:
+    if backend != "torch":
+        raise ValueError(f"backend={backend!r} is not allowed with {PRUNE_STRATEGY!r}: only 'torch'")
+
+
+def _check_prunable(model: Any) -> None:
+    """Refuses a model with nothing to prune before any worker starts.
+
+    The model is built without memory for its weights. One that cannot be built so is left to the workers,
+    which check theirs.
+    """
+    builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
+    if builder.model_fn is None:
+        raise ValueError(f"model={model!r} is not allowed: a TorchModel or a function that builds a module")
+    try:
+        with torch.device("meta"):
+            module = builder.model_fn(**builder.kwargs)
+    except Exception as error:
+        logging.debug("the model cannot be built without memory: %r", error)
+        return
+    if not prunable_weights(module):
+        raise ValueError(
+            f"model={type(module).__name__} has nothing to prune: "
+            "it needs a linear, convolution or embedding layer"
+        )
+
+
+def _check_fit(options: SimpleNamespace) -> None:
+    for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r} is not allowed: an integer from 1 up")
+    if not isinstance(options.x, dict) and type(options.x) is not type(options.y):
+        raise TypeError(f"x={type(options.x)} and y={type(options.y)} are not allowed: the same type")

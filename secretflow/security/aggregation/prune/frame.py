@@ -1,0 +1,195 @@
+"""Frames: which numbers of a list of arrays travel, and in which order.
+
+Everybody builds the frame for himself, from shapes and contributor counts that are the same for all; its
+digest travels with every payload, because a wrong sum of padded numbers looks like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from .errors import AggregationError
+
+Mask = Sequence["np.ndarray | None"]
+
+
+def as_arrays(data: Any) -> tuple[list[np.ndarray], bool]:
+    """Checks one party's input.
+
+    Args:
+        data: a float or integer array, DataFrame or Series, or a list of them.
+
+    Returns:
+        The arrays, and whether the input was a list.
+
+    Raises:
+        AggregationError: anything else.
+    """
+    is_list = isinstance(data, (list, tuple))
+    arrays = []
+    for position, item in enumerate(data if is_list else [data]):
+        if isinstance(item, (pd.DataFrame, pd.Series)):
+            item = item.values
+        if not isinstance(item, np.ndarray):
+            raise AggregationError(
+                f"data[{position}]: Accept ndarray or dataframe/series only but got {type(item)}"
+            )
+        if item.dtype.kind not in "fiu":
+            raise AggregationError(
+                f"data[{position}]: Data type are neither integer nor float: {item.dtype}"
+            )
+        arrays.append(item)
+    if not arrays:
+        raise AggregationError("data: an empty list cannot be aggregated")
+    return arrays, is_list
+
+
+def align_mask(mask: Mask, arrays: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+    """Finds the array that each entry of a mask belongs to.
+
+    Args:
+        mask: one entry for each array, or one for each array of two or more dimensions; an entry is an
+            array of 0 and 1 with that array's shape, or None where everything lives.
+        arrays: one party's arrays.
+
+    Returns:
+        One flat boolean array, or None, for each array.
+
+    Raises:
+        AggregationError: the numbers of entries or the shapes do not fit, an entry holds something other
+            than 0 and 1, or an integer array is masked.
+    """
+    entries = list(mask)
+    if len(entries) != len(arrays):
+        matrices = [k for k, array in enumerate(arrays) if array.ndim >= 2]
+        if len(entries) != len(matrices):
+            raise AggregationError(
+                f"prune_mask has {len(entries)} entries, but the data has {len(arrays)} arrays, "
+                f"{len(matrices)} of them of two or more dimensions: one entry for each is allowed"
+            )
+        by_position = dict(zip(matrices, entries, strict=True))
+        entries = [by_position.get(k) for k in range(len(arrays))]
+    aligned: list[np.ndarray | None] = []
+    for k, (entry, array) in enumerate(zip(entries, arrays, strict=True)):
+        if entry is None:
+            aligned.append(None)
+            continue
+        if entry.shape != array.shape:
+            raise AggregationError(
+                f"prune_mask[{k}] has the shape {entry.shape}, its array {array.shape}: "
+                "they must be the same"
+            )
+        if array.dtype.kind != "f":
+            raise AggregationError(f"prune_mask[{k}] masks an array of {array.dtype}: only floats allowed")
+        living = entry.ravel() != 0
+        if entry.dtype != np.bool_ and not np.array_equal(entry.ravel()[living], np.ones(living.sum())):
+            raise AggregationError(f"prune_mask[{k}] holds numbers other than 0 and 1")
+        aligned.append(living)
+    return aligned
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Which numbers of a list of arrays travel.
+
+    Attributes:
+        shapes: shape of each array.
+        dtypes: dtype of each array, as a string.
+        is_list: whether the arrays came as a list.
+        support: for each array the flat positions that travel, ascending; None where all do.
+        partial: positions, in the vector of all floats that travel, that fewer than all parties keep.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    is_list: bool
+    support: tuple[np.ndarray | None, ...]
+    partial: np.ndarray
+
+    @classmethod
+    def dense(cls, arrays: Sequence[np.ndarray], is_list: bool) -> Frame:
+        """The frame in which everything travels."""
+        return cls(
+            shapes=tuple(array.shape for array in arrays),
+            dtypes=tuple(array.dtype.str for array in arrays),
+            is_list=is_list,
+            support=(None,) * len(arrays),
+            partial=np.empty(0, np.int64),
+        )
+
+    def narrowed(self, counts: Sequence[np.ndarray | None], parties: int, at_least: int) -> Frame:
+        """The frame in which only what enough parties keep travels.
+
+        Args:
+            counts: for each array the number of parties that keep each element, flat; None where
+                all do.
+            parties: number of parties.
+            at_least: fewest contributors of an element that travels.
+        """
+        support: list[np.ndarray | None] = []
+        kept_by: list[np.ndarray] = []
+        for shape, dtype, count in zip(self.shapes, self.dtypes, counts, strict=True):
+            if count is None or (count == parties).all():
+                support.append(None)
+                if np.dtype(dtype).kind == "f":
+                    kept_by.append(np.full(_size(shape), parties, np.uint8))
+                continue
+            index = np.flatnonzero(count >= at_least)
+            support.append(index)
+            kept_by.append(count[index])
+        partial = np.flatnonzero(np.concatenate(kept_by) < parties) if kept_by else self.partial
+        return Frame(self.shapes, self.dtypes, self.is_list, tuple(support), partial)
+
+    def fits(self, arrays: Sequence[np.ndarray], is_list: bool) -> bool:
+        """Whether arrays have this frame's shapes and dtypes."""
+        return (
+            is_list == self.is_list
+            and len(arrays) == len(self.shapes)
+            and all(a.shape == s and a.dtype.str == d for a, s, d in zip(arrays, self.shapes, self.dtypes))
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything the frame says."""
+        state = sha256(repr((self.shapes, self.dtypes, self.is_list)).encode())
+        for index in (*self.support, self.partial):
+            state.update(b"all" if index is None else str(index.size).encode() + index.tobytes())
+        return state.hexdigest()
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How many elements of each array travel."""
+        return tuple(
+            _size(shape) if index is None else index.size
+            for shape, index in zip(self.shapes, self.support, strict=True)
+        )
+
+    @cached_property
+    def float_size(self) -> int:
+        """How many floats travel."""
+        return sum(self.sizes[k] for k in self._positions("f"))
+
+    @cached_property
+    def integer_size(self) -> int:
+        """How many integers travel."""
+        return sum(self.sizes) - self.float_size
+
+    def slices(self, kinds: str) -> Iterator[tuple[int, slice]]:
+        """The array number and the place in the vector of every float ("f") or integer ("iu") array."""
+        start = 0
+        for k in self._positions(kinds):
+            yield k, slice(start, start + self.sizes[k])
+            start += self.sizes[k]
+
+    def _positions(self, kinds: str) -> list[int]:
+        return [k for k, dtype in enumerate(self.dtypes) if np.dtype(dtype).kind in kinds]
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))

@@ -1,0 +1,269 @@
+"""A party's actor: it encodes, pads and opens. Its private key and its pads never leave it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Dict, Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from .errors import AggregationError
+from .frame import Frame, Mask, align_mask, as_arrays
+from .keys import KEY_BYTES, Purpose, pair_key, unwrap, wrap
+from .opening import Opening, share_one
+from .pads import add_pad
+from .payload import Payload
+from .ring import Ring, encode_into
+from .shares import Shares
+from .sparse import SparseState
+
+
+class Sealer:
+    """One party's end of the aggregation.
+
+    Args:
+        party: own name.
+        names: the names of all parties, in the order in which weights are given.
+        ring: how floats are encoded.
+        min_contributors: fewest parties that must keep an element for it to travel.
+    """
+
+    def __init__(self, party: str, names: Sequence[str], ring: Ring, min_contributors: int) -> None:
+        self._party = party
+        self._names = list(names)
+        self._ring = ring
+        self._min_contributors = min_contributors
+        self._private_key = X25519PrivateKey.generate()
+        self._peers = [name for name in names if name != party]
+        self._public_keys: dict[str, bytes] = {}
+        self._pad_keys: dict[str, bytes] = {}
+        self._group_key: bytes | None = None
+        self._last_call = 0
+        self._payload_bytes = 0
+        self._dense_frame: Frame | None = None
+        self._proposal: tuple[Frame, list[np.ndarray | None]] | None = None
+        self._sparse: SparseState | None = None
+        self._opening: Opening | None = None
+        self._shares: Shares | None = None
+
+    def public_key(self) -> bytes:
+        """The raw X25519 public key, 32 bytes."""
+        return self._private_key.public_key().public_bytes_raw()
+
+    def agree(self, *public_keys: bytes) -> None:
+        """Derives the key of every pair this party is in.
+
+        Args:
+            *public_keys: everybody's public key, in the order of the names.
+        """
+        self._public_keys = dict(zip(self._names, public_keys, strict=True))
+        self._pad_keys = {peer: self._pair_key(Purpose.PAD, peer) for peer in self._peers}
+
+    def share_group_key(self) -> Dict[str, bytes]:
+        """Draws the key of the pad that blinds the server; the first party does this.
+
+        Returns:
+            The key, encrypted for each peer.
+        """
+        self._group_key = secrets.token_bytes(KEY_BYTES)
+        return {peer: wrap(self._pair_key(Purpose.WRAP, peer), self._group_key) for peer in self._peers}
+
+    def take_group_key(self, wrapped: Dict[str, bytes]) -> None:
+        """Takes the key that the first party has drawn."""
+        self._group_key = unwrap(self._pair_key(Purpose.WRAP, self._names[0]), wrapped[self._party])
+
+    def payload_bytes(self) -> int:
+        """Bytes of ring elements uploaded so far, agreements about masks included."""
+        return self._payload_bytes
+
+    def propose(self, call: int, data: Any, mask: Mask) -> Payload:
+        """Uploads the own mask, padded, one byte for each maskable element.
+
+        Args:
+            call: number of the call.
+            data: own arrays.
+            mask: own mask, see :func:`~.frame.align_mask`.
+        """
+        arrays, is_list = as_arrays(data)
+        living = align_mask(mask, arrays)
+        frame = Frame.dense(arrays, is_list)
+        self._proposal = frame, living
+        bits = [mask.view(np.uint8) for mask in living if mask is not None]
+        which = "".join("." if mask is None else "m" for mask in living)
+        return self._upload(call, frame, f"mask {which}", [np.concatenate([np.empty(0, np.uint8), *bits])])
+
+    def settle(self, total: Payload) -> None:
+        """Takes the contributor counts of an agreement; later calls with masks use them."""
+        if self._proposal is None:
+            raise AggregationError("a mask must be proposed before it can be settled")
+        dense, living = self._proposal
+        if total["frame"] != dense.digest:
+            raise AggregationError("the contributor counts are those of another proposal")
+        self._proposal = None
+        remaining = self._unblinded(total)["body"][0]
+        counts: list[np.ndarray | None] = []
+        for mask in living:
+            if mask is None:
+                counts.append(None)
+            else:
+                counts.append(remaining[: mask.size])
+                remaining = remaining[mask.size :]
+        frame = dense.narrowed(counts, len(self._names), self._min_contributors)
+        self._sparse = SparseState(frame, living)
+
+    def seal(self, call: int, average: bool, masked: bool, data: Any, *weights: Any) -> Payload:
+        """Encodes and pads the own numbers.
+
+        Args:
+            call: number of the call.
+            average: scales the numbers so that the sum is the average.
+            masked: only what the settled masks let through travels.
+            data: own arrays.
+            *weights: everybody's weight, in the order of the names; none for equal weights.
+
+        Returns:
+            ``body[0]``: floats that travel, followed by the denominators of partial elements if they are
+            not known yet; ``body[1]``: integers.
+
+        Raises:
+            AggregationError: the input is not allowed, or a number does not fit into the ring. Nothing
+                is uploaded then.
+        """
+        arrays, is_list = as_arrays(data)
+        shares = Shares.make(weights, self._names.index(self._party), len(self._names), masked)
+        sparse = self._sparse_for(arrays, is_list) if masked else None
+        frame = sparse.frame if sparse else self._dense_for(arrays, is_list)
+        denominators = sparse.denominators_for(shares) if sparse else None
+        carried = frame.partial.size if denominators is None else 0
+
+        floats = np.empty(frame.float_size + carried, self._ring.dtype)
+        self._encode_floats(floats[: frame.float_size], arrays, frame, average, shares)
+        if sparse:
+            floats[sparse.absent] = 0
+            if carried:
+                present = ~np.isin(frame.partial, sparse.absent, assume_unique=True)
+                floats[frame.float_size :] = present * round(shares.own * share_one(self._ring))
+            sparse.remember_private(arrays)
+        integers = self._encode_integers(arrays, frame, average, shares)
+
+        encoding = (
+            f"{'average' if average else 'sum'} ring={self._ring.bits} fxp={self._ring.fxp_bits} "
+            f"exact={shares.exact} denominators={carried}"
+        )
+        payload = self._upload(call, frame, encoding, [floats, integers])
+        divisor = (shares.total if shares.exact else self._ring.one) if average else None
+        self._opening = Opening(call, frame, self._ring, encoding, divisor, denominators)
+        self._shares = shares
+        return payload
+
+    def open(self, total: Payload) -> Any:
+        """Reads the sum of the call sealed last.
+
+        Returns:
+            Arrays of the shapes and dtypes of the own data. An element that too few parties keep has the
+            own value back, one that lives nowhere is 0.
+
+        Raises:
+            AggregationError: the sum is that of another call, or nothing was sealed.
+        """
+        opening = self.opening()
+        total = self._unblinded(total)
+        result = opening.open(total)
+        sparse = self._sparse
+        if sparse is not None and opening.frame is sparse.frame:
+            if opening.frame.partial.size:
+                sparse.remember_denominators(self._shares, opening.read_denominators(total))
+            sparse.put_back_private(result if isinstance(result, list) else [result])
+        return result
+
+    def opening(self) -> Opening:
+        """What is needed to read the sum of the call sealed last; it is given once."""
+        if self._opening is None:
+            raise AggregationError("nothing was sealed, so there is no sum to open")
+        opening, self._opening = self._opening, None
+        return opening
+
+    def _sparse_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> SparseState:
+        if self._sparse is None or not self._sparse.frame.fits(arrays, is_list):
+            raise AggregationError("data does not have the shapes and types the masks were settled for")
+        return self._sparse
+
+    def _dense_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> Frame:
+        if self._dense_frame is None or not self._dense_frame.fits(arrays, is_list):
+            self._dense_frame = Frame.dense(arrays, is_list)
+        return self._dense_frame
+
+    def _encode_floats(
+        self, out: np.ndarray, arrays: Sequence[np.ndarray], frame: Frame, average: bool, shares: Shares
+    ) -> None:
+        capacity = self._ring.capacity
+        for k, place in frame.slices("f"):
+            values = arrays[k].ravel()
+            if not average:
+                scale, limit = self._ring.one, capacity / len(self._names)
+            elif isinstance(shares.own, float):
+                # The shares add up to 1, so a number that fits before scaling fits in the sum.
+                scale, limit = self._ring.one * shares.own, capacity * shares.own
+            else:
+                values = (arrays[k] * shares.own).ravel()
+                scale, limit = self._ring.one, capacity / len(self._names)
+            if values.size != arrays[k].size:
+                raise AggregationError(
+                    f"weights: a weight of shape {np.shape(shares.own)} does not fit data[{k}] "
+                    f"of shape {arrays[k].shape}"
+                )
+            try:
+                encode_into(out[place], values, scale, limit, frame.support[k])
+            except AggregationError as error:
+                raise AggregationError(
+                    f"data[{k}] of {self._party} does not fit into {self._ring.bits} bits with "
+                    f"{self._ring.fxp_bits} behind the point: {error}; fewer fxp_bits or ring_bits=64 "
+                    "widen the range"
+                ) from None
+
+    def _encode_integers(
+        self, arrays: Sequence[np.ndarray], frame: Frame, average: bool, shares: Shares
+    ) -> np.ndarray:
+        out = np.empty(frame.integer_size, "<u8")
+        signed = out.view("<i8")
+        largest = (2**63 - 1) // len(self._names)
+        for k, place in frame.slices("iu"):
+            values = arrays[k]
+            if average and not shares.exact:
+                encode_into(out[place], np.ravel(values * shares.own), self._ring.one, float(largest))
+                continue
+            factor = shares.weight if average else np.int64(1)
+            peak = max(abs(int(values.max())), abs(int(values.min()))) if values.size else 0
+            if peak * int(factor.max()) > largest:
+                raise AggregationError(
+                    f"data[{k}] of {self._party} does not fit into 64 bits: its largest magnitude is {peak}"
+                )
+            signed[place] = np.ravel(values.astype(np.int64) * factor)
+        return out
+
+    def _upload(self, call: int, frame: Frame, encoding: str, body: list[np.ndarray]) -> Payload:
+        if call <= self._last_call:
+            raise AggregationError(
+                f"call {call} is not larger than the last one of {self._party}, {self._last_call}: "
+                "a pad is never used twice"
+            )
+        if not self._pad_keys:
+            raise AggregationError(f"{self._party} has not agreed on keys yet")
+        self._last_call = call
+        for peer, key in self._pad_keys.items():
+            add_pad(body, key, call, negative=self._party > peer)
+        if self._group_key is not None and self._party == self._names[0]:
+            add_pad(body, self._group_key, call)
+        self._payload_bytes += sum(part.nbytes for part in body)
+        return Payload(call=call, frame=frame.digest, encoding=encoding, body=body)
+
+    def _unblinded(self, total: Payload) -> Payload:
+        if self._group_key is None:
+            return total
+        body = [part.copy() for part in total["body"]]
+        add_pad(body, self._group_key, total["call"], negative=True)
+        return {**total, "body": body}
+
+    def _pair_key(self, purpose: Purpose, peer: str) -> bytes:
+        return pair_key(purpose, self._private_key, self._party, peer, self._public_keys)

@@ -1,0 +1,108 @@
+"""Fixed point in the ring of integers modulo 2^32 or 2^64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import AggregationError
+
+# A chunk of float64 that stays in the cache through scaling, rounding, checking and casting.
+_CHUNK = 1 << 14
+_DEFAULT_FXP_BITS = {32: 20, 64: 40}
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A ring and the number of its bits that lie behind the binary point.
+
+    Attributes:
+        bits: 32 or 64.
+        fxp_bits: fractional bits. An encoded number is exact to 2^-(fxp_bits + 1) and its magnitude may
+            reach about 2^(bits - 1 - fxp_bits).
+    """
+
+    bits: int
+    fxp_bits: int
+
+    @classmethod
+    def make(cls, bits: int, fxp_bits: int | None, parties: int) -> Ring:
+        """Validates the numbers a user gives.
+
+        Args:
+            bits: 32 or 64.
+            fxp_bits: fractional bits, or None for 20 (32-bit ring) or 40 (64-bit ring).
+            parties: number of numbers that are added up.
+
+        Raises:
+            ValueError: a number is out of its range, or the sum of the parties' numbers would have no
+                bit left before the point.
+        """
+        if bits not in _DEFAULT_FXP_BITS:
+            raise ValueError(f"ring_bits={bits!r} is not allowed: 32 or 64")
+        if fxp_bits is None:
+            fxp_bits = _DEFAULT_FXP_BITS[bits]
+        largest = bits - 2 - (parties - 1).bit_length()
+        if isinstance(fxp_bits, bool) or not isinstance(fxp_bits, int) or not 1 <= fxp_bits <= largest:
+            raise ValueError(
+                f"fxp_bits={fxp_bits!r} is not allowed: an integer from 1 to {largest} "
+                f"in a ring of {bits} bits with {parties} parties"
+            )
+        return cls(bits, fxp_bits)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Little-endian unsigned integer of ``bits`` bits."""
+        return np.dtype(f"<u{self.bits // 8}")
+
+    @property
+    def one(self) -> float:
+        """What the number 1.0 is encoded as."""
+        return float(2**self.fxp_bits)
+
+    @property
+    def capacity(self) -> float:
+        """Largest magnitude, in ring units, of a sum that decodes to itself.
+
+        2^-20 of the range is kept back for the rounding of each party's number.
+        """
+        return (1 - 2.0**-20) * 2.0 ** (self.bits - 1)
+
+
+def encode_into(
+    out: np.ndarray, values: np.ndarray, scale: float, limit: float, index: np.ndarray | None = None
+) -> None:
+    """Writes ``round(values * scale)`` into ring elements.
+
+    Args:
+        out: unsigned array of the ring's dtype, one-dimensional.
+        values: one-dimensional float array.
+        scale: ring units for 1.0.
+        limit: largest magnitude allowed, in ring units.
+        index: int array of ``out.size`` positions to take from ``values``; None takes all.
+
+    Raises:
+        AggregationError: a number is NaN, infinite or beyond the limit; says the largest magnitude.
+    """
+    signed = out.view(out.dtype.str.replace("u", "i"))
+    scratch = np.empty(min(_CHUNK, out.size))
+    for start in range(0, out.size, _CHUNK):
+        stop = min(start + _CHUNK, out.size)
+        part = scratch[: stop - start]
+        taken = values[start:stop] if index is None else values.take(index[start:stop])
+        np.multiply(taken, scale, out=part)
+        np.rint(part, out=part)
+        # Written so that NaN, which compares false with everything, is refused as well.
+        if not (part.max() <= limit and part.min() >= -limit):
+            chosen = values if index is None else values.take(index)
+            raise AggregationError(
+                f"the largest magnitude is {np.abs(chosen).max():g}, "
+                f"but only finite numbers up to {limit / scale:g} can be encoded"
+            )
+        np.copyto(signed[start:stop], part, casting="unsafe")
+
+
+def decode(elements: np.ndarray, scale: float) -> np.ndarray:
+    """Gives back float64 numbers from ring elements; negative ones are the upper half of the ring."""
+    return elements.view(elements.dtype.str.replace("u", "i")) / scale

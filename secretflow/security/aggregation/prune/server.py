@@ -1,0 +1,45 @@
+"""The server's actor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import AggregationError
+from .opening import Opening
+from .payload import Payload, add_up
+
+
+class Adder:
+    """Adds padded payloads. It holds no key, and sees nothing but uniformly random numbers and their sum."""
+
+    def __init__(self) -> None:
+        self._last_call = 0
+
+    def add(self, *payloads: Payload) -> Payload:
+        """Adds the payloads of one call, one from each party.
+
+        Raises:
+            AggregationError: the payloads do not belong together, or their call is not a new one.
+        """
+        total = add_up(list(payloads))
+        if total["call"] <= self._last_call:
+            raise AggregationError(
+                f"call {total['call']} is not larger than the last one added, {self._last_call}"
+            )
+        self._last_call = total["call"]
+        return total
+
+    def open(self, total: Payload, opening: Opening, axis: int | None) -> Any:
+        """Reads a sum at the server, for callers who want the result there.
+
+        Args:
+            total: the sum.
+            opening: what one party says about it.
+            axis: 0 leaves arrays, None also adds up the elements of each array.
+        """
+        result = opening.open(total)
+        if axis == 0:
+            return result
+        return [np.sum(array) for array in result] if isinstance(result, list) else np.sum(result)

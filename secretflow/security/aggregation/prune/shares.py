@@ -1,0 +1,66 @@
+"""Shares: what part of the total weight each party holds. Weights are known to all parties, not secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import numpy as np
+
+from .errors import AggregationError
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """The parties' weights, seen from one of them.
+
+    Attributes:
+        weights: everybody's weight, each a number or an array.
+        weight: own weight.
+        total: sum of all weights.
+        exact: whether all weights are integers, so that averages of integers lose nothing.
+    """
+
+    weights: tuple[Any, ...]
+    weight: Any
+    total: Any
+    exact: bool
+
+    @classmethod
+    def make(cls, weights: Sequence[Any], position: int, parties: int, masked: bool) -> Shares:
+        """Validates the weights.
+
+        Args:
+            weights: everybody's weight, numbers or arrays that broadcast to the data; empty for equal
+                weights.
+            position: which of them is the own one.
+            parties: number of parties.
+            masked: the average is over those parties that keep an element; then a weight is a positive
+                number, since a party that adds nothing would expose the others.
+
+        Raises:
+            AggregationError: a weight is negative, not finite or not a number, or they add up to 0.
+        """
+        known = [np.asarray(weight) for weight in weights] or [np.asarray(1)] * parties
+        for k, weight in enumerate(known):
+            if weight.dtype.kind not in "fiu" or not np.isfinite(weight).all() or (weight < 0).any():
+                raise AggregationError(f"weights[{k}]={weight!r} is not allowed: finite numbers from 0 up")
+            if masked and (weight.ndim or weight == 0):
+                raise AggregationError(
+                    f"weights[{k}]={weight!r} is not allowed with prune_mask: one positive number"
+                )
+        total = sum(known[1:], start=known[0])
+        if (total == 0).any():
+            raise AggregationError("weights add up to 0: at least one must be positive")
+        exact = all(weight.dtype.kind in "iu" for weight in known)
+        return cls(tuple(known), known[position], total, exact)
+
+    @property
+    def own(self) -> float | np.ndarray:
+        """Own share of the total, in [0, 1]."""
+        share = self.weight / self.total
+        return share if np.ndim(share) else float(share)
+
+    def equal(self, other: Shares) -> bool:
+        """Whether everybody's weights are the same numbers."""
+        return all(np.array_equal(a, b) for a, b in zip(self.weights, other.weights, strict=True))

@@ -1,0 +1,55 @@
+"""What a party keeps from one agreement about masks to the next."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from .frame import Frame
+from .shares import Shares
+
+
+class SparseState:
+    """A settled frame seen from one party.
+
+    Attributes:
+        frame: which elements travel.
+        absent: positions, in the vector of floats that travel, that the own mask has pruned.
+    """
+
+    def __init__(self, frame: Frame, living: Sequence[np.ndarray | None]) -> None:
+        self.frame = frame
+        absent = [np.empty(0, np.int64)]
+        self._private: list[tuple[int, np.ndarray]] = []
+        for k, place in frame.slices("f"):
+            mask, index = living[k], frame.support[k]
+            if mask is None or index is None:
+                continue
+            absent.append(place.start + np.flatnonzero(~mask[index]))
+            hidden = mask.copy()
+            hidden[index] = False
+            if hidden.any():
+                self._private.append((k, np.flatnonzero(hidden)))
+        self.absent = np.concatenate(absent)
+        self._private_values: list[np.ndarray] = []
+        self._known: tuple[Shares, np.ndarray] | None = None
+
+    def denominators_for(self, shares: Shares) -> np.ndarray | None:
+        """The denominators of the partial elements, if they came with an earlier call of equal weights."""
+        if self._known is not None and self._known[0].equal(shares):
+            return self._known[1]
+        return None
+
+    def remember_denominators(self, shares: Shares, denominators: np.ndarray) -> None:
+        """Keeps denominators, so that calls of equal weights need not carry them."""
+        self._known = shares, denominators
+
+    def remember_private(self, arrays: Sequence[np.ndarray]) -> None:
+        """Keeps the own values of elements that this party keeps, but too few others do to travel."""
+        self._private_values = [arrays[k].ravel()[index] for k, index in self._private]
+
+    def put_back_private(self, arrays: Sequence[np.ndarray]) -> None:
+        """Writes the kept values into opened arrays."""
+        for (k, index), values in zip(self._private, self._private_values, strict=True):
+            arrays[k].reshape(-1)[index] = values

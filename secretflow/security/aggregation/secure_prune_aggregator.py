@@ -1,0 +1,275 @@
+"""SecurePruneAggregator: averages sparse uploads without anyone seeing one party's weights or mask."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence
+
+from secretflow.device import PYU, DeviceObject, PYUObject, proxy
+from secretflow.security.aggregation.aggregator import Aggregator
+from secretflow.security.aggregation.prune.errors import AggregationError
+from secretflow.security.aggregation.prune.party import Sealer
+from secretflow.security.aggregation.prune.ring import Ring
+from secretflow.security.aggregation.prune.server import Adder
+
+_MAX_PARTIES = 255  # contributor counts travel as one byte
+
+
+class SecurePruneAggregator(Aggregator):
+    """Secure aggregation of pruned models, and of anything upstream's ``SecureAggregator`` takes.
+
+    Every pair of parties shares a key (X25519, HKDF-SHA256). In each call a party encodes its numbers in
+    fixed point in the ring of integers modulo 2^32 or 2^64 and adds, for every peer, a pad drawn with
+    AES-256-CTR from that pair's key and the call's number; the peer subtracts the same pad, so the pads
+    cancel in the sum (Bonawitz et al. 2017, eprint 2017/281, section 4). With ``prune_mask``, only
+    elements that enough parties keep travel, and the average of an element is over the parties that keep
+    it. The masks themselves are added up behind pads too, once after they change.
+
+    Guarantee, if everybody follows the protocol: the server, together with up to n - 2 parties, learns
+    about the others' numbers and masks no more than what the results say. Visible to all, by design:
+
+    * the average, how many parties keep each element, and everybody's weight (the sample counts);
+    * for an element that some parties have pruned, the share of the weight behind its average, and with
+      unequal weights this tells which parties keep it;
+    * with two parties, each learns the other's numbers from the average itself, whatever the protocol.
+
+    A number of one party alone is never uploaded when there are three or more parties and
+    ``min_contributors`` is at least 2. Dropped parties are not tolerated: a call that misses a payload
+    has no result, and later calls are not affected by it.
+
+    The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
+    some parties have pruned, with ``d`` the share of the weight behind it, by at most
+    ``(n * 2^-(fxp_bits + 1) + |average| * n * 2^-(ring_bits - 1)) / d``. Then the result is rounded to
+    the dtype of the input.
+
+    Args:
+        device: the server, which adds up.
+        participants: the parties, at least two.
+        fxp_bits: fractional bits; default 20 in a ring of 32 bits (numbers up to about 2,047), 40 in a
+            ring of 64 bits.
+        ring_bits: 32 or 64; a number takes 4 or 8 bytes on the wire.
+        min_contributors: with three or more parties, fewest parties that must keep an element for it to
+            be uploaded; from 1 to the number of parties.
+        server_blind: one party adds one more pad, from a key that only the parties have, and the parties
+            take it off the sum. The server then learns nothing but sizes, not even the average; results
+            are to be had with :meth:`average_at_parties` only. A server that colludes with a party falls
+            back to the guarantee above.
+
+    Raises:
+        AggregationError: fewer than two parties, more than 255, or one twice.
+        ValueError: a number is out of its range.
+
+    Examples:
+        >>> aggregator = SecurePruneAggregator(carol, [alice, bob])
+        >>> a = alice(lambda: np.array([1.0, 2.0]))()
+        >>> b = bob(lambda: np.array([3.0, 4.0]))()
+        >>> sf.reveal(aggregator.average([a, b], axis=0, weights=[1, 3]))
+        array([2.5, 3.5])
+    """
+
+    def __init__(
+        self,
+        device: PYU,
+        participants: List[PYU],
+        fxp_bits: int | None = None,
+        *,
+        ring_bits: int = 32,
+        min_contributors: int = 2,
+        server_blind: bool = False,
+    ) -> None:
+        if len(set(participants)) != len(participants):
+            raise AggregationError(f"participants={participants}: Should not have duplicated devices.")
+        if not 2 <= len(participants) <= _MAX_PARTIES:
+            raise AggregationError(
+                f"participants={participants}: from 2 to {_MAX_PARTIES} parties are allowed"
+            )
+        if not 1 <= min_contributors <= len(participants):
+            raise ValueError(
+                f"min_contributors={min_contributors!r} is not allowed: from 1 to {len(participants)}"
+            )
+        ring = Ring.make(ring_bits, fxp_bits, len(participants))
+        self._device = device
+        self._participants = list(participants)
+        names = [party.party for party in participants]
+        # Two parties learn each other's numbers from any average; hiding elements would gain nothing.
+        at_least = min_contributors if len(participants) > 2 else 1
+        self._sealers = {
+            party: proxy(PYUObject)(Sealer)(party.party, names, ring, at_least, device=party)
+            for party in participants
+        }
+        self._adder = proxy(PYUObject)(Adder)(device=device)
+        self._calls = 0
+        self._settled_masks: list[PYUObject] | None = None
+        public_keys = [sealer.public_key() for sealer in self._sealers.values()]
+        for party, sealer in self._sealers.items():
+            sealer.agree(*(key.to(party) for key in public_keys))
+        self._server_blind = server_blind
+        if server_blind:
+            first, *others = self._sealers
+            wrapped = self._sealers[first].share_group_key()
+            for party in others:
+                self._sealers[party].take_group_key(wrapped.to(party))
+
+    @property
+    def participants(self) -> List[PYU]:
+        """The parties, in the order in which their keys and weights are given to each other."""
+        return list(self._participants)
+
+    def sum(self, data: List[PYUObject], axis: int | None = None) -> PYUObject:
+        """Adds up the parties' data.
+
+        Args:
+            data: one object for each party: a float or integer array, DataFrame or Series, or a list of
+                them, of the same shapes and dtypes at all parties.
+            axis: 0 adds element by element; None also adds up the elements of each array.
+
+        Returns:
+            The sum, at the server. Sums of integers are int64 and exact; float dtypes are kept.
+
+        Raises:
+            AggregationError: the data is not one object for each party, or ``axis`` is neither.
+        """
+        return self._at_server(data, axis, average=False)
+
+    def average(
+        self,
+        data: List[PYUObject],
+        axis: int | None = None,
+        weights: Any = None,
+        prune_mask: Sequence[PYUObject] | None = None,
+    ) -> PYUObject:
+        """Averages the parties' data.
+
+        Args:
+            data: as for :meth:`sum`.
+            axis: 0 averages element by element; None adds up the elements of each array as well.
+            weights: one number or array for each party, or device objects that hold them; None, or one
+                number for all, weighs everybody alike. All parties learn all weights.
+            prune_mask: one mask for each party. A mask has one entry for each array, or for each array
+                of two or more dimensions: an array of 0 and 1 of that array's shape, or None where
+                everything lives. The masks are agreed on again whenever other objects are given.
+
+        Returns:
+            The average, at the server. Float dtypes are kept, averages of integers are float64. An
+            element that travels from nobody is 0.
+
+        Raises:
+            AggregationError: the arguments do not belong to this aggregator's parties.
+        """
+        return self._at_server(data, axis, average=True, weights=weights, prune_mask=prune_mask)
+
+    def average_at_parties(
+        self, data: List[PYUObject], weights: Any = None, prune_mask: Sequence[PYUObject] | None = None
+    ) -> Dict[PYU, PYUObject]:
+        """Averages the parties' data and opens the result at every party, as training does.
+
+        The sums travel to the parties as they were uploaded: only what lives, in ring elements. A party
+        finds its own number in an element that it keeps but too few others do for it to travel.
+
+        Args:
+            data: as for :meth:`average`.
+            weights: as for :meth:`average`.
+            prune_mask: as for :meth:`average`.
+
+        Returns:
+            The average at each party.
+        """
+        total = self._seal(data, average=True, weights=weights, prune_mask=prune_mask)
+        return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
+
+    def payload_bytes(self) -> Dict[PYU, PYUObject]:
+        """Bytes that each party has uploaded since the aggregator was made: ring elements and masks.
+
+        The few dozen bytes of each message's header are not counted.
+        """
+        return {party: sealer.payload_bytes() for party, sealer in self._sealers.items()}
+
+    def _seal(
+        self,
+        data: List[PYUObject],
+        *,
+        average: bool,
+        weights: Any = None,
+        prune_mask: Sequence[PYUObject] | None = None,
+    ) -> PYUObject:
+        own = self._by_party(data, "data")
+        known = self._weights(weights, data)
+        if prune_mask is not None:
+            self._settle(own, list(prune_mask))
+        call = self._next_call()
+        return self._add(
+            [
+                sealer.seal(
+                    call,
+                    average,
+                    prune_mask is not None,
+                    own[party],
+                    *(w.to(party) if isinstance(w, DeviceObject) else w for w in known),
+                )
+                for party, sealer in self._sealers.items()
+            ]
+        )
+
+    def _settle(self, own: Dict[PYU, PYUObject], masks: list[PYUObject]) -> None:
+        by_party = self._by_party(masks, "prune_mask")
+        # Objects on devices never change, so the same objects are the same masks, and every party's
+        # driver comes to the same decision without looking at a value.
+        if self._settled_masks is not None and all(
+            new is old for new, old in zip(masks, self._settled_masks, strict=True)
+        ):
+            return
+        call = self._next_call()
+        total = self._add(
+            [sealer.propose(call, own[party], by_party[party]) for party, sealer in self._sealers.items()]
+        )
+        for party, sealer in self._sealers.items():
+            sealer.settle(total.to(party))
+        self._settled_masks = masks
+
+    def _add(self, payloads: list[PYUObject]) -> PYUObject:
+        return self._adder.add(*(payload.to(self._device) for payload in payloads))
+
+    def _at_server(self, data: List[PYUObject], axis: int | None, **how: Any) -> PYUObject:
+        if axis not in (0, None):
+            raise AggregationError(f"axis={axis!r} is not allowed: 0 or None")
+        if self._server_blind:
+            raise AggregationError(
+                "server_blind=True leaves the server no result: average_at_parties gives it to the parties"
+            )
+        total = self._seal(data, **how)
+        openings = [sealer.opening() for sealer in self._sealers.values()]
+        return self._adder.open(total, openings[0].to(self._device), axis)
+
+    def _next_call(self) -> int:
+        self._calls += 1
+        return self._calls
+
+    def _by_party(self, objects: Sequence[PYUObject], name: str) -> Dict[PYU, PYUObject]:
+        if not objects:
+            raise AggregationError(f"{name}: The data should not be None or empty.")
+        if len(objects) != len(self._participants):
+            raise AggregationError(
+                f"{name}: Length of the data not equals devices: "
+                f"{len(objects)} vs {len(self._participants)}"
+            )
+        by_party = {item.device: item for item in objects}
+        if set(by_party) != set(self._participants):
+            raise AggregationError(
+                f"{name}: Devices of the data must be corresponding with this aggregator: "
+                f"{sorted(map(str, by_party))} vs {sorted(map(str, self._participants))}"
+            )
+        return by_party
+
+    def _weights(self, weights: Any, data: Sequence[PYUObject]) -> list[Any]:
+        """Everybody's weight in the order of the participants; empty for equal ones."""
+        if not hasattr(weights, "__len__"):
+            return []
+        if len(weights) != len(data):
+            raise AggregationError(
+                f"Length of the weights not equals data: {len(weights)} vs {len(data)}."
+            )
+        by_party = {}
+        for weight, datum in zip(weights, data, strict=True):
+            if isinstance(weight, DeviceObject) and weight.device != datum.device:
+                raise AggregationError("Device of weight is not same with the corresponding data.")
+            by_party[datum.device] = weight
+        return [by_party[party] for party in self._participants]
