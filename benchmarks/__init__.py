@@ -1,0 +1,1 @@
+"""Measurements beside upstream's, made side by side in one run."""

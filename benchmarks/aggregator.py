@@ -1,0 +1,201 @@
+"""SecurePruneAggregator beside upstream's SecureAggregator and PlainAggregator, in one process.
+
+What one party does in a round (encode and pad), what the server does (add up and decode), and the bytes
+a party uploads. No processes and no network: only the arithmetic. The sides alternate, the medians count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import secretflow as sf
+from benchmarks.environment import ROOT, describe, write_json
+from secretflow.device import PYU
+from secretflow.security.aggregation import PlainAggregator, SecureAggregator, SecurePruneAggregator
+
+SIZES = (10**4, 10**5, 10**6, 10**7)
+PARTIES = (2, 4, 8, 16)
+LIVING_RATES = (1.0, 0.5, 0.1)
+# Sixteen parties' uploads of 10^7 numbers take the server several gigabytes with upstream's eight bytes.
+LARGEST_SERVER_LOAD = 8 * 10**7
+
+Row = dict[str, Any]
+
+
+def actor(proxied: Any) -> Any:
+    """The object behind a proxy in debug mode."""
+    return proxied.data._actor_handle
+
+
+class Sides:
+    """The three aggregators over the same parties and the same data.
+
+    Args:
+        size: weights of the model, one float32 matrix.
+        parties: number of parties.
+        living_rate: fraction of the weights that all parties keep.
+    """
+
+    def __init__(self, size: int, parties: int, living_rate: float) -> None:
+        self.size, self.parties = size, parties
+        names = [f"party{k:02}" for k in range(parties)]
+        devices = [PYU(name) for name in names]
+        server = PYU("server")
+        rng = np.random.default_rng(size + parties)
+        self._data = [rng.normal(scale=0.1, size=(1, size)).astype(np.float32)]
+        mask = [(rng.permutation(size) < round(size * living_rate)).astype(np.uint8).reshape(1, size)]
+        self._upstream = SecureAggregator(server, devices)
+        self._plain = PlainAggregator(server)
+        ours = SecurePruneAggregator(server, devices)
+        self._maskers = [actor(masker) for masker in self._upstream._maskers.values()]
+        self._sealers = [actor(sealer) for sealer in ours._sealers.values()]
+        self._adder = actor(ours._adder)
+        self._call = 1
+        agreed = self._adder.add(*(sealer.propose(1, self._data, mask) for sealer in self._sealers))
+        for sealer in self._sealers:
+            sealer.settle(agreed)
+
+    def upstream_client(self) -> Any:
+        """One party's work in upstream's aggregator."""
+        return self._maskers[0].mask(self._data, 1)
+
+    def client(self) -> Any:
+        """One party's work in ours; the other parties seal too, outside the clock."""
+        self._call += 1
+        return self._sealers[0].seal(self._call, True, True, self._data)
+
+    def upstream_server(self, masked: list[Any]) -> Any:
+        """The server's work in upstream's aggregator: the arithmetic of its average."""
+        total = np.sum([arrays[0] for arrays in masked], axis=0)
+        return total.astype(np.int64) / (1 << 18) / len(masked)
+
+    def plain_server(self) -> Any:
+        """The server's work in upstream's aggregator without protection."""
+        return np.average([self._data[0]] * self.parties, axis=0)
+
+    def server(self, payloads: list[Any]) -> Any:
+        """The server's work in ours, the result opened there as upstream does."""
+        total = self._adder.add(*payloads)
+        return self._adder.open(total, self._sealers[0].opening(), 0)
+
+    def seal_others(self) -> list[Any]:
+        """The payloads of all parties but the first, for the call the first has just sealed."""
+        return [sealer.seal(self._call, True, True, self._data) for sealer in self._sealers[1:]]
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """How long a piece of work takes, and its result."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def measure(size: int, parties: int, living_rate: float, repeats: int) -> Row:
+    """Times one configuration; one round before the clock starts is not counted."""
+    sides = Sides(size, parties, living_rate)
+    with_server = size * parties <= LARGEST_SERVER_LOAD
+    times: dict[str, list[float]] = {}
+    uploaded: dict[str, int] = {}
+    for repeat in range(repeats + 1):
+        taken = {}
+        taken["upstream_client"], masked = seconds(sides.upstream_client)
+        taken["client"], payload = seconds(sides.client)
+        uploaded["upstream"] = sum(array.nbytes for array in masked[0])
+        uploaded["ours"] = sum(part.nbytes for part in payload["body"])
+        if with_server:
+            uploads = [masked[0]] * parties
+            taken["upstream_server"], _ = seconds(lambda: sides.upstream_server(uploads))  # noqa: B023
+            taken["plain_server"], _ = seconds(sides.plain_server)
+            payloads = [payload, *sides.seal_others()]
+            taken["server"], _ = seconds(lambda: sides.server(payloads))  # noqa: B023
+        if repeat:
+            for name, value in taken.items():
+                times.setdefault(name, []).append(value)
+    row: Row = {"weights": size, "parties": parties, "living_rate": living_rate}
+    row.update({f"{name}_seconds": statistics.median(values) for name, values in times.items()})
+    row.update({f"{name}_bytes": value for name, value in uploaded.items()}, plain_bytes=4 * size)
+    row["client_ratio"] = row["upstream_client_seconds"] / row["client_seconds"]
+    row["bytes_ratio"] = row["upstream_bytes"] / row["ours_bytes"]
+    return row
+
+
+def exponent(rows: list[Row], variable: Callable[[Row], float]) -> float:
+    """The exponent of a power law fitted to the client's seconds: 1 is linear growth."""
+    x = np.log([variable(row) for row in rows])
+    y = np.log([row["client_seconds"] for row in rows])
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """The figures that matter, from the largest model measured."""
+    largest = max(row["weights"] for row in rows)
+    label = f"1e{len(str(largest)) - 1}"
+
+    def of(parties: int, living_rate: float) -> Row:
+        key = (largest, parties, living_rate)
+        return next(r for r in rows if (r["weights"], r["parties"], r["living_rate"]) == key)
+
+    dense = [row for row in rows if row["living_rate"] == 1.0]
+    return {
+        "client": {
+            f"ratio_dense_{label}": of(2, 1.0)["client_ratio"],
+            f"ratio_living_0.1_{label}": of(2, 0.1)["client_ratio"],
+        },
+        "bytes": {"ratio_living_0.1": of(2, 0.1)["bytes_ratio"], "ratio_dense": of(2, 1.0)["bytes_ratio"]},
+        "growth": {
+            "client_exponent_of_weights": exponent(
+                [row for row in dense if row["parties"] == 2 and row["weights"] >= 10**5],
+                lambda row: row["weights"],
+            ),
+            "client_exponent_of_peers": exponent(
+                [row for row in dense if row["weights"] == largest], lambda row: row["parties"] - 1
+            ),
+        },
+    }
+
+
+def show(rows: list[Row]) -> None:
+    """Prints the table."""
+    print(f"{'weights':>9} {'parties':>7} {'living':>6} | client ms: upstream, ours, ratio | bytes ratio")
+    for row in rows:
+        print(
+            f"{row['weights']:>9} {row['parties']:>7} {row['living_rate']:>6} | "
+            f"{1e3 * row['upstream_client_seconds']:>10.2f} {1e3 * row['client_seconds']:>9.2f} "
+            f"{row['client_ratio']:>7.1f} | {row['bytes_ratio']:>6.1f}"
+        )
+
+
+def main() -> None:
+    """Measures every configuration and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each configuration (default 5)")
+    parser.add_argument("--largest", type=int, default=SIZES[-1], help="leave out larger models (default 10^7)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks/results/aggregator.json", help="where the result goes"
+    )
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats} is not allowed: from 1 up")
+    sizes = [size for size in SIZES if size <= arguments.largest]
+    if not sizes:
+        parser.error(f"--largest {arguments.largest} is not allowed: from {SIZES[0]} up")
+
+    sf.init([*(f"party{k:02}" for k in range(max(PARTIES))), "server"], debug_mode=True, logging_level="error")
+    cases = [(size, parties, rate) for size in sizes for parties in PARTIES for rate in LIVING_RATES]
+    rows = [measure(*case, arguments.repeats) for case in tqdm(cases, unit="case")]
+    show(rows)
+    result = {**summary(rows), "repeats": arguments.repeats, "rows": rows, "environment": describe()}
+    print({name: result[name] for name in ("client", "bytes", "growth")})
+    write_json(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Federated metrics: what each party counts, added up, gives the metric over all parties' rows.
+
+Names, arithmetic and results are upstream's, which are those of ``keras.metrics``, without TensorFlow:
+upstream imports it to divide two numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Iterable, List, Sequence
+
+import numpy as np
+
+
+class Value(np.ndarray):
+    """A result: a float32 array that is read with ``numpy()`` as a tensor is."""
+
+    @classmethod
+    def of(cls, value: Any) -> Value:
+        return np.asarray(value, np.float32).view(cls)
+
+    def numpy(self) -> Any:
+        """The float32 number, or an array of them."""
+        return np.asarray(self)[()]
+
+
+class Metric(ABC):
+    """A metric of one party or of several."""
+
+    name: str
+
+    @abstractmethod
+    def result(self) -> Value:
+        """The value of the metric."""
+
+    @abstractmethod
+    def __add__(self, other: Any) -> Any:
+        """The metric over the rows of both."""
+
+    def __radd__(self, other: int) -> Any:
+        if other != 0:
+            return NotImplemented
+        return self  # the start of ``sum``
+
+    def _check(self, other: Metric, *fields: str) -> None:
+        for field in ("name", *fields):
+            ours, theirs = getattr(self, field), getattr(other, field)
+            if not np.array_equal(ours, theirs):
+                raise ValueError(f"metrics of different {field} cannot be added: {ours!r} and {theirs!r}")
+
+
+@dataclass
+class Mean(Metric):
+    """A mean.
+
+    Attributes:
+        name: name of the metric.
+        total: sum over the rows.
+        count: number of rows.
+    """
+
+    name: str
+    total: float
+    count: float
+
+    def __add__(self, other: Mean) -> Mean:
+        self._check(other)
+        return type(self)(self.name, self.total + other.total, self.count + other.count)
+
+    def result(self) -> Value:
+        return Value.of(_divide(self.total, self.count))
+
+
+class Default(Mean):
+    """The mean of the parties' values of a metric that cannot be put together from counts."""
+
+    def result(self) -> Value:
+        warnings.warn(f"{self.name} is the plain mean of the parties' values", stacklevel=2)
+        return super().result()
+
+
+@dataclass
+class Precision(Metric):
+    """Precision.
+
+    Attributes:
+        name: name of the metric.
+        thresholds: one threshold in [0, 1] or several.
+        true_positives: for each threshold.
+        false_positives: for each threshold.
+    """
+
+    name: str
+    thresholds: float | Sequence[float]
+    true_positives: float | Sequence[float]
+    false_positives: float | Sequence[float]
+
+    def __add__(self, other: Precision) -> Precision:
+        self._check(other, "thresholds")
+        return Precision(
+            self.name,
+            self.thresholds,
+            _added(self.true_positives, other.true_positives),
+            _added(self.false_positives, other.false_positives),
+        )
+
+    def result(self) -> Value:
+        return _ratio(self.true_positives, self.false_positives)
+
+
+@dataclass
+class Recall(Metric):
+    """Recall.
+
+    Attributes:
+        name: name of the metric.
+        thresholds: one threshold in [0, 1] or several.
+        true_positives: for each threshold.
+        false_negatives: for each threshold.
+    """
+
+    name: str
+    thresholds: float | Sequence[float]
+    true_positives: float | Sequence[float]
+    false_negatives: float | Sequence[float]
+
+    def __add__(self, other: Recall) -> Recall:
+        self._check(other, "thresholds")
+        return Recall(
+            self.name,
+            self.thresholds,
+            _added(self.true_positives, other.true_positives),
+            _added(self.false_negatives, other.false_negatives),
+        )
+
+    def result(self) -> Value:
+        return _ratio(self.true_positives, self.false_negatives)
+
+
+class AUC(Metric):
+    """Area under the ROC or the precision-recall curve, from counts at thresholds.
+
+    Args:
+        name: name of the metric.
+        thresholds: ascending thresholds, from 0 to 1.
+        true_positives: rows of the positive class above each threshold.
+        true_negatives: rows of the negative class not above it.
+        false_positives: rows of the negative class above it.
+        false_negatives: rows of the positive class not above it.
+        curve: "ROC" (the default) or "PR", or the member of keras' enumeration.
+
+    Raises:
+        ValueError: the curve is another one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        thresholds: List[float],
+        true_positives: List[float],
+        true_negatives: List[float],
+        false_positives: List[float],
+        false_negatives: List[float],
+        curve: Any = None,
+    ) -> None:
+        self.name = name
+        self.thresholds = thresholds
+        self.true_positives = true_positives
+        self.true_negatives = true_negatives
+        self.false_positives = false_positives
+        self.false_negatives = false_negatives
+        self.curve = "ROC" if curve is None else str(getattr(curve, "value", curve)).upper()
+        if self.curve not in ("ROC", "PR"):
+            raise ValueError(f"curve={curve!r} is not allowed: 'ROC' or 'PR'")
+
+    def __add__(self, other: AUC) -> AUC:
+        self._check(other, "curve", "thresholds")
+        counts = ("true_positives", "true_negatives", "false_positives", "false_negatives")
+        added = (_added(getattr(self, count), getattr(other, count)) for count in counts)
+        return AUC(self.name, self.thresholds, *added, self.curve)
+
+    def result(self) -> Value:
+        tp, tn, fp, fn = (
+            np.asarray(counts, np.float64)
+            for counts in (self.true_positives, self.true_negatives, self.false_positives, self.false_negatives)
+        )
+        if self.curve == "PR":
+            return Value.of(_area_under_precision_recall(tp, fp, fn))
+        recall, fall_out = _divide(tp, tp + fn), _divide(fp, fp + tn)
+        return Value.of(np.sum((fall_out[:-1] - fall_out[1:]) * (recall[:-1] + recall[1:]) / 2))
+
+
+def aggregate_metrics(local_metrics: Iterable[Iterable[Metric]]) -> List[Metric]:
+    """Puts the parties' metrics together.
+
+    Args:
+        local_metrics: for each party its metrics, in the same order.
+
+    Returns:
+        The metrics over all parties' rows, in that order.
+    """
+    return [sum(metrics) for metrics in zip(*local_metrics)]  # type: ignore[arg-type]
+
+
+def _area_under_precision_recall(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> float:
+    """Interpolates true positives linearly between thresholds, not precision.
+
+    Source: Davis and Goadrich, "The Relationship Between Precision-Recall and ROC Curves", ICML 2006,
+    section 4, as keras integrates it.
+    """
+    positives = tp + fp
+    slope = _divide(tp[:-1] - tp[1:], positives[:-1] - positives[1:])
+    intercept = tp[1:] - slope * positives[1:]
+    both = (positives[:-1] > 0) & (positives[1:] > 0)
+    growth = np.where(both, _divide(positives[:-1], np.maximum(positives[1:], 0)), 1.0)
+    areas = slope * (tp[:-1] - tp[1:] + intercept * np.log(growth))
+    return float(np.sum(_divide(areas, tp[1:] + fn[1:])))
+
+
+def _added(a: Any, b: Any) -> Any:
+    if isinstance(a, (list, tuple)):
+        return [x + y for x, y in zip(a, b, strict=True)]
+    return a + b
+
+
+def _ratio(part: Any, rest: Any) -> Value:
+    part, rest = np.asarray(part, np.float64), np.asarray(rest, np.float64)
+    ratio = _divide(part, part + rest)
+    return Value.of(ratio[0] if ratio.shape == (1,) else ratio)
+
+
+def _divide(a: Any, b: Any) -> np.ndarray:
+    """Divides; where the divisor is 0, so is the result, as in keras."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)

@@ -1,0 +1,46 @@
+"""Devices of the tests: in this process (quick, synchronous) or on one Ray started for the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+import secretflow as sf
+import secretflow.distributed as sfd
+from secretflow.device import global_state
+from secretflow.distributed.primitive import DISTRIBUTION_MODE
+
+PARTIES = ["alice", "bob", "carol", "davy"]
+
+
+def _devices() -> SimpleNamespace:
+    return SimpleNamespace(**{party: sf.PYU(party) for party in PARTIES})
+
+
+@pytest.fixture
+def devices() -> Iterator[SimpleNamespace]:
+    """PYUs ``alice`` to ``davy`` whose work is done in this process, at once."""
+    before = sfd.get_distribution_mode()
+    global_state.set_parties(PARTIES)
+    sfd.set_distribution_mode(DISTRIBUTION_MODE.DEBUG)
+    yield _devices()
+    sfd.set_distribution_mode(before)
+
+
+@pytest.fixture(scope="session")
+def _ray() -> Iterator[None]:
+    sf.init(PARTIES, address="local", log_to_driver=False)
+    yield
+    sfd.set_distribution_mode(DISTRIBUTION_MODE.SIMULATION)
+    sf.shutdown()
+
+
+@pytest.fixture
+def ray_devices(_ray: None) -> Iterator[SimpleNamespace]:
+    """The same PYUs, each with worker processes of its own; one Ray serves the whole session."""
+    before = sfd.get_distribution_mode()
+    sfd.set_distribution_mode(DISTRIBUTION_MODE.SIMULATION)
+    yield _devices()
+    sfd.set_distribution_mode(before)
