@@ -30,16 +30,21 @@ class SecurePruneAggregator(Aggregator):
     * the average, how many parties keep each element, and everybody's weight (the sample counts);
     * for an element that some parties have pruned, the share of the weight behind its average, and with
       unequal weights this tells which parties keep it;
-    * with two parties, each learns the other's numbers from the average itself, whatever the protocol.
+    * where ``k`` parties keep an element, any ``k - 1`` of them learn the last one's number from its
+      average: against ``t`` parties that pool what they know, set ``min_contributors`` to ``t + 2``;
+    * with two parties, each learns the other's numbers from the average itself, whatever the protocol,
+      and unless ``server_blind`` the server learns every number that only one of the two keeps;
+    * an error about a number that does not fit names its party's largest magnitude.
 
-    A number of one party alone is never uploaded when there are three or more parties and
+    An element that one party alone keeps is never uploaded when there are three or more parties and
     ``min_contributors`` is at least 2. Dropped parties are not tolerated: a call that misses a payload
     has no result, and later calls are not affected by it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
-    ``(n * 2^-(fxp_bits + 1) + |average| * n * 2^-(ring_bits - 1)) / d``. Then the result is rounded to
-    the dtype of the input.
+    ``(n * 2^-(fxp_bits + 1) + |average| * n * 2^-(ring_bits - 1)) / d``. On top comes what float64 itself
+    rounds off on the way, a few 2^-53 of the largest input (for ``ring_bits=64`` the larger part, from
+    numbers of some thousands on). Then the result is rounded to the dtype of the input.
 
     Args:
         device: the server, which adds up.
@@ -123,7 +128,8 @@ class SecurePruneAggregator(Aggregator):
             axis: 0 adds element by element; None also adds up the elements of each array.
 
         Returns:
-            The sum, at the server. Sums of integers are int64 and exact; float dtypes are kept.
+            The sum, at the server. Sums of integers are int64 and exact; float dtypes are kept with axis 0,
+            sums of elements are float64.
 
         Raises:
             AggregationError: the data is not one object for each party, or ``axis`` is neither.
@@ -141,16 +147,18 @@ class SecurePruneAggregator(Aggregator):
 
         Args:
             data: as for :meth:`sum`.
-            axis: 0 averages element by element; None adds up the elements of each array as well.
+            axis: 0 averages element by element; None adds up the elements of each array as well (weights
+            that are arrays weigh the elements, too, as in ``np.average``).
             weights: one number or array for each party, or device objects that hold them; None, or one
                 number for all, weighs everybody alike. All parties learn all weights.
             prune_mask: one mask for each party. A mask has one entry for each array, or for each array
                 of two or more dimensions: an array of 0 and 1 of that array's shape, or None where
-                everything lives. The masks are agreed on again whenever other objects are given.
+                everything lives, at the same entries for all parties. The masks are agreed on again
+                whenever other objects are given.
 
         Returns:
-            The average, at the server. Float dtypes are kept, averages of integers are float64. An
-            element that travels from nobody is 0.
+            The average, at the server. Float dtypes are kept with axis 0, averages of integers are float64.
+            An element that travels from nobody is 0.
 
         Raises:
             AggregationError: the arguments do not belong to this aggregator's parties.

@@ -80,6 +80,7 @@ def align_mask(mask: Mask, arrays: Sequence[np.ndarray]) -> list[np.ndarray | No
         if entry is None:
             aligned.append(None)
             continue
+        entry = np.asarray(entry)
         if entry.shape != array.shape:
             raise AggregationError(
                 f"prune_mask[{k}] has the shape {entry.shape}, its array {array.shape}: "
@@ -159,7 +160,7 @@ class Frame:
         """SHA-256 over everything the frame says."""
         state = sha256(repr((self.shapes, self.dtypes, self.is_list)).encode())
         for index in (*self.support, self.partial):
-            state.update(b"all" if index is None else str(index.size).encode() + index.tobytes())
+            state.update(b"all" if index is None else index.size.to_bytes(8, "big") + index.tobytes())
         return state.hexdigest()
 
     @cached_property

@@ -23,6 +23,7 @@ class Opening:
         encoding: the payloads' encoding.
         integer_divisor: what sums of integers are divided by, a number or an array that broadcasts to
             the data; None leaves them integers.
+        weight_total: the sum of the weights if they are arrays, else None.
         denominators: for each element of ``frame.partial`` the share of the total weight that the
             parties that keep it hold, float64 in (0, 1]; None when the payloads carry them.
     """
@@ -32,6 +33,7 @@ class Opening:
     ring: Ring
     encoding: str
     integer_divisor: float | np.ndarray | None
+    weight_total: np.ndarray | None
     denominators: np.ndarray | None
 
     def read_denominators(self, total: Payload) -> np.ndarray:

@@ -42,7 +42,7 @@ class Sealer:
         self._last_call = 0
         self._payload_bytes = 0
         self._dense_frame: Frame | None = None
-        self._proposal: tuple[Frame, list[np.ndarray | None]] | None = None
+        self._proposal: tuple[int, Frame, list[np.ndarray | None]] | None = None
         self._sparse: SparseState | None = None
         self._opening: Opening | None = None
         self._shares: Shares | None = None
@@ -67,6 +67,8 @@ class Sealer:
             The key, encrypted for each peer.
         """
         self._group_key = secrets.token_bytes(KEY_BYTES)
+        if self._group_key is not None:
+            raise AggregationError("the group key was shared already: a wrapping key wraps one message, ever")
         return {peer: wrap(self._pair_key(Purpose.WRAP, peer), self._group_key) for peer in self._peers}
 
     def take_group_key(self, wrapped: Dict[str, bytes]) -> None:
@@ -85,10 +87,12 @@ class Sealer:
             data: own arrays.
             mask: own mask, see :func:`~.frame.align_mask`.
         """
+        # Forgotten first: if this agreement fails at any party, nobody goes on with the old masks.
+        self._proposal = self._sparse = None
         arrays, is_list = as_arrays(data)
         living = align_mask(mask, arrays)
         frame = Frame.dense(arrays, is_list)
-        self._proposal = frame, living
+        self._proposal = call, frame, living
         bits = [mask.view(np.uint8) for mask in living if mask is not None]
         which = "".join("." if mask is None else "m" for mask in living)
         return self._upload(call, frame, f"mask {which}", [np.concatenate([np.empty(0, np.uint8), *bits])])
@@ -97,8 +101,8 @@ class Sealer:
         """Takes the contributor counts of an agreement; later calls with masks use them."""
         if self._proposal is None:
             raise AggregationError("a mask must be proposed before it can be settled")
-        dense, living = self._proposal
-        if total["frame"] != dense.digest:
+        call, dense, living = self._proposal
+        if (total["call"], total["frame"]) != (call, dense.digest):
             raise AggregationError("the contributor counts are those of another proposal")
         self._proposal = None
         remaining = self._unblinded(total)["body"][0]
@@ -153,7 +157,8 @@ class Sealer:
         )
         payload = self._upload(call, frame, encoding, [floats, integers])
         divisor = (shares.total if shares.exact else self._ring.one) if average else None
-        self._opening = Opening(call, frame, self._ring, encoding, divisor, denominators)
+        weight_total = shares.total if average and np.ndim(shares.total) else None
+        self._opening = Opening(call, frame, self._ring, encoding, divisor, weight_total, denominators)
         self._shares = shares
         return payload
 
@@ -161,8 +166,9 @@ class Sealer:
         """Reads the sum of the call sealed last.
 
         Returns:
-            Arrays of the shapes and dtypes of the own data. An element that too few parties keep has the
-            own value back, one that lives nowhere is 0.
+            Arrays of the shapes of the own data, and of its dtypes if they are floats; averages of integers
+            are float64. An element that too few parties keep has the own value back, one that lives
+            nowhere is 0.
 
         Raises:
             AggregationError: the sum is that of another call, or nothing was sealed.
@@ -186,7 +192,10 @@ class Sealer:
 
     def _sparse_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> SparseState:
         if self._sparse is None or not self._sparse.frame.fits(arrays, is_list):
-            raise AggregationError("data does not have the shapes and types the masks were settled for")
+            raise AggregationError(
+                "the parties have not settled masks for data of these shapes and types; if an earlier call "
+                "failed, give new mask objects"
+            )
         return self._sparse
 
     def _dense_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> Frame:
@@ -206,21 +215,9 @@ class Sealer:
                 # The shares add up to 1, so a number that fits before scaling fits in the sum.
                 scale, limit = self._ring.one * shares.own, capacity * shares.own
             else:
-                values = (arrays[k] * shares.own).ravel()
+                values = _weighted(k, arrays[k], shares.own)
                 scale, limit = self._ring.one, capacity / len(self._names)
-            if values.size != arrays[k].size:
-                raise AggregationError(
-                    f"weights: a weight of shape {np.shape(shares.own)} does not fit data[{k}] "
-                    f"of shape {arrays[k].shape}"
-                )
-            try:
-                encode_into(out[place], values, scale, limit, frame.support[k])
-            except AggregationError as error:
-                raise AggregationError(
-                    f"data[{k}] of {self._party} does not fit into {self._ring.bits} bits with "
-                    f"{self._ring.fxp_bits} behind the point: {error}; fewer fxp_bits or ring_bits=64 "
-                    "widen the range"
-                ) from None
+            self._encode(k, out[place], values, scale, limit, frame.support[k])
 
     def _encode_integers(
         self, arrays: Sequence[np.ndarray], frame: Frame, average: bool, shares: Shares
@@ -231,7 +228,8 @@ class Sealer:
         for k, place in frame.slices("iu"):
             values = arrays[k]
             if average and not shares.exact:
-                encode_into(out[place], np.ravel(values * shares.own), self._ring.one, float(largest))
+                limit = (1 - 2.0**-20) * 2.0**63 / len(self._names)
+                self._encode(k, out[place], _weighted(k, values, shares.own), self._ring.one, limit)
                 continue
             factor = shares.weight if average else np.int64(1)
             peak = max(abs(int(values.max())), abs(int(values.min()))) if values.size else 0
@@ -239,8 +237,26 @@ class Sealer:
                 raise AggregationError(
                     f"data[{k}] of {self._party} does not fit into 64 bits: its largest magnitude is {peak}"
                 )
-            signed[place] = np.ravel(values.astype(np.int64) * factor)
+            signed[place] = _weighted(k, values.astype(np.int64), factor)
         return out
+
+    def _encode(
+        self,
+        k: int,
+        out: np.ndarray,
+        values: np.ndarray,
+        scale: float,
+        limit: float,
+        index: np.ndarray | None = None,
+    ) -> None:
+        try:
+            encode_into(out, values, scale, limit, index)
+        except AggregationError as error:
+            raise AggregationError(
+                f"data[{k}] of {self._party} does not fit into {8 * out.itemsize} bits with "
+                f"{self._ring.fxp_bits} behind the point: {error}; fewer fxp_bits or ring_bits=64 "
+                "widen the range"
+            ) from None
 
     def _upload(self, call: int, frame: Frame, encoding: str, body: list[np.ndarray]) -> Payload:
         if call <= self._last_call:
@@ -267,3 +283,16 @@ class Sealer:
 
     def _pair_key(self, purpose: Purpose, peer: str) -> bytes:
         return pair_key(purpose, self._private_key, self._party, peer, self._public_keys)
+
+
+def _weighted(k: int, array: np.ndarray, weight: Any) -> np.ndarray:
+    """The flat product of the k-th array and a weight, which may broadcast to it but not beyond it."""
+    try:
+        product = array * weight
+    except ValueError:
+        product = None
+    if product is None or product.size != array.size:
+        raise AggregationError(
+            f"weights: a weight of shape {np.shape(weight)} does not fit data[{k}] of shape {array.shape}"
+        )
+    return np.ravel(product)

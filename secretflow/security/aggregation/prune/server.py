@@ -42,4 +42,14 @@ class Adder:
         result = opening.open(total)
         if axis == 0:
             return result
-        return [np.sum(array) for array in result] if isinstance(result, list) else np.sum(result)
+        if isinstance(result, list):
+            return [_sum_of_elements(array, opening.weight_total) for array in result]
+        return _sum_of_elements(result, opening.weight_total)
+
+
+def _sum_of_elements(array: np.ndarray, weight_total: np.ndarray | None) -> Any:
+    # float16 would overflow at 65504 long before the sum of many elements does in float64.
+    wide = np.float64 if array.dtype.kind == "f" else array.dtype
+    if weight_total is None:
+        return np.sum(array, dtype=wide)
+    return np.sum(array * weight_total, dtype=wide) / np.sum(weight_total)

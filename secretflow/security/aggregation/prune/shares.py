@@ -9,6 +9,8 @@ import numpy as np
 
 from .errors import AggregationError
 
+_LARGEST = 2**53  # integers up to here are exact in float64, and 255 of them add up in int64
+
 
 @dataclass(frozen=True, eq=False)
 class Shares:
@@ -39,16 +41,19 @@ class Shares:
                 number, since a party that adds nothing would expose the others.
 
         Raises:
-            AggregationError: a weight is negative, not finite or not a number, or they add up to 0.
+            AggregationError: a weight is negative, not a number or above 2^53, or they add up to 0.
         """
         known = [np.asarray(weight) for weight in weights] or [np.asarray(1)] * parties
         for k, weight in enumerate(known):
-            if weight.dtype.kind not in "fiu" or not np.isfinite(weight).all() or (weight < 0).any():
-                raise AggregationError(f"weights[{k}]={weight!r} is not allowed: finite numbers from 0 up")
+            # Written so that NaN, which compares false with everything, is refused as well.
+            if weight.dtype.kind not in "fiu" or not ((weight >= 0) & (weight <= _LARGEST)).all():
+                raise AggregationError(f"weights[{k}]={weight!r} is not allowed: numbers from 0 to 2^53")
             if masked and (weight.ndim or weight == 0):
                 raise AggregationError(
                     f"weights[{k}]={weight!r} is not allowed with prune_mask: one positive number"
                 )
+        # In wide types: three weights of 100 in int8 must not add up to 44.
+        known = [weight.astype(np.float64 if weight.dtype.kind == "f" else np.int64) for weight in known]
         total = sum(known[1:], start=known[0])
         if (total == 0).any():
             raise AggregationError("weights add up to 0: at least one must be positive")

@@ -8,14 +8,14 @@ from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 
-from secretflow.ml.nn.fl.attacks.capture import (  # noqa: E402
+from secretflow.ml.nn.fl.attacks.capture import (
     Capture,
     GradientCapture,
     load_capture,
     write_capture,
 )
-from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg  # noqa: E402
-from secretflow.ml.nn.fl.attacks.observation import Frame, Observation, Reconstruction  # noqa: E402
+from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg
+from secretflow.ml.nn.fl.attacks.observation import Frame, Observation, Reconstruction
 
 __all__ = [
     "Capture",

@@ -13,9 +13,10 @@ import os
 import pickle
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Callable, Mapping
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -104,7 +105,9 @@ class Capture:
         shapes = iter([tuple(value.shape) for value in self.weights.values()])
         for number, gradient in enumerate(self.gradients):
             if tuple(gradient.shape) not in shapes:
-                raise ValueError(f"gradient {number} of shape {tuple(gradient.shape)} has no weight beside it")
+                raise ValueError(
+                    f"gradient {number} of shape {tuple(gradient.shape)} has no weight beside it"
+                )
         if not self.gradients:
             raise ValueError("there is no gradient")
         for name, entry in self.mask.items():
@@ -153,7 +156,9 @@ def write_capture(
     capture.check()
     target = Path(directory).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"directory={str(target)!r} is not empty: captures are never mixed or overwritten")
+        raise FileExistsError(
+            f"directory={str(target)!r} is not empty: captures are never mixed or overwritten"
+        )
     _log.warning(
         "GRADIENT CAPTURE: %s writes the private batch, labels, weights and gradient of round %d to %s",
         party,
@@ -164,22 +169,20 @@ def write_capture(
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         for name in _TENSORS:
-            value = getattr(capture, name)
-            _write(unfinished / f"{name}.pt", lambda file, value=value: torch.save(value, file))
+            with _create(unfinished / f"{name}.pt") as file:
+                torch.save(getattr(capture, name), file)
         for number, gradient in enumerate(gradients):
-            array = gradient.numpy(force=True)
-            _write(unfinished / f"gradients{number}.npy", lambda file, array=array: np.save(file, array))
-        meta = json.dumps(
-            {
-                "format": _FORMAT,
-                "party": party,
-                "round": round_number,
-                "living_rate": living_rate,
-                "gradients": len(gradients),
-            },
-            indent=2,
-        )
-        _write(unfinished / "meta.json", lambda file: file.write(meta.encode()))
+            with _create(unfinished / f"gradients{number}.npy") as file:
+                np.save(file, gradient.numpy(force=True))
+        meta = {
+            "format": _FORMAT,
+            "party": party,
+            "round": round_number,
+            "living_rate": living_rate,
+            "gradients": len(gradients),
+        }
+        with _create(unfinished / "meta.json") as file:
+            file.write(json.dumps(meta, indent=2).encode())
         os.rename(unfinished, target)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -221,15 +224,16 @@ def load_capture(directory: str | Path) -> Capture:
         )
         capture.check()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"capture {str(folder)!r} is incomplete: {error.filename} is missing") from None
+        raise FileNotFoundError(
+            f"capture {str(folder)!r} is incomplete: {error.filename} is missing"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"capture {str(folder)!r} cannot be used: {error}") from error
     return capture
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        write(file)
+def _create(path: Path) -> IO[bytes]:
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def _read_tensors(path: Path) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 
@@ -114,7 +114,7 @@ def _attempt(
         optimizer.zero_grad()
         loss = target.loss(images, logits.softmax(dim=-1))
         loss.backward()
-        return loss
+        return loss.detach()
 
     loss = float(closure())
     history = [Frame(0, loss, images.detach().clone())]

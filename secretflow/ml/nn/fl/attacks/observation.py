@@ -6,8 +6,8 @@ can choose by them; scoring is done elsewhere (:mod:`~secretflow.ml.nn.fl.attack
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Callable, Mapping
 
 import torch
 from torch import nn
@@ -56,13 +56,17 @@ class Observation:
         seen = [tuple(gradient.shape) for gradient in self.gradients]
         expected = [tuple(parameter.shape) for parameter in parameters.values()]
         if seen != expected:
-            raise ValueError(f"gradients of shapes {seen} do not fit the net, whose parameters are {expected}")
+            raise ValueError(
+                f"gradients of shapes {seen} do not fit the net, whose parameters are {expected}"
+            )
         for name, value in net.state_dict().items():
             if name not in self.weights or self.weights[name].shape != value.shape:
                 raise ValueError(f"weights: {name!r} of shape {tuple(value.shape)} is missing")
         for name, entry in (self.mask or {}).items():
             if name not in parameters or parameters[name].shape != entry.shape:
-                raise ValueError(f"mask: {name!r} of shape {tuple(entry.shape)} is not a parameter of the net")
+                raise ValueError(
+                    f"mask: {name!r} of shape {tuple(entry.shape)} is not a parameter of the net"
+                )
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Target:
         self._masks = [mask[name].to(self._state[name]) if name in mask else None for name in names]
         self._parameters = {
             name: (self._state[name] if factor is None else self._state[name] * factor).requires_grad_()
-            for name, factor in zip(names, self._masks)
+            for name, factor in zip(names, self._masks, strict=True)
         }
         self._seen = [gradient.detach() for gradient in observation.gradients]
 
@@ -159,5 +163,5 @@ def squared_distance(
     Returns:
         Scalar, at least 0.
     """
-    differences = [a - b if m is None else (a - b) * m for a, b, m in zip(guess, seen, masks)]
+    differences = [a - b if m is None else (a - b) * m for a, b, m in zip(guess, seen, masks, strict=True)]
     return torch.stack([difference.square().sum() for difference in differences]).sum()

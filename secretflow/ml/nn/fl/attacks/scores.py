@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 SUCCESS_MSE = 0.01
-"""A reconstruction succeeds below this mean squared error on pixels in [0, 1]; fixed before any measurement."""
+"""A reconstruction succeeds below this error on pixels in [0, 1]; fixed before any measurement."""
 
 
 def mean_squared_error(images: torch.Tensor, truth: torch.Tensor) -> float:

@@ -1,0 +1,40 @@
+# Every target sets up what it needs: an environment in .venv, from Python 3.10 and a package index.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/ready
+# One epoch keeps the demonstration under five minutes on two cores; the figures in dgl/ come from ten.
+DEMO_EPOCHS ?= 1
+DEMO_OUT ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo experiment test lint bench-aggregator clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
+
+env: $(READY) ## make the environment
+
+$(READY): pyproject.toml setup.py
+	@.ci/environment $(VENV)
+	@touch $@
+
+demo: $(READY) ## train with and without pruning, attack, draw (into demo/)
+	$(PYTHON) experiments/test_h_nn_prune.py --compare --epochs $(DEMO_EPOCHS) --out $(DEMO_OUT)
+
+experiment: $(READY) ## the same with the ten epochs of the figures in dgl/
+	$(PYTHON) experiments/test_h_nn_prune.py --compare --epochs 10 --out dgl
+
+lint: $(READY) ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint ## lint and all tests
+	$(PYTHON) -m pytest --durations 15
+
+bench-aggregator: $(READY) ## the aggregator beside upstream's, into benchmarks/results/aggregator.json
+	$(PYTHON) -m benchmarks.aggregator
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) build dist *.egg-info

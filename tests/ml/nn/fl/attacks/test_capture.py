@@ -1,0 +1,154 @@
+import json
+import logging
+import os
+import stat
+
+import pytest
+import torch
+
+from secretflow.ml.nn.fl.attacks import GradientCapture, load_capture, write_capture
+
+
+@pytest.fixture
+def parts():
+    """A capture of one image and a net with one pruned layer and a bias."""
+    weight = torch.tensor([[1.0, 0.0], [0.0, -2.0]])
+    return {
+        "x": torch.rand(1, 1, 2, 1),
+        "y": torch.tensor([[0.0, 1.0]]),
+        "weights": {"fc.weight": weight, "fc.bias": torch.tensor([0.5, 0.0]), "seen": torch.tensor(3)},
+        "mask": {"fc.weight": torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)},
+        "gradients": [torch.rand(2, 2), torch.rand(2)],
+        "party": "alice",
+        "round_number": 4,
+        "living_rate": 0.5,
+    }
+
+
+def test_what_is_written_is_read_back(tmp_path, parts):
+    write_capture(str(tmp_path / "a" / "capture"), **parts)
+    capture = load_capture(tmp_path / "a" / "capture")
+    assert torch.equal(capture.x, parts["x"]) and torch.equal(capture.y, parts["y"])
+    for name, value in parts["weights"].items():
+        assert torch.equal(capture.weights[name], value)
+    assert torch.equal(capture.mask["fc.weight"], parts["mask"]["fc.weight"])
+    assert all(map(torch.equal, capture.gradients, parts["gradients"]))
+    assert (capture.party, capture.round_number, capture.living_rate) == ("alice", 4, 0.5)
+
+
+def test_the_seeds_file_names_are_there(tmp_path, parts):
+    write_capture(str(tmp_path / "capture"), **parts)
+    names = {file.name for file in (tmp_path / "capture").iterdir()}
+    assert {"gradients0.npy", "gradients1.npy", "x.pt", "y.pt"} <= names
+
+
+def test_only_the_owner_can_read_a_capture_whatever_the_umask(tmp_path, parts):
+    old = os.umask(0)
+    try:
+        write_capture(str(tmp_path / "capture"), **parts)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "capture").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "capture").iterdir()} == {0o600}
+
+
+def test_writing_is_logged_loudly(tmp_path, parts, caplog):
+    with caplog.at_level(logging.WARNING):
+        write_capture(str(tmp_path / "capture"), **parts)
+    assert "alice" in caplog.text and str(tmp_path / "capture") in caplog.text
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path, parts):
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_capture(str(tmp_path), **parts)
+    assert [file.name for file in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_capture_that_fails_leaves_nothing(tmp_path, parts, monkeypatch):
+    def no_space(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(OSError, match="no space"):
+        write_capture(str(tmp_path / "capture"), **parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("y", torch.zeros(2, 2), "rows differ"),
+        ("gradients", [torch.rand(2, 2), torch.rand(3)], "gradient 1"),
+        ("gradients", [], "no gradient"),
+        ("mask", {"other.weight": torch.ones(2, 2)}, "other.weight"),
+        ("mask", {"fc.weight": torch.tensor([[1, 0], [0, 2]])}, "more than 0 and 1"),
+        ("mask", {"fc.weight": torch.tensor([[0, 0], [1, 1]])}, "not zero where its mask is"),
+        ("living_rate", 0.6, "2 of 4 weights live"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(tmp_path, parts, part, value, message):
+    with pytest.raises(ValueError, match=message):
+        write_capture(str(tmp_path / "capture"), **{**parts, part: value})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x.pt", "mask.pt", "weights.pt", "meta.json"])
+def test_a_missing_file_is_named(tmp_path, parts, name):
+    write_capture(str(tmp_path / "capture"), **parts)
+    (tmp_path / "capture" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_capture(tmp_path / "capture")
+
+
+def test_a_missing_gradient_is_noticed(tmp_path, parts):
+    write_capture(str(tmp_path / "capture"), **parts)
+    (tmp_path / "capture" / "gradients1.npy").unlink()
+    with pytest.raises(ValueError, match="1 gradients, 2 were written"):
+        load_capture(tmp_path / "capture")
+
+
+def test_a_changed_living_rate_is_noticed(tmp_path, parts):
+    write_capture(str(tmp_path / "capture"), **parts)
+    meta = tmp_path / "capture" / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "living_rate": 1.0}))
+    with pytest.raises(ValueError, match="living_rate is 1.0"):
+        load_capture(tmp_path / "capture")
+
+
+class _Trap:
+    def __reduce__(self):
+        return (pytest.fail, ("code in a capture was run",))
+
+
+def test_loading_runs_no_code_of_the_file(tmp_path, parts):
+    write_capture(str(tmp_path / "capture"), **parts)
+    torch.save(_Trap(), tmp_path / "capture" / "x.pt")
+    with pytest.raises(ValueError, match="not a file of tensors"):
+        load_capture(tmp_path / "capture")
+
+
+def test_one_round_is_written_into_the_folder_itself_and_several_beside_each_other():
+    one = GradientCapture("/here", "alice", (3,))
+    assert one.folder("alice", 3) == "/here"
+    assert one.folder("alice", 2) is None
+    assert one.folder("bob", 3) is None
+    assert GradientCapture("/here", "alice", (0, 3)).folder("alice", 3) == "/here/round-3"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "error"),
+    [
+        ({"directory": ""}, ValueError),
+        ({"directory": 3}, TypeError),
+        ({"party": ""}, ValueError),
+        ({"rounds": ()}, ValueError),
+        ({"rounds": (-1,)}, ValueError),
+        ({"rounds": (1, 1)}, ValueError),
+        ({"rounds": [0]}, TypeError),
+        ({"rounds": (True,)}, TypeError),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused_by_name(chosen, error):
+    with pytest.raises(error, match=next(iter(chosen))):
+        GradientCapture(**{"directory": "/here", "party": "alice", **chosen})
