@@ -17,7 +17,9 @@ HOME = "secretflow_prune_overlay"
 PTH = "secretflow_prune.pth"
 
 # In the code that site.py runs for a line of a .pth file, ``sitedir`` is the folder of that file.
-IN_WHEEL = f"import os, sys; sys.path.insert(0, os.path.join(sys._getframe(1).f_locals['sitedir'], {HOME!r}))\n"
+IN_WHEEL = (
+    f"import os, sys; sys.path.insert(0, os.path.join(sys._getframe(1).f_locals['sitedir'], {HOME!r}))\n"
+)
 
 
 class BuildPy(build_py):

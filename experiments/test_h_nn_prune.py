@@ -122,10 +122,13 @@ def _saver(report: Report, name: str) -> Callable[[Any], None]:
 
 def _attack(settings: Settings, report: Report) -> None:
     """All that an attacker does alone."""
+    import torch
+
     from experiments import plots
     from experiments.attack import cases, run_attack, score
     from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE
 
+    torch.set_num_threads(1)  # a net this small gains nothing by more, and loses when cores are busy
     report.attack(image=settings.attack_image, success_is_mse_below=SUCCESS_MSE)
     for case in cases(settings):
         result = run_attack(case, settings)

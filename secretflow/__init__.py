@@ -8,7 +8,7 @@ from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 
-from secretflow import _overlay  # noqa: E402
+from secretflow import _overlay
 
 _overlay.install()
 

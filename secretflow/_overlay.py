@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 _HOME = Path(__file__).resolve().parent
 _PREFIX = "_upstream_"
@@ -35,7 +36,7 @@ class _UpstreamFinder(MetaPathFinder):
         if not leaf.startswith(_PREFIX) or package.partition(".")[0] != "secretflow":
             return None
         hidden = [entry for entry in path or () if not _is_in_tree(entry)]
-        spec = PathFinder.find_spec(f"{package}.{leaf[len(_PREFIX):]}", hidden)
+        spec = PathFinder.find_spec(f"{package}.{leaf[len(_PREFIX) :]}", hidden)
         if spec is None or spec.origin is None:
             return None
         return spec_from_file_location(fullname, spec.origin)

@@ -23,9 +23,7 @@ def few():
     """Seven training and five test images that are not MNIST."""
     rng = np.random.default_rng(0)
     draw = lambda *shape, high: rng.integers(0, high, shape, dtype=np.uint8)  # noqa: E731
-    return Images(
-        draw(7, 28, 28, high=255), draw(7, high=10), draw(5, 28, 28, high=255), draw(5, high=10)
-    )
+    return Images(draw(7, 28, 28, high=255), draw(7, high=10), draw(5, 28, 28, high=255), draw(5, high=10))
 
 
 def arrays(images):
@@ -143,9 +141,7 @@ def test_the_parties_get_what_upstreams_own_loading_gives_them(few):
         upstream_y = create_ndarray(np.eye(10)[few.y_train], parts=parts, axis=0, is_label=True)
         for party in parts:
             assert x.partitions[party].data.dtype == y.partitions[party].data.dtype == np.float32
-            np.testing.assert_allclose(
-                x.partitions[party].data, upstream_x.partitions[party].data, rtol=1e-6
-            )
+            np.testing.assert_allclose(x.partitions[party].data, upstream_x.partitions[party].data, rtol=1e-6)
             np.testing.assert_array_equal(y.partitions[party].data, upstream_y.partitions[party].data)
         with pytest.raises(ValueError, match="too few"):
             share_out(few.x_train[:1], few.y_train[:1], parts)

@@ -34,12 +34,14 @@ def test_a_pruned_model_is_trained_by_three_processes(tmp_path: Path) -> None:
     }
     cluster = tmp_path / "cluster.json"
     cluster.write_text(json.dumps({"parties": addresses, "server": "carol"}))
-    options = "--rows 96 --epochs 2 --batch-size 32 --prune-percent 40 --prune-end-rate 0.5 --server-blind".split()
+    options = ["--rows=96", "--epochs=2", "--prune-percent=40", "--prune-end-rate=0.5", "--server-blind"]
     processes = {
         party: subprocess.Popen(
-            [sys.executable, str(ROOT / "experiments/production.py"), "--party", party]
-            + ["--cluster", str(cluster), "--model", str(tmp_path / party / "model")]
-            + ["--out", str(tmp_path / f"{party}.json"), *options],
+            [
+                *(sys.executable, str(ROOT / "experiments/production.py"), *options),
+                *("--party", party, "--cluster", str(cluster)),
+                *("--model", str(tmp_path / party / "model"), "--out", str(tmp_path / f"{party}.json")),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=(tmp_path / f"{party}.log").open("w"),
             env={**os.environ, "PYTHONPATH": str(ROOT)},

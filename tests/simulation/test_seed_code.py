@@ -1,4 +1,4 @@
-"""The users' first code, as the project's founding document prints it; only data loading and epochs differ."""
+"""The users' first code, as the project's founding document prints it; data loading and epochs differ."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Iterable, List, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -158,11 +159,11 @@ class AUC(Metric):
     def __init__(
         self,
         name: str,
-        thresholds: List[float],
-        true_positives: List[float],
-        true_negatives: List[float],
-        false_positives: List[float],
-        false_negatives: List[float],
+        thresholds: list[float],
+        true_positives: list[float],
+        true_negatives: list[float],
+        false_positives: list[float],
+        false_negatives: list[float],
         curve: Any = None,
     ) -> None:
         self.name = name
@@ -178,13 +179,18 @@ class AUC(Metric):
     def __add__(self, other: AUC) -> AUC:
         self._check(other, "curve", "thresholds")
         counts = ("true_positives", "true_negatives", "false_positives", "false_negatives")
-        added = (_added(getattr(self, count), getattr(other, count)) for count in counts)
-        return AUC(self.name, self.thresholds, *added, self.curve)
+        added = {count: _added(getattr(self, count), getattr(other, count)) for count in counts}
+        return AUC(self.name, self.thresholds, **added, curve=self.curve)
 
     def result(self) -> Value:
         tp, tn, fp, fn = (
             np.asarray(counts, np.float64)
-            for counts in (self.true_positives, self.true_negatives, self.false_positives, self.false_negatives)
+            for counts in (
+                self.true_positives,
+                self.true_negatives,
+                self.false_positives,
+                self.false_negatives,
+            )
         )
         if self.curve == "PR":
             return Value.of(_area_under_precision_recall(tp, fp, fn))
@@ -192,7 +198,7 @@ class AUC(Metric):
         return Value.of(np.sum((fall_out[:-1] - fall_out[1:]) * (recall[:-1] + recall[1:]) / 2))
 
 
-def aggregate_metrics(local_metrics: Iterable[Iterable[Metric]]) -> List[Metric]:
+def aggregate_metrics(local_metrics: Iterable[Iterable[Metric]]) -> list[Metric]:
     """Puts the parties' metrics together.
 
     Args:
@@ -201,7 +207,7 @@ def aggregate_metrics(local_metrics: Iterable[Iterable[Metric]]) -> List[Metric]
     Returns:
         The metrics over all parties' rows, in that order.
     """
-    return [sum(metrics) for metrics in zip(*local_metrics)]  # type: ignore[arg-type]
+    return [sum(metrics) for metrics in zip(*local_metrics, strict=True)]
 
 
 def _area_under_precision_recall(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> float:

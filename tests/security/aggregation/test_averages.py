@@ -14,7 +14,7 @@ import secretflow as sf
 
 # The fixture holds no state between examples: every example makes its own aggregator.
 property_test = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 FXP_BITS = {32: 20, 64: 40}
 

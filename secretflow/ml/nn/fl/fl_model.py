@@ -10,7 +10,7 @@ import inspect
 import logging
 from functools import wraps
 from types import SimpleNamespace
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -31,7 +31,7 @@ PRUNE_STRATEGY = "fed_avg_w_prune"
 _UpstreamFLModel = upstream(__name__).FLModel
 
 
-class History(Dict[str, Any]):
+class History(dict[str, Any]):
     """What a training run recorded: upstream's dictionary, readable as attributes too.
 
     Attributes:
@@ -40,11 +40,11 @@ class History(Dict[str, Any]):
     """
 
     @property
-    def global_history(self) -> Dict[str, List[Any]]:
+    def global_history(self) -> dict[str, list[Any]]:
         return self["global_history"]
 
     @property
-    def local_history(self) -> Dict[str, List[Any]]:
+    def local_history(self) -> dict[str, list[Any]]:
         return self["local_history"]
 
 
@@ -96,7 +96,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
     def __init__(
         self,
         server: PYU | None = None,
-        device_list: List[PYU] = [],  # noqa: B006 - upstream's default
+        device_list: list[PYU] = [],  # noqa: B006 - upstream's default
         model: Any = None,
         aggregator: Any = None,
         strategy: str = "fed_avg_w",
@@ -124,7 +124,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
             for name, value in chosen.items():
                 raise ValueError(
-                    f"{name}={value!r} is not allowed with strategy={strategy!r}: only with {PRUNE_STRATEGY!r}"
+                    f"{name}={value!r} is not allowed with strategy={strategy!r}: "
+                    f"only with {PRUNE_STRATEGY!r}"
                 )
         super().__init__(
             server,
@@ -142,7 +143,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
     def init_workers(
         self,
         model: Any,
-        device_list: List[PYU],
+        device_list: list[PYU],
         strategy: str,
         backend: str,
         random_seed: int | None,
@@ -169,12 +170,12 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             for device in device_list
         }
 
-    def initialize_masks_prune_rates(self) -> Tuple[List[PYUObject], List[PYUObject]]:
+    def initialize_masks_prune_rates(self) -> tuple[list[PYUObject], list[PYUObject]]:
         """The parties' current masks and living rates, in the order of ``device_list``."""
         states = [worker.prune_state() for worker in self._workers.values()]
         return [mask for mask, _ in states], [rate for _, rate in states]
 
-    def initialize_weights(self, init_mask: List[PYUObject] | None = None) -> Any:
+    def initialize_weights(self, init_mask: list[PYUObject] | None = None) -> Any:
         """Gives all parties the average of their weights.
 
         Args:
@@ -241,8 +242,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         self,
         epoch: int,
         steps: int,
-        masks: List[PYUObject],
-        rates: List[PYUObject],
+        masks: list[PYUObject],
+        rates: list[PYUObject],
         options: SimpleNamespace,
         callbacks: CallbackList,
         progress: tqdm,
@@ -258,7 +259,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             callbacks: told of every round.
             progress: moved on by every round.
         """
-        weights: Dict[PYU, PYUObject | None] = dict.fromkeys(self._workers)
+        weights: dict[PYU, PYUObject | None] = dict.fromkeys(self._workers)
         for number, step in enumerate(range(0, steps, options.aggregate_freq), start=1):
             callbacks.on_train_batch_begin(batch=step)
             length = min(options.aggregate_freq, steps - step)
@@ -307,7 +308,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             self.save_model(f"{options.audit_log_dir}/base_model/{epoch}", is_test=self.simulation)
         callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
 
-    def _record(self, history: History, payload_bytes: Dict[PYU, int]) -> None:
+    def _record(self, history: History, payload_bytes: dict[PYU, int]) -> None:
         """Adds the columns of pruning to the history: living rates and uploaded bytes of this epoch."""
         living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
         for device, rates in living.items():
@@ -335,14 +336,14 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         return self._handle_data(options.x, options.y, **common)
 
 
-def _validation_pair(options: SimpleNamespace) -> Tuple[Any, Any]:
+def _validation_pair(options: SimpleNamespace) -> tuple[Any, Any]:
     """Validation features and labels; with files the label is a column, the same as in training."""
     if isinstance(options.x, dict):
         return options.validation_data, options.y
     return options.validation_data[0], options.validation_data[1]
 
 
-def _check_aggregator(aggregator: Any, device_list: List[PYU]) -> None:
+def _check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
     if not isinstance(aggregator, SecurePruneAggregator):
         raise TypeError(
             f"aggregator={aggregator!r} cannot take masks: strategy {PRUNE_STRATEGY!r} needs a "

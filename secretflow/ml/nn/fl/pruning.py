@@ -8,12 +8,12 @@ fraction of 1s in a mask; it starts at 1 and falls.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Iterable, List, Optional
 
 import numpy as np
 
-Mask = List[Optional[np.ndarray]]
+Mask = list[np.ndarray | None]
 
 MASK_SCOPES = ("local",)
 

@@ -66,9 +66,9 @@ class Sealer:
         Returns:
             The key, encrypted for each peer.
         """
-        self._group_key = secrets.token_bytes(KEY_BYTES)
         if self._group_key is not None:
             raise AggregationError("the group key was shared already: a wrapping key wraps one message, ever")
+        self._group_key = secrets.token_bytes(KEY_BYTES)
         return {peer: wrap(self._pair_key(Purpose.WRAP, peer), self._group_key) for peer in self._peers}
 
     def take_group_key(self, wrapped: Dict[str, bytes]) -> None:

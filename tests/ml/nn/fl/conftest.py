@@ -41,9 +41,7 @@ class Task:
     make_model: Callable[..., FLModel]
 
 
-def model_def(
-    net: Callable[[], nn.Module] = Mlp, optimizer: Callable[..., Any] | None = None
-) -> TorchModel:
+def model_def(net: Callable[[], nn.Module] = Mlp, optimizer: Callable[..., Any] | None = None) -> TorchModel:
     return TorchModel(
         net,
         nn.CrossEntropyLoss,

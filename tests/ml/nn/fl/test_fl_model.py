@@ -74,13 +74,18 @@ class NothingToPrune(nn.Module):
 
 
 class TestTraining:
-    def test_zeros_of_saved_and_evaluated_layers_are_the_reported_rates(self, task: Task, tmp_path: Path) -> None:
+    def test_zeros_of_saved_and_evaluated_layers_are_the_reported_rates(
+        self, task: Task, tmp_path: Path
+    ) -> None:
         model = task.make_model()
-        history = model.fit(task.x, task.y, validation_data=(task.x, task.y), epochs=3, batch_size=BATCH, verbose=0)
+        history = model.fit(
+            task.x, task.y, validation_data=(task.x, task.y), epochs=3, batch_size=BATCH, verbose=0
+        )
         model.save_model(f"{tmp_path}/model", is_test=True)
         for party, weights in _weights(model).items():
             reported = [
-                history.local_history[f"{party}_living_rate.{layer}"][-1] for layer in ("hidden.weight", "out.weight")
+                history.local_history[f"{party}_living_rate.{layer}"][-1]
+                for layer in ("hidden.weight", "out.weight")
             ]
             assert _zero_fractions(weights) == [1 - rate for rate in reported]
             saved = torch.load(tmp_path / party / "model")["model_state_dict"]
@@ -152,7 +157,9 @@ class TestTraining:
         for ours, theirs in zip(saved._workers.values(), loaded._workers.values(), strict=True):
             for a, b in zip(*(sf.reveal(worker.get_weights()) for worker in (ours, theirs)), strict=True):
                 assert np.array_equal(a, b)
-            (mask_a, rate_a), (mask_b, rate_b) = (sf.reveal(worker.prune_state()) for worker in (ours, theirs))
+            (mask_a, rate_a), (mask_b, rate_b) = (
+                sf.reveal(worker.prune_state()) for worker in (ours, theirs)
+            )
             assert rate_a == rate_b == pytest.approx(0.6)
             assert all(np.array_equal(a, b) for a, b in zip(mask_a, mask_b, strict=True))
 
@@ -173,13 +180,15 @@ class TestTraining:
 
     def test_noise_of_differential_privacy_stays_where_weights_live(self, task: Task) -> None:
         noise = SimpleNamespace(
-            model_gdp=lambda weights: [w + np.float32(1) for w in weights], get_privacy_spent=lambda step: (1, 1)
+            model_gdp=lambda weights: [w + np.float32(1) for w in weights],
+            get_privacy_spent=lambda step: (1, 1),
         )
         model = task.make_model(dp_strategy=noise)
         history = model.fit(task.x, task.y, epochs=2, batch_size=BATCH, verbose=0)
         for weights in _weights(model).values():
             assert _zero_fractions(weights) == [
-                1 - history.local_history[f"alice_living_rate.{layer}"][-1] for layer in ("hidden.weight", "out.weight")
+                1 - history.local_history[f"alice_living_rate.{layer}"][-1]
+                for layer in ("hidden.weight", "out.weight")
             ]
 
     def test_a_blind_server_changes_no_result(self, task: Task) -> None:
@@ -196,7 +205,9 @@ class TestTraining:
         for a, b in zip(*(_weights(model)["bob"] for model in runs), strict=True):
             assert np.array_equal(a, b)
 
-    def test_a_captured_gradient_is_that_of_the_captured_batch_and_weights(self, task: Task, tmp_path: Path) -> None:
+    def test_a_captured_gradient_is_that_of_the_captured_batch_and_weights(
+        self, task: Task, tmp_path: Path
+    ) -> None:
         capture = GradientCapture(directory=str(tmp_path / "capture"), party="bob", rounds=(STEPS + 1,))
         task.make_model(gradient_capture=capture).fit(task.x, task.y, epochs=2, batch_size=BATCH, verbose=0)
         seen = load_capture(tmp_path / "capture")
@@ -204,7 +215,9 @@ class TestTraining:
         net = Mlp()
         net.load_state_dict(seen.weights)
         loss = nn.CrossEntropyLoss()(net(seen.x), seen.y)
-        for got, expected in zip(seen.gradients, torch.autograd.grad(loss, list(net.parameters())), strict=True):
+        for got, expected in zip(
+            seen.gradients, torch.autograd.grad(loss, list(net.parameters())), strict=True
+        ):
             torch.testing.assert_close(got, expected)
 
 
@@ -220,12 +233,20 @@ class TestHistory:
 
     def test_validation_is_recorded_only_in_the_epochs_that_have_it(self, task: Task) -> None:
         history = task.make_model().fit(
-            task.x, task.y, validation_data=(task.x, task.y), validation_freq=2, epochs=3, batch_size=BATCH, verbose=0
+            task.x,
+            task.y,
+            validation_data=(task.x, task.y),
+            validation_freq=2,
+            epochs=3,
+            batch_size=BATCH,
+            verbose=0,
         )
         assert len(history.global_history["val_multiclassaccuracy"]) == 2
         assert len(history.global_history["multiclassaccuracy"]) == 3
 
-    def test_verbose_0_is_silent_and_1_shows_a_bar(self, task: Task, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_verbose_0_is_silent_and_1_shows_a_bar(
+        self, task: Task, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         model = task.make_model()
         model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
         silent = capfd.readouterr()
@@ -257,7 +278,13 @@ class TestCallbacks:
     def test_early_stopping_ends_the_training(self, task: Task) -> None:
         stop = EarlyStoppingEpoch(monitor="val_multiclassaccuracy", min_delta=2, patience=2)
         history = task.make_model().fit(
-            task.x, task.y, validation_data=(task.x, task.y), epochs=9, batch_size=BATCH, callbacks=[stop], verbose=0
+            task.x,
+            task.y,
+            validation_data=(task.x, task.y),
+            epochs=9,
+            batch_size=BATCH,
+            callbacks=[stop],
+            verbose=0,
         )
         assert len(history.global_history["living_rate"]) < 9
 
@@ -325,11 +352,11 @@ class TestBadArguments:
         )
 
     def test_an_aggregator_that_cannot_take_masks_is_refused(self, devices: SimpleNamespace) -> None:
-        with pytest.raises(TypeError, match="aggregator=.*PlainAggregator.* cannot take masks"):
+        with pytest.raises(TypeError, match=r"aggregator=.*PlainAggregator.* cannot take masks"):
             self._model(devices, aggregator=PlainAggregator(devices.carol))
 
     def test_an_aggregator_of_other_parties_is_refused(self, devices: SimpleNamespace) -> None:
-        with pytest.raises(ValueError, match="device_list=.*davy.* is not allowed"):
+        with pytest.raises(ValueError, match=r"device_list=.*davy.* is not allowed"):
             self._model(devices, device_list=[devices.alice, devices.davy])
 
     def test_another_backend_is_refused(self, devices: SimpleNamespace) -> None:

@@ -14,7 +14,7 @@ from secretflow.ml.nn.fl.attacks.capture import (
     load_capture,
     write_capture,
 )
-from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg
+from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
 from secretflow.ml.nn.fl.attacks.observation import Frame, Observation, Reconstruction
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "GradientCapture",
     "Observation",
     "Reconstruction",
-    "dlg",
+    "dlg_attack",
     "load_capture",
     "write_capture",
 ]

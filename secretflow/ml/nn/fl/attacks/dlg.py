@@ -49,7 +49,7 @@ class DLGSettings:
             raise ValueError(f"loss_reached={self.loss_reached!r} is not allowed: at least 0")
 
 
-def dlg(
+def dlg_attack(
     observation: Observation, settings: DLGSettings = DLGSettings(), progress: Progress | None = None
 ) -> Reconstruction:
     """Reconstructs a batch from its gradient.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Dict
-
 import torch
 from torch import nn
 
@@ -13,7 +11,7 @@ from secretflow.ml.nn.fl.pruning import Mask, full_mask
 PRUNABLE_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
 
 
-def prunable_weights(model: nn.Module) -> Dict[str, torch.Tensor]:
+def prunable_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights of linear, convolution and embedding layers by their name in the ``state_dict``.
 
     A weight that two layers share is there under both names.

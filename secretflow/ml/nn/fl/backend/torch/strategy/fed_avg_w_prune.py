@@ -2,7 +2,7 @@
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def masked_weights(model: nn.Module, mask: Mask) -> Iterator[Tuple[str, torch.Te
     matrices = {name: value for name, value in model.state_dict().items() if value.dim() >= 2}
     if len(mask) != len(matrices):
         raise ValueError(f"mask has {len(mask)} entries, but the model has {len(matrices)} weight arrays")
-    for (name, weight), entry in zip(matrices.items(), mask):
+    for (name, weight), entry in zip(matrices.items(), mask, strict=True):
         if entry is None:
             continue
         if entry.shape != tuple(weight.shape):
@@ -39,7 +39,7 @@ def masked_weights(model: nn.Module, mask: Mask) -> Iterator[Tuple[str, torch.Te
         yield name, weight, entry
 
 
-def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Optional[Mapping[str, Any]] = None) -> None:
+def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Mapping[str, Any] | None = None) -> None:
     """Sets every pruned weight of a model to zero, in place.
 
     Args:
@@ -89,9 +89,7 @@ def _prune(model: nn.Module, mask: Mask, keep: Callable[[np.ndarray], int]) -> M
         if weight.data_ptr() not in by_storage:
             pruned = prune_by_magnitude(weight.numpy(force=True), entry, keep(entry))
             by_storage[weight.data_ptr()] = pruned
-    pruned_entries = iter(
-        [by_storage[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)]
-    )
+    pruned_entries = iter([by_storage[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)])
     new_mask = [None if entry is None else next(pruned_entries) for entry in mask]
     mask_model(model, new_mask)
     return new_mask
@@ -124,10 +122,10 @@ class FedAvgWPrune(FedAvgW):
     def __init__(
         self,
         builder_base: BuilderType,
-        random_seed: Optional[int] = None,
+        random_seed: int | None = None,
         skip_bn: bool = False,
         settings: PruneSettings = PruneSettings(),  # noqa: B008 - frozen
-        gradient_capture: Optional[GradientCapture] = None,
+        gradient_capture: GradientCapture | None = None,
         party: str = "",
         **kwargs: Any,
     ) -> None:
@@ -156,7 +154,7 @@ class FedAvgWPrune(FedAvgW):
         self._zero_pruned()
 
     def train_step(
-        self, weights: Optional[List[np.ndarray]], cur_steps: int, train_steps: int, **kwargs: Any
+        self, weights: List[np.ndarray] | None, cur_steps: int, train_steps: int, **kwargs: Any
     ) -> Tuple[List[np.ndarray], int]:
         """Trains on the next batches.
 
@@ -175,7 +173,7 @@ class FedAvgWPrune(FedAvgW):
 
     def train_step_with_prune(
         self,
-        weights: Optional[List[np.ndarray]],
+        weights: List[np.ndarray] | None,
         cur_steps: int,
         train_steps: int,
         prune_current_mask: Mask,
@@ -210,7 +208,7 @@ class FedAvgWPrune(FedAvgW):
                 self._rate = rate
         return self._upload(kwargs.get("dp_strategy")), samples, self._mask, self._rate
 
-    def get_logs(self) -> Optional[Dict[str, Any]]:
+    def get_logs(self) -> Dict[str, Any] | None:
         """The metrics of the last epoch."""
         return self.logs
 
@@ -237,11 +235,13 @@ class FedAvgWPrune(FedAvgW):
         self.model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
         self.epoch = list(range(checkpoint["epoch"]))
         self._rate = checkpoint["prune_rate"]
-        self._use_mask([None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]])
+        self._use_mask(
+            [None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]]
+        )
         return checkpoint["epoch"]
 
     def _train(
-        self, weights: Optional[List[np.ndarray]], cur_steps: int, train_steps: int, refresh_data: bool
+        self, weights: List[np.ndarray] | None, cur_steps: int, train_steps: int, refresh_data: bool
     ) -> Tuple[int, torch.Tensor]:
         self.model.train()
         if refresh_data:
@@ -280,10 +280,7 @@ class FedAvgWPrune(FedAvgW):
     def _use_mask(self, mask: Mask) -> None:
         if all(entry is None for entry in mask):
             raise ValueError("model has nothing to prune: a linear, convolution or embedding layer is needed")
-        pairs = [
-            (weight, _as_tensor(entry, weight))
-            for _, weight, entry in masked_weights(self.model, mask)
-        ]
+        pairs = [(weight, _as_tensor(entry, weight)) for _, weight, entry in masked_weights(self.model, mask)]
         self._mask = mask
         self._prunable = [weight for weight, _ in pairs]
         self._factors = [factor for _, factor in pairs]
@@ -296,16 +293,15 @@ class FedAvgWPrune(FedAvgW):
     def _snapshot(self) -> Dict[str, torch.Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
-    def _capture(self, folder: str, x: torch.Tensor, y: torch.Tensor, before: Dict[str, torch.Tensor]) -> None:
+    def _capture(
+        self, folder: str, x: torch.Tensor, y: torch.Tensor, before: Dict[str, torch.Tensor]
+    ) -> None:
         write_capture(
             folder,
             x=x.detach().cpu(),
             y=y.detach().cpu(),
             weights=before,
-            mask={
-                name: torch.tensor(entry)
-                for name, _, entry in masked_weights(self.model, self._mask)
-            },
+            mask={name: torch.tensor(entry) for name, _, entry in masked_weights(self.model, self._mask)},
             gradients=[parameter.grad.detach().cpu().clone() for parameter in self.model.parameters()],
             party=self._party,
             round_number=self._rounds,
