@@ -23,7 +23,7 @@ class ConvNet(BaseModule):
         self.conv1 = nn.Conv2d(1, 3, kernel_size=3)
         self.fc = nn.Linear(3 * 8 * 8, CLASSES)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class probabilities.
 
         Args:
@@ -53,7 +53,7 @@ class LeNet(BaseModule):
         self.conv3 = nn.Conv2d(12, 12, kernel_size=5, stride=1, padding=2)
         self.fc = nn.Linear(12 * 7 * 7, CLASSES)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class scores.
 
         Args:

@@ -6,7 +6,6 @@ import struct
 import numpy as np
 import pytest
 
-import secretflow as sf
 from experiments import data
 from experiments.data import MNIST_SHA256, Images, load_images, share_out
 
@@ -130,20 +129,19 @@ def test_a_text_file_is_refused(tmp_path):
         load_images(tmp_path / "mnist.npz")
 
 
-def test_the_parties_get_what_upstreams_own_loading_gives_them(few):
+def test_the_parties_get_what_upstreams_own_loading_gives_them(few, devices):
     from secretflow.utils.simulation.data.ndarray import create_ndarray
 
-    sf.init(["alice", "bob"], address="local", debug_mode=True)
-    try:
-        parts = {sf.PYU("alice"): 0.4, sf.PYU("bob"): 0.6}
-        x, y = share_out(few.x_train, few.y_train, parts)
-        upstream_x = create_ndarray(few.x_train / 255, parts=parts, axis=0, is_torch=True)
-        upstream_y = create_ndarray(np.eye(10)[few.y_train], parts=parts, axis=0, is_label=True)
-        for party in parts:
-            assert x.partitions[party].data.dtype == y.partitions[party].data.dtype == np.float32
-            np.testing.assert_allclose(x.partitions[party].data, upstream_x.partitions[party].data, rtol=1e-6)
-            np.testing.assert_array_equal(y.partitions[party].data, upstream_y.partitions[party].data)
-        with pytest.raises(ValueError, match="too few"):
-            share_out(few.x_train[:1], few.y_train[:1], parts)
-    finally:
-        sf.shutdown()
+    parts = {devices.alice: 0.4, devices.bob: 0.6}
+    x, y = share_out(few.x_train, few.y_train, parts)
+    upstream_x = create_ndarray(few.x_train / 255, parts=parts, axis=0, is_torch=True)
+    upstream_y = create_ndarray(np.eye(10)[few.y_train], parts=parts, axis=0, is_label=True)
+    for party in parts:
+        assert x.partitions[party].data.dtype == y.partitions[party].data.dtype == np.float32
+        np.testing.assert_allclose(x.partitions[party].data, upstream_x.partitions[party].data, rtol=1e-6)
+        np.testing.assert_array_equal(y.partitions[party].data, upstream_y.partitions[party].data)
+
+
+def test_a_party_that_would_get_no_row_is_an_error(few, devices):
+    with pytest.raises(ValueError, match="1 rows are too few"):
+        share_out(few.x_train[:1], few.y_train[:1], {devices.alice: 0.4, devices.bob: 0.6})
