@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from secretflow.device import PYU, DeviceObject, PYUObject, proxy
 from secretflow.security.aggregation.aggregator import Aggregator
@@ -74,7 +75,7 @@ class SecurePruneAggregator(Aggregator):
     def __init__(
         self,
         device: PYU,
-        participants: List[PYU],
+        participants: list[PYU],
         fxp_bits: int | None = None,
         *,
         ring_bits: int = 32,
@@ -104,6 +105,7 @@ class SecurePruneAggregator(Aggregator):
         self._adder = proxy(PYUObject)(Adder)(device=device)
         self._calls = 0
         self._settled_masks: list[PYUObject] | None = None
+        self._settled: dict[PYU, PYUObject] = {}
         public_keys = [sealer.public_key() for sealer in self._sealers.values()]
         for party, sealer in self._sealers.items():
             sealer.agree(*(key.to(party) for key in public_keys))
@@ -115,11 +117,11 @@ class SecurePruneAggregator(Aggregator):
                 self._sealers[party].take_group_key(wrapped.to(party))
 
     @property
-    def participants(self) -> List[PYU]:
+    def participants(self) -> list[PYU]:
         """The parties, in the order in which their keys and weights are given to each other."""
         return list(self._participants)
 
-    def sum(self, data: List[PYUObject], axis: int | None = None) -> PYUObject:
+    def sum(self, data: list[PYUObject], axis: int | None = None) -> PYUObject:
         """Adds up the parties' data.
 
         Args:
@@ -138,7 +140,7 @@ class SecurePruneAggregator(Aggregator):
 
     def average(
         self,
-        data: List[PYUObject],
+        data: list[PYUObject],
         axis: int | None = None,
         weights: Any = None,
         prune_mask: Sequence[PYUObject] | None = None,
@@ -166,8 +168,8 @@ class SecurePruneAggregator(Aggregator):
         return self._at_server(data, axis, average=True, weights=weights, prune_mask=prune_mask)
 
     def average_at_parties(
-        self, data: List[PYUObject], weights: Any = None, prune_mask: Sequence[PYUObject] | None = None
-    ) -> Dict[PYU, PYUObject]:
+        self, data: list[PYUObject], weights: Any = None, prune_mask: Sequence[PYUObject] | None = None
+    ) -> dict[PYU, PYUObject]:
         """Averages the parties' data and opens the result at every party, as training does.
 
         The sums travel to the parties as they were uploaded: only what lives, in ring elements. A party
@@ -184,7 +186,7 @@ class SecurePruneAggregator(Aggregator):
         total = self._seal(data, average=True, weights=weights, prune_mask=prune_mask)
         return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
 
-    def payload_bytes(self) -> Dict[PYU, PYUObject]:
+    def payload_bytes(self) -> dict[PYU, PYUObject]:
         """Bytes that each party has uploaded since the aggregator was made: ring elements and masks.
 
         The few dozen bytes of each message's header are not counted.
@@ -193,7 +195,7 @@ class SecurePruneAggregator(Aggregator):
 
     def _seal(
         self,
-        data: List[PYUObject],
+        data: list[PYUObject],
         *,
         average: bool,
         weights: Any = None,
@@ -209,7 +211,8 @@ class SecurePruneAggregator(Aggregator):
                 sealer.seal(
                     call,
                     average,
-                    prune_mask is not None,
+                    # A failed agreement about masks fails every call that rests on it, with its own error.
+                    False if prune_mask is None else self._settled[party],
                     own[party],
                     *(w.to(party) if isinstance(w, DeviceObject) else w for w in known),
                 )
@@ -217,7 +220,7 @@ class SecurePruneAggregator(Aggregator):
             ]
         )
 
-    def _settle(self, own: Dict[PYU, PYUObject], masks: list[PYUObject]) -> None:
+    def _settle(self, own: dict[PYU, PYUObject], masks: list[PYUObject]) -> None:
         by_party = self._by_party(masks, "prune_mask")
         # Objects on devices never change, so the same objects are the same masks, and every party's
         # driver comes to the same decision without looking at a value.
@@ -225,18 +228,18 @@ class SecurePruneAggregator(Aggregator):
             new is old for new, old in zip(masks, self._settled_masks, strict=True)
         ):
             return
+        self._settled_masks = None
         call = self._next_call()
         total = self._add(
             [sealer.propose(call, own[party], by_party[party]) for party, sealer in self._sealers.items()]
         )
-        for party, sealer in self._sealers.items():
-            sealer.settle(total.to(party))
+        self._settled = {party: sealer.settle(total.to(party)) for party, sealer in self._sealers.items()}
         self._settled_masks = masks
 
     def _add(self, payloads: list[PYUObject]) -> PYUObject:
         return self._adder.add(*(payload.to(self._device) for payload in payloads))
 
-    def _at_server(self, data: List[PYUObject], axis: int | None, **how: Any) -> PYUObject:
+    def _at_server(self, data: list[PYUObject], axis: int | None, **how: Any) -> PYUObject:
         if axis not in (0, None):
             raise AggregationError(f"axis={axis!r} is not allowed: 0 or None")
         if self._server_blind:
@@ -251,13 +254,12 @@ class SecurePruneAggregator(Aggregator):
         self._calls += 1
         return self._calls
 
-    def _by_party(self, objects: Sequence[PYUObject], name: str) -> Dict[PYU, PYUObject]:
+    def _by_party(self, objects: Sequence[PYUObject], name: str) -> dict[PYU, PYUObject]:
         if not objects:
             raise AggregationError(f"{name}: The data should not be None or empty.")
         if len(objects) != len(self._participants):
             raise AggregationError(
-                f"{name}: Length of the data not equals devices: "
-                f"{len(objects)} vs {len(self._participants)}"
+                f"{name}: Length of the data not equals devices: {len(objects)} vs {len(self._participants)}"
             )
         by_party = {item.device: item for item in objects}
         if set(by_party) != set(self._participants):
@@ -272,9 +274,7 @@ class SecurePruneAggregator(Aggregator):
         if not hasattr(weights, "__len__"):
             return []
         if len(weights) != len(data):
-            raise AggregationError(
-                f"Length of the weights not equals data: {len(weights)} vs {len(data)}."
-            )
+            raise AggregationError(f"Length of the weights not equals data: {len(weights)} vs {len(data)}.")
         by_party = {}
         for weight, datum in zip(weights, data, strict=True):
             if isinstance(weight, DeviceObject) and weight.device != datum.device:

@@ -53,7 +53,9 @@ def test_with_many_thresholds_the_area_is_the_probability_of_the_right_order() -
     score = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0.001, 0.999)
     thresholds = np.linspace(0, 1, 5001)
     above = score[None] > thresholds[:, None]
-    counts = [(above == said)[:, truth == is_so].sum(axis=1) for said, is_so in ((1, 1), (0, 0), (1, 0), (0, 1))]
+    counts = [
+        (above == said)[:, truth == is_so].sum(axis=1) for said, is_so in ((1, 1), (0, 0), (1, 0), (0, 1))
+    ]
     area = AUC("auc", list(thresholds), *map(list, counts)).result()
     assert float(area) == pytest.approx(roc_auc_score(truth, score), abs=2e-3)
 

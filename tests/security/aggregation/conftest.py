@@ -31,7 +31,9 @@ class Consortium:
 
     def held(self, values: Sequence[Any]) -> list[PYUObject]:
         """Each value as an object on a party's device, from the first party on."""
-        return [party((lambda v: lambda: v)(value))() for party, value in zip(self.parties, values)]
+        return [
+            party((lambda v: lambda: v)(value))() for party, value in zip(self.parties, values, strict=False)
+        ]
 
     def aggregator(self, parties: int, fxp_bits: int | None = None, **options: Any) -> SecurePruneAggregator:
         return SecurePruneAggregator(self.server, self.parties[:parties], fxp_bits, **options)

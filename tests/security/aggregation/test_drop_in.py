@@ -50,10 +50,25 @@ FLOATS = [name for name, values in INPUTS.items() if "nteger" not in name and "i
 INTEGERS = [name for name in INPUTS if name not in FLOATS]
 
 
+@pytest.fixture(scope="module")
+def upstreams() -> dict[str, SecureAggregator]:
+    """Upstream's aggregators, made once: its key agreement takes a second."""
+    return {}
+
+
 @pytest.fixture
-def both(consortium: Any) -> tuple[SecurePruneAggregator, SecureAggregator]:
-    """Our aggregator and upstream's, of the same three parties."""
-    return consortium.aggregator(3), SecureAggregator(consortium.server, consortium.parties[:3])
+def both(
+    consortium: Any, upstreams: dict[str, SecureAggregator], request: pytest.FixtureRequest
+) -> tuple[SecurePruneAggregator, SecureAggregator]:
+    """Our aggregator and upstream's, of the same three parties.
+
+    After an error the generators of upstream's parties are out of step and its sums are noise, so it has one
+    aggregator for mistakes and one for numbers.
+    """
+    use = "mistakes" if "refuse" in request.node.name or "mistake" in request.node.name else "numbers"
+    if use not in upstreams:
+        upstreams[use] = SecureAggregator(consortium.server, consortium.parties[:3])
+    return consortium.aggregator(3), upstreams[use]
 
 
 def assert_same(ours: Any, theirs: Any, tolerance: float = CUT_OFF) -> None:
@@ -72,7 +87,9 @@ def test_sums_and_averages_element_by_element_are_upstreams(both: Any, consortiu
     assert_same(ours.sum(data, axis=0), theirs.sum(data, axis=0))
     assert_same(ours.average(data, axis=0), theirs.average(data, axis=0))
     for weights in ([1, 2, 3], (3, 2, 1), np.array([1, 1, 2])):
-        assert_same(ours.average(data, axis=0, weights=weights), theirs.average(data, axis=0, weights=weights))
+        assert_same(
+            ours.average(data, axis=0, weights=weights), theirs.average(data, axis=0, weights=weights)
+        )
         held = consortium.held(list(weights))
         assert_same(ours.average(data, axis=0, weights=held), theirs.average(data, axis=0, weights=held))
 
@@ -89,7 +106,7 @@ def test_float_weights_are_upstreams(both: Any, consortium: Any, name: str) -> N
 def test_float_weights_of_integers_are_upstreams_within_fixed_point(
     both: Any, consortium: Any, name: str
 ) -> None:
-    ours, theirs = both
+    ours, _ = both
     data = consortium.held(INPUTS[name])
     # Of a product that is no integer upstream adds an int64 pad to a float64 and loses its lower bits.
     weights = [0.5, 1.5, 2.0]
@@ -127,7 +144,9 @@ def test_sums_and_averages_of_all_elements_are_upstreams_for_integers(
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_sums_and_averages_of_all_elements_are_right_for_floats_too(both: Any, consortium: Any, dtype: str) -> None:
+def test_sums_and_averages_of_all_elements_are_right_for_floats_too(
+    both: Any, consortium: Any, dtype: str
+) -> None:
     ours, theirs = both
     inputs = [np.full((40, 10), value, dtype) for value in (300.0, 310.0, 320.0)]
     data = consortium.held(inputs)
@@ -138,7 +157,8 @@ def test_sums_and_averages_of_all_elements_are_right_for_floats_too(both: Any, c
     assert sf.reveal(ours.average(data)) == pytest.approx(400 * 310)
     weights = [RNG.uniform(size=(40, 10)) for _ in range(3)]
     expected = np.average(np.stack(inputs), axis=None, weights=np.stack(weights))
-    assert sf.reveal(ours.average(data, weights=weights)) == pytest.approx(expected, abs=1e-3)
+    result = sf.reveal(ours.average(data, weights=weights))
+    assert result == pytest.approx(expected, abs=0.25 if dtype == "f2" else 1e-3)  # float16 has steps of 0.25
 
 
 def test_float_types_are_kept_and_integers_become_int64_sums_and_float64_averages(consortium: Any) -> None:
@@ -242,7 +262,9 @@ def test_a_mistake_is_the_same_error_as_upstreams(both: Any, consortium: Any, na
         ([[np.ones(2)] * 2, [np.ones(2)] * 2, [np.ones(2)]], "differ in frame.*shapes, types"),
     ],
 )
-def test_mixed_types_shapes_and_lists_are_refused(both: Any, consortium: Any, data: Any, message: str) -> None:
+def test_mixed_types_shapes_and_lists_are_refused(
+    both: Any, consortium: Any, data: Any, message: str
+) -> None:
     ours, theirs = both
     with pytest.raises(AssertionError, match=message):
         ours.average(consortium.held(data), axis=0)
@@ -283,7 +305,8 @@ def test_in_blind_mode_the_server_has_no_result_to_give(consortium: Any) -> None
     for act in (aggregator.sum, aggregator.average):
         with pytest.raises(AssertionError, match="average_at_parties"):
             act(data, axis=0)
-    assert all(result.tolist() == [1, 1] for result in sf.reveal(aggregator.average_at_parties(data)).values())
+    for result in sf.reveal(aggregator.average_at_parties(data)).values():
+        np.testing.assert_allclose(result, [1, 1], atol=3 * 2.0**-21)
 
 
 @pytest.mark.parametrize("name", ["float32 arrays", "lists of floats", "DataFrames", "int64 arrays"])

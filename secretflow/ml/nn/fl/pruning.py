@@ -23,8 +23,9 @@ class PruneSettings:
     """What a user chooses about pruning.
 
     Attributes:
-        prune_end_rate: living rate at which pruning stops, in (0, 1]. 1 prunes nothing.
-        prune_percent: percent of the living weights of each layer that one step removes, in (0, 100).
+        prune_end_rate: living rate, over all layers, at which pruning stops, in (0, 1]. 1 prunes nothing.
+        prune_percent: percent of the living weights of each layer that one step removes, in (0, 100),
+            rounded down to whole weights; see :func:`removals`.
         mask_scope: "local": each party prunes by its own weights and keeps its own mask.
 
     Raises:
@@ -53,9 +54,33 @@ class PruneSettings:
         """The names of the settings."""
         return tuple(field.name for field in fields(cls))
 
-    def next_rate(self, rate: float) -> float:
-        """The living rate aimed at after one more step; the last step lands on ``prune_end_rate``."""
-        return max(self.prune_end_rate, rate * (1 - self.prune_percent / 100))
+
+def removals(living: Sequence[int], percent: float, floor: int) -> List[int]:
+    """How many weights one step removes from each layer: ``percent`` of what lives, rounded down.
+
+    Rounded down, a step never takes more than its percent, and a layer in which that is less than one
+    weight is left as it is: its few weights cost next to nothing and matter most. (With 5 percent, a
+    convolution of 27 weights stops at 19; taking one more, 6 percent of them, cost the small net of the
+    experiments up to 1.7 points of accuracy until it had trained again.) Where it is less than one weight
+    in every layer, the largest layer gives one, so that each step makes progress.
+
+    Args:
+        living: how many weights of each layer live, each at least 1.
+        percent: percent of the living weights of a layer to remove, in (0, 100).
+        floor: how many weights shall live at least, over all layers. The last step is trimmed, each layer
+            in proportion, so that exactly so many live.
+
+    Returns:
+        The number for each layer; every layer keeps at least one weight.
+    """
+    wanted = [min(math.floor(count * percent / 100), count - 1) for count in living]
+    if not any(wanted) and max(living) > 1:
+        wanted[int(np.argmax(living))] = 1
+    allowed = max(0, sum(living) - floor)
+    if sum(wanted) <= allowed:
+        return wanted
+    cumulated = [math.floor(total * allowed / sum(wanted)) for total in np.cumsum(wanted).tolist()]
+    return [upper - lower for lower, upper in zip([0, *cumulated], cumulated)]
 
 
 def full_mask(arrays: Iterable[np.ndarray | None]) -> Mask:
@@ -74,15 +99,6 @@ def living_rate(mask: Mask) -> float:
     if not size:
         raise ValueError("a mask without a prunable weight has no living rate")
     return sum(int(np.count_nonzero(entry)) for entry in entries) / size
-
-
-def living_count(size: int, rate: float) -> int:
-    """How many of a layer's weights live at a rate: rounded half up, never fewer than one.
-
-    Counting from the layer's size rather than from what lives keeps small layers moving, where 5 percent
-    of the rest would round to nothing for ever.
-    """
-    return max(1, math.floor(size * rate + 0.5))
 
 
 def prune_by_magnitude(weight: np.ndarray, mask: np.ndarray, keep: int) -> np.ndarray:

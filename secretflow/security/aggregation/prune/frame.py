@@ -6,10 +6,11 @@ digest travels with every payload, because a wrong sum of padded numbers looks l
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,9 +42,7 @@ def as_arrays(data: Any) -> tuple[list[np.ndarray], bool]:
                 f"data[{position}]: Accept ndarray or dataframe/series only but got {type(item)}"
             )
         if item.dtype.kind not in "fiu":
-            raise AggregationError(
-                f"data[{position}]: Data type are neither integer nor float: {item.dtype}"
-            )
+            raise AggregationError(f"data[{position}]: Data type are neither integer nor float: {item.dtype}")
         arrays.append(item)
     if not arrays:
         raise AggregationError("data: an empty list cannot be aggregated")
@@ -83,8 +82,7 @@ def align_mask(mask: Mask, arrays: Sequence[np.ndarray]) -> list[np.ndarray | No
         entry = np.asarray(entry)
         if entry.shape != array.shape:
             raise AggregationError(
-                f"prune_mask[{k}] has the shape {entry.shape}, its array {array.shape}: "
-                "they must be the same"
+                f"prune_mask[{k}] has the shape {entry.shape}, its array {array.shape}: they must be the same"
             )
         if array.dtype.kind != "f":
             raise AggregationError(f"prune_mask[{k}] masks an array of {array.dtype}: only floats allowed")

@@ -6,7 +6,7 @@ lower half counts blocks, so the pads of two calls never overlap (for fewer than
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher

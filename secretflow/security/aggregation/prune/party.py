@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, Dict, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -60,7 +61,7 @@ class Sealer:
         self._public_keys = dict(zip(self._names, public_keys, strict=True))
         self._pad_keys = {peer: self._pair_key(Purpose.PAD, peer) for peer in self._peers}
 
-    def share_group_key(self) -> Dict[str, bytes]:
+    def share_group_key(self) -> dict[str, bytes]:
         """Draws the key of the pad that blinds the server; the first party does this.
 
         Returns:
@@ -71,7 +72,7 @@ class Sealer:
         self._group_key = secrets.token_bytes(KEY_BYTES)
         return {peer: wrap(self._pair_key(Purpose.WRAP, peer), self._group_key) for peer in self._peers}
 
-    def take_group_key(self, wrapped: Dict[str, bytes]) -> None:
+    def take_group_key(self, wrapped: dict[str, bytes]) -> None:
         """Takes the key that the first party has drawn."""
         self._group_key = unwrap(self._pair_key(Purpose.WRAP, self._names[0]), wrapped[self._party])
 
@@ -97,8 +98,12 @@ class Sealer:
         which = "".join("." if mask is None else "m" for mask in living)
         return self._upload(call, frame, f"mask {which}", [np.concatenate([np.empty(0, np.uint8), *bits])])
 
-    def settle(self, total: Payload) -> None:
-        """Takes the contributor counts of an agreement; later calls with masks use them."""
+    def settle(self, total: Payload) -> bool:
+        """Takes the contributor counts of an agreement; later calls with masks use them.
+
+        Returns:
+            True, for :meth:`seal` to wait for.
+        """
         if self._proposal is None:
             raise AggregationError("a mask must be proposed before it can be settled")
         call, dense, living = self._proposal
@@ -115,6 +120,7 @@ class Sealer:
                 remaining = remaining[mask.size :]
         frame = dense.narrowed(counts, len(self._names), self._min_contributors)
         self._sparse = SparseState(frame, living)
+        return True
 
     def seal(self, call: int, average: bool, masked: bool, data: Any, *weights: Any) -> Payload:
         """Encodes and pads the own numbers.

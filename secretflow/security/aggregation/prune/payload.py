@@ -5,7 +5,7 @@ Nothing else, so that a deployment that lists what may be unpickled between part
 
 from __future__ import annotations
 
-from typing import List, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -25,10 +25,10 @@ class Payload(TypedDict):
     call: int
     frame: str
     encoding: str
-    body: List[np.ndarray]
+    body: list[np.ndarray]
 
 
-def add_up(payloads: List[Payload]) -> Payload:
+def add_up(payloads: list[Payload]) -> Payload:
     """Adds payloads of one call.
 
     Raises:

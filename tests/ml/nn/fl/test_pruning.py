@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 from secretflow.ml.nn.fl.pruning import (
     PruneSettings,
     full_mask,
-    living_count,
     living_rate,
     prune_by_magnitude,
+    removals,
 )
 
 WEIGHTS = hnp.arrays(
@@ -86,7 +86,7 @@ def test_a_pruned_weight_may_be_anything() -> None:
 def test_a_layer_cannot_die() -> None:
     with pytest.raises(ValueError, match="keep=0"):
         prune_by_magnitude(np.ones((2, 2)), np.ones((2, 2), np.uint8), 0)
-    assert living_count(1, 0.001) == 1
+    assert removals([1, 1], 99, 0) == [0, 0]
 
 
 def test_a_mask_of_another_shape_is_refused() -> None:
@@ -94,29 +94,41 @@ def test_a_mask_of_another_shape_is_refused() -> None:
         prune_by_magnitude(np.ones((2, 2)), np.ones((2, 3), np.uint8), 1)
 
 
+LIVING = st.lists(st.integers(1, 5000), min_size=1, max_size=6)
+
+
 def test_ten_steps_of_five_percent_leave_sixty_percent() -> None:
-    rate, settings = 1.0, PruneSettings(prune_end_rate=0.1, prune_percent=5)
+    living = [27, 1920]
     for _ in range(10):
-        rate = settings.next_rate(rate)
-    assert rate == pytest.approx(0.95**10)
+        living = [count - gone for count, gone in zip(living, removals(living, 5, 195), strict=True)]
+    assert living == [19, 1153]
+    assert sum(living) / 1947 == pytest.approx(0.95**10, abs=0.004)
 
 
-@given(st.floats(0.01, 1), st.floats(0.5, 99))
-def test_the_schedule_lands_on_the_end_rate_and_stays_there(end: float, percent: float) -> None:
-    rate, settings = 1.0, PruneSettings(prune_end_rate=end, prune_percent=percent)
-    for _ in range(1000):
-        rate = settings.next_rate(rate)
-    assert rate == end
-    assert settings.next_rate(rate) == end
+@given(LIVING, st.floats(0.5, 99))
+def test_a_step_takes_no_more_than_its_percent_of_a_layer(living: list[int], percent: float) -> None:
+    gone = removals(living, percent, 0)
+    share = [part for part, count in zip(gone, living, strict=True) if part > count * percent / 100]
+    assert not share or (sum(gone) == 1 and max(living) * percent < 100)
 
 
-def test_a_small_layer_follows_the_schedule_although_one_step_is_less_than_a_weight() -> None:
-    rate, settings, counts = 1.0, PruneSettings(prune_end_rate=0.1, prune_percent=5), []
-    for _ in range(50):
-        rate = settings.next_rate(rate)
-        counts.append(living_count(9, rate))
-    assert counts == sorted(counts, reverse=True)
-    assert counts[-1] == 1
+@given(LIVING, st.floats(0.5, 99), st.floats(0.01, 1))
+def test_steps_land_exactly_on_the_floor(living: list[int], percent: float, rate: float) -> None:
+    floor = max(len(living), round(sum(living) * rate))
+    steps = 0
+    while sum(living) > floor:
+        gone = removals(living, percent, floor)
+        assert sum(gone) > 0, "every step makes progress"
+        living = [count - part for count, part in zip(living, gone, strict=True)]
+        assert min(living) >= 1
+        steps += 1
+        assert steps < 10_000
+    assert sum(living) == floor
+    assert not any(removals(living, percent, floor))
+
+
+def test_a_trimmed_step_takes_from_each_layer_in_proportion() -> None:
+    assert removals([1000, 3000], 10, 3800) == [50, 150]
 
 
 def test_the_living_rate_counts_prunable_weights_only() -> None:

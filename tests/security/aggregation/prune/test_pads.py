@@ -40,14 +40,18 @@ def test_a_pad_is_the_key_stream_of_its_call(call: int) -> None:
     assert pad_of([(1000, "<u4")], call=call) == key_stream(KEY, call, 4000)
 
 
-@pytest.mark.parametrize("size", [CHUNK - 8, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 8, 2 * CHUNK, 2 * CHUNK + 3])
+@pytest.mark.parametrize(
+    "size", [CHUNK - 8, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 8, 2 * CHUNK, 2 * CHUNK + 3]
+)
 @pytest.mark.parametrize("dtype", ["<u1", "<u4", "<u8"])
 def test_chunks_do_not_show_in_the_stream(size: int, dtype: str) -> None:
     elements = -(-size // np.dtype(dtype).itemsize)
     assert pad_of([(elements, dtype)]) == key_stream(KEY, 7, elements * np.dtype(dtype).itemsize)
 
 
-@given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["<u1", "<u4", "<u8"])), min_size=1, max_size=6))
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["<u1", "<u4", "<u8"])), min_size=1, max_size=6)
+)
 def test_one_stream_runs_through_arrays_of_mixed_types(parts: list[tuple[int, str]]) -> None:
     size = sum(count * np.dtype(dtype).itemsize for count, dtype in parts)
     assert pad_of(parts) == key_stream(KEY, 7, size)
@@ -69,7 +73,9 @@ def test_the_two_signs_cancel(seed: int, dtype: str, size: int) -> None:
 
 
 def test_other_calls_and_other_keys_give_other_pads() -> None:
-    streams = [pad_of([(64, "<u4")], key, call) for key in (KEY, KEY[::-1]) for call in (0, 1, 2, 2**32, 2**63)]
+    streams = [
+        pad_of([(64, "<u4")], key, call) for key in (KEY, KEY[::-1]) for call in (0, 1, 2, 2**32, 2**63)
+    ]
     # Not one block in common, either: that would be the same pad further on.
     blocks = [stream[k : k + 16] for stream in streams for k in range(0, len(stream), 16)]
     assert len(set(blocks)) == len(blocks)

@@ -27,7 +27,9 @@ def test_payloads_of_one_call_are_added_in_the_ring_and_stay_as_they_were() -> N
 
 @pytest.mark.parametrize("changes", [{"call": 2}, {"frame": "g"}, {"encoding": "x"}])
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_payloads_of_another_call_frame_or_encoding_are_refused(changes: dict[str, Any], position: int) -> None:
+def test_payloads_of_another_call_frame_or_encoding_are_refused(
+    changes: dict[str, Any], position: int
+) -> None:
     parts = [payload(), payload(), payload()]
     parts[position] = payload(**changes)
     with pytest.raises(AggregationError, match=f"differ in {next(iter(changes))}"):

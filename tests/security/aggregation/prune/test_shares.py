@@ -26,7 +26,9 @@ def test_a_share_is_the_own_part_of_the_total() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.float16])
 def test_weights_of_narrow_types_do_not_overflow(dtype: Any) -> None:
-    shares = Shares.make([dtype(120)] * 3 + [dtype(np.finfo("f2").max if dtype is np.float16 else 120)] * 2, 0, 5, False)
+    shares = Shares.make(
+        [dtype(120)] * 3 + [dtype(np.finfo("f2").max if dtype is np.float16 else 120)] * 2, 0, 5, False
+    )
     assert shares.total == 3 * 120 + 2 * (65504 if dtype is np.float16 else 120)
 
 

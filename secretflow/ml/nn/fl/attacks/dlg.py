@@ -28,6 +28,8 @@ class DLGSettings:
             one of the smallest matching loss wins.
         loss_reached: matching loss that counts as a match, relative to the squared norm of the gradient
             that was seen, at least 0.
+        patience: a restart is given up when so many steps in a row have not brought its smallest matching
+            loss down by 1 percent, at least 1.
         record_every: steps between two frames of the history, at least 1.
         seed: of the random starts; restart ``r`` starts the same however many there are.
 
@@ -38,11 +40,12 @@ class DLGSettings:
     iterations: int = 300
     restarts: int = 4
     loss_reached: float = 1e-9
+    patience: int = 50
     record_every: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "restarts", "record_every"):
+        for name in ("iterations", "restarts", "patience", "record_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: at least 1")
         if not 0 <= self.loss_reached < math.inf:
@@ -118,7 +121,7 @@ def _attempt(
 
     loss = float(closure())
     history = [Frame(0, loss, images.detach().clone())]
-    iteration = 0
+    iteration, smallest, improved = 0, loss, 0
     for iteration in range(1, settings.iterations + 1):
         before = images.detach().clone(), logits.detach().clone()
         optimizer.step(closure)
@@ -126,7 +129,10 @@ def _attempt(
         if not (math.isfinite(loss) and torch.isfinite(images).all() and torch.isfinite(logits).all()):
             return _Attempt(*before, math.inf, tuple(history), iteration, restart)
         stuck = torch.equal(images, before[0]) and torch.equal(logits, before[1])
-        last = stuck or loss <= loss_reached or iteration == settings.iterations
+        if loss < 0.99 * smallest:
+            smallest, improved = loss, iteration
+        hopeless = stuck or iteration - improved >= settings.patience
+        last = hopeless or loss <= loss_reached or iteration == settings.iterations
         if last or iteration % settings.record_every == 0:
             history.append(Frame(iteration, loss, images.detach().clone()))
         if progress is not None:

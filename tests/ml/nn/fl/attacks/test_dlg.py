@@ -150,6 +150,18 @@ def test_the_restart_with_the_smallest_matching_loss_is_chosen():
     assert result.loss == min(losses.values()) == losses[result.restart]
 
 
+def test_a_restart_without_progress_is_given_up():
+    observation, _, _ = tiny_observation()
+    nobodys = tuple(torch.ones_like(gradient) for gradient in observation.gradients)
+    observation = dataclasses.replace(observation, gradients=nobodys)
+    losses = {}
+    settings = DLGSettings(iterations=500, restarts=1, loss_reached=0, patience=3)
+    result = dlg_attack(observation, settings, lambda _, iteration, loss: losses.__setitem__(iteration, loss))
+    tail = [losses[step] for step in range(result.iteration - 3, result.iteration + 1)]
+    assert result.iteration < 500
+    assert min(tail[1:]) >= 0.99 * min(losses[step] for step in range(1, result.iteration - 2))
+
+
 def test_a_match_ends_the_attack_early():
     observation, _, _ = tiny_observation()
     result = dlg_attack(observation, DLGSettings(iterations=50, restarts=4, loss_reached=1e3))
@@ -174,7 +186,8 @@ def test_an_observation_that_does_not_fit_the_net_is_refused_by_name(change, mes
 
 
 @pytest.mark.parametrize(
-    "chosen", [{"iterations": 0}, {"restarts": 0}, {"record_every": 0}, {"loss_reached": -1.0}]
+    "chosen",
+    [{"iterations": 0}, {"restarts": 0}, {"patience": 0}, {"record_every": 0}, {"loss_reached": -1.0}],
 )
 def test_settings_out_of_range_are_refused_by_name(chosen):
     with pytest.raises(ValueError, match=next(iter(chosen))):

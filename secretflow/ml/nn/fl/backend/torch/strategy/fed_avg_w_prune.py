@@ -1,8 +1,9 @@
 """FedAvg with pruning: a party trains, prunes by magnitude and uploads what lives."""
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
+import math
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, write_capture
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_count, living_rate, prune_by_magnitude
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, prune_by_magnitude, removals
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 
 
@@ -53,44 +54,31 @@ def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Mapping[str, An
         weight.mul_(_as_tensor(entry, weight))
 
 
-def prune_by_percentile(model: nn.Module, mask: Mask, percent: float) -> Mask:
+def prune_by_percentile(model: nn.Module, mask: Mask, percent: float, end_rate: float = 0.0) -> Mask:
     """Removes the smallest living weights of each layer and sets them to zero.
 
     Args:
         model: the model, changed in place.
         mask: its mask.
-        percent: percent of the living weights of each layer to remove, in (0, 100), rounded to whole
-            weights; at least one weight of each layer stays.
+        percent: percent of the living weights of each layer to remove, in (0, 100); see
+            :func:`~secretflow.ml.nn.fl.pruning.removals`.
+        end_rate: living rate, over all layers, that is not fallen short of, in [0, 1].
 
     Returns:
         The new mask.
     """
-    kept = PruneSettings(prune_percent=percent).next_rate(1.0)
-    return _prune(model, mask, lambda entry: living_count(int(np.count_nonzero(entry)), kept))
-
-
-def prune_to_rate(model: nn.Module, mask: Mask, rate: float) -> Mask:
-    """Removes the smallest living weights of each layer down to a living rate and sets them to zero.
-
-    Args:
-        model: the model, changed in place.
-        mask: its mask.
-        rate: living rate of each layer afterwards, in (0, 1].
-
-    Returns:
-        The new mask.
-    """
-    return _prune(model, mask, lambda entry: living_count(entry.size, rate))
-
-
-def _prune(model: nn.Module, mask: Mask, keep: Callable[[np.ndarray], int]) -> Mask:
-    by_storage: Dict[int, np.ndarray] = {}  # weights that two layers share are pruned once
-    for _, weight, entry in masked_weights(model, mask):
-        if weight.data_ptr() not in by_storage:
-            pruned = prune_by_magnitude(weight.numpy(force=True), entry, keep(entry))
-            by_storage[weight.data_ptr()] = pruned
-    pruned_entries = iter([by_storage[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)])
-    new_mask = [None if entry is None else next(pruned_entries) for entry in mask]
+    # Weights that two layers share are one layer here.
+    layers = {weight.data_ptr(): (weight, entry) for _, weight, entry in masked_weights(model, mask)}
+    living = [int(np.count_nonzero(entry)) for _, entry in layers.values()]
+    floor = math.floor(sum(entry.size for _, entry in layers.values()) * end_rate + 0.5)
+    pruned = {
+        pointer: prune_by_magnitude(weight.numpy(force=True), entry, count - removed)
+        for (pointer, (weight, entry)), count, removed in zip(
+            layers.items(), living, removals(living, percent, floor), strict=True
+        )
+    }
+    new_entries = iter([pruned[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)])
+    new_mask = [None if entry is None else next(new_entries) for entry in mask]
     mask_model(model, new_mask)
     return new_mask
 
@@ -134,14 +122,13 @@ class FedAvgWPrune(FedAvgW):
         self._gradient_capture = gradient_capture
         self._party = party
         self._rounds = 0
-        self._rate = 1.0
         self._use_mask(self.make_prune_mask())
         for optimizer in self.model._optimizers:
             optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
 
     def prune_state(self) -> Tuple[Mask, float]:
-        """The current mask and the living rate that the schedule has reached."""
-        return self._mask, self._rate
+        """The current mask and its living rate."""
+        return self._mask, living_rate(self._mask)
 
     def living_rates(self) -> Dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
@@ -188,7 +175,7 @@ class FedAvgWPrune(FedAvgW):
             cur_steps: as for :meth:`train_step`.
             train_steps: as for :meth:`train_step`.
             prune_current_mask: the mask to train under.
-            prune_current_rate: the living rate that the schedule has reached.
+            prune_current_rate: the living rate of that mask.
             is_update_mask: whether this is the last round of an epoch; then the epoch's metrics are
                 taken and, while the rate is above the end rate, the model is pruned before it is
                 uploaded.
@@ -198,29 +185,30 @@ class FedAvgWPrune(FedAvgW):
             The weights to upload, the number of samples, the new mask and the new rate.
         """
         self._use_mask(prune_current_mask)
-        self._rate = prune_current_rate
         samples, loss = self._train(weights, cur_steps, train_steps, kwargs.get("refresh_data", False))
         if is_update_mask:
             self._finish_epoch(loss)
-            rate = self._settings.next_rate(self._rate)
-            if rate < self._rate:
-                self._use_mask(prune_to_rate(self.model, self._mask, rate))
-                self._rate = rate
-        return self._upload(kwargs.get("dp_strategy")), samples, self._mask, self._rate
+            if prune_current_rate > self._settings.prune_end_rate:
+                self._use_mask(
+                    prune_by_percentile(
+                        self.model, self._mask, self._settings.prune_percent, self._settings.prune_end_rate
+                    )
+                )
+        upload = self._upload(kwargs.get("dp_strategy"))
+        return upload, samples, self._mask, living_rate(self._mask)
 
     def get_logs(self) -> Dict[str, Any] | None:
         """The metrics of the last epoch."""
         return self.logs
 
     def save_model(self, model_path: str) -> None:
-        """Writes model, optimisers, epoch, mask and rate."""
+        """Writes model, optimisers, epoch and mask."""
         Path(model_path).parent.mkdir(parents=True, exist_ok=True)
         checkpoint = {
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.model.optimizers_state_dict(),
             "epoch": len(self.epoch),
             "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
-            "prune_rate": self._rate,
         }
         torch.save(checkpoint, model_path)
 
@@ -234,7 +222,6 @@ class FedAvgWPrune(FedAvgW):
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
         self.epoch = list(range(checkpoint["epoch"]))
-        self._rate = checkpoint["prune_rate"]
         self._use_mask(
             [None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]]
         )
