@@ -198,7 +198,9 @@ def main() -> None:
         [*(f"party{k:02}" for k in range(max(PARTIES))), "server"], debug_mode=True, logging_level="error"
     )
     cases = [(size, parties, rate) for size in sizes for parties in PARTIES for rate in LIVING_RATES]
-    rows = [measure(*case, repeats=arguments.repeats) for case in tqdm(cases, unit="case")]
+    rows = [
+        measure(size, parties, rate, arguments.repeats) for size, parties, rate in tqdm(cases, unit="case")
+    ]
     show(rows)
     result = {**summary(rows), "repeats": arguments.repeats, "rows": rows, "environment": describe()}
     print({name: result[name] for name in ("client", "bytes", "growth")})

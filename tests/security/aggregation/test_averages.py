@@ -78,7 +78,7 @@ def rounding(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def check(case: Case, result: list[np.ndarray], party: int | None = None) -> None:
-    """Compares with the plain average, in the widest floats there are; at a party, with its private values."""
+    """Compares with the plain average, in the widest floats there are; at a party with its private values."""
     weights = np.array(case.weights or [1] * case.parties, np.longdouble)
     shares = weights / weights.sum()
     at_least = case.min_contributors if case.parties > 2 else 1
@@ -96,10 +96,10 @@ def check(case: Case, result: list[np.ndarray], party: int | None = None) -> Non
             continue
         assert got.dtype == inputs.dtype
         masks = [masks[k] for masks in case.masks]
-        if masks[0] is None:
+        if any(mask is None for mask in masks):
             assert (np.abs(got.astype(np.longdouble) - exact) <= step + rounding(exact, got.dtype)).all()
             continue
-        kept = np.stack(masks).astype(bool)
+        kept = np.stack([mask for mask in masks if mask is not None]).astype(bool)
         contributors = kept.sum(axis=0)
         travels = contributors >= at_least
         held = np.tensordot(shares, kept.astype(np.longdouble), 1)

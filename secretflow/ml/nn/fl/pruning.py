@@ -8,7 +8,7 @@ fraction of 1s in a mask; it starts at 1 and falls.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -55,7 +55,7 @@ class PruneSettings:
         return tuple(field.name for field in fields(cls))
 
 
-def removals(living: Sequence[int], percent: float, floor: int) -> List[int]:
+def removals(living: Sequence[int], percent: float, floor: int) -> list[int]:
     """How many weights one step removes from each layer: ``percent`` of what lives, rounded down.
 
     Rounded down, a step never takes more than its percent, and a layer in which that is less than one
@@ -80,7 +80,7 @@ def removals(living: Sequence[int], percent: float, floor: int) -> List[int]:
     if sum(wanted) <= allowed:
         return wanted
     cumulated = [math.floor(total * allowed / sum(wanted)) for total in np.cumsum(wanted).tolist()]
-    return [upper - lower for lower, upper in zip([0, *cumulated], cumulated)]
+    return [upper - lower for lower, upper in zip([0, *cumulated[:-1]], cumulated, strict=True)]
 
 
 def full_mask(arrays: Iterable[np.ndarray | None]) -> Mask:

@@ -1,5 +1,5 @@
 """Parts of :class:`secretflow.security.aggregation.SecurePruneAggregator`, in the order data meets them.
 
-``keys`` (agreed once), ``frame`` (which coordinates travel), ``ring`` (numbers become ring elements),
+``keys`` (agreed once), ``frame`` (which coordinates travel), ``encoder`` (numbers become ring elements),
 ``pads`` (ring elements become uniformly random), ``party`` and ``server`` (the two actors).
 """

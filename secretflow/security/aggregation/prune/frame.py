@@ -150,7 +150,10 @@ class Frame:
         return (
             is_list == self.is_list
             and len(arrays) == len(self.shapes)
-            and all(a.shape == s and a.dtype.str == d for a, s, d in zip(arrays, self.shapes, self.dtypes))
+            and all(
+                a.shape == s and a.dtype.str == d
+                for a, s, d in zip(arrays, self.shapes, self.dtypes, strict=True)
+            )
         )
 
     @cached_property

@@ -36,5 +36,5 @@ def add_pad(body: Sequence[np.ndarray], key: bytes, call: int, *, negative: bool
         chunk = _CHUNK_BYTES // elements.itemsize
         for start in range(0, elements.size, chunk):
             part = elements[start : start + chunk]
-            stream.update_into(memoryview(_ZEROS)[: part.nbytes], memoryview(scratch))
+            stream.update_into(memoryview(_ZEROS)[: part.nbytes], scratch.data)
             combine(part, scratch[: part.nbytes].view(part.dtype), out=part)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .encoder import Encoder
 from .errors import AggregationError
 from .frame import Frame, Mask, align_mask, as_arrays
 from .keys import KEY_BYTES, Purpose, pair_key, unwrap, wrap
 from .opening import Opening, share_one
 from .pads import add_pad
 from .payload import Payload
-from .ring import Ring, encode_into
+from .ring import Ring
 from .shares import Shares
 from .sparse import SparseState
 
@@ -45,8 +46,7 @@ class Sealer:
         self._dense_frame: Frame | None = None
         self._proposal: tuple[int, Frame, list[np.ndarray | None]] | None = None
         self._sparse: SparseState | None = None
-        self._opening: Opening | None = None
-        self._shares: Shares | None = None
+        self._sealed: tuple[Opening, Shares] | None = None
 
     def public_key(self) -> bytes:
         """The raw X25519 public key, 32 bytes."""
@@ -147,15 +147,16 @@ class Sealer:
         denominators = sparse.denominators_for(shares) if sparse else None
         carried = frame.partial.size if denominators is None else 0
 
+        encoder = Encoder(self._party, self._ring, frame, shares, average)
         floats = np.empty(frame.float_size + carried, self._ring.dtype)
-        self._encode_floats(floats[: frame.float_size], arrays, frame, average, shares)
+        encoder.write_floats(floats[: frame.float_size], arrays)
         if sparse:
             floats[sparse.absent] = 0
             if carried:
                 present = ~np.isin(frame.partial, sparse.absent, assume_unique=True)
-                floats[frame.float_size :] = present * round(shares.own * share_one(self._ring))
+                floats[frame.float_size :] = present * round(float(shares.own) * share_one(self._ring))
             sparse.remember_private(arrays)
-        integers = self._encode_integers(arrays, frame, average, shares)
+        integers = encoder.integers(arrays)
 
         encoding = (
             f"{'average' if average else 'sum'} ring={self._ring.bits} fxp={self._ring.fxp_bits} "
@@ -164,8 +165,8 @@ class Sealer:
         payload = self._upload(call, frame, encoding, [floats, integers])
         divisor = (shares.total if shares.exact else self._ring.one) if average else None
         weight_total = shares.total if average and np.ndim(shares.total) else None
-        self._opening = Opening(call, frame, self._ring, encoding, divisor, weight_total, denominators)
-        self._shares = shares
+        opening = Opening(call, frame, self._ring, encoding, divisor, weight_total, denominators)
+        self._sealed = opening, shares
         return payload
 
     def open(self, total: Payload) -> Any:
@@ -179,22 +180,25 @@ class Sealer:
         Raises:
             AggregationError: the sum is that of another call, or nothing was sealed.
         """
-        opening = self.opening()
+        opening, shares = self._take_sealed()
         total = self._unblinded(total)
         result = opening.open(total)
         sparse = self._sparse
         if sparse is not None and opening.frame is sparse.frame:
             if opening.frame.partial.size:
-                sparse.remember_denominators(self._shares, opening.read_denominators(total))
+                sparse.remember_denominators(shares, opening.read_denominators(total))
             sparse.put_back_private(result if isinstance(result, list) else [result])
         return result
 
     def opening(self) -> Opening:
         """What is needed to read the sum of the call sealed last; it is given once."""
-        if self._opening is None:
+        return self._take_sealed()[0]
+
+    def _take_sealed(self) -> tuple[Opening, Shares]:
+        if self._sealed is None:
             raise AggregationError("nothing was sealed, so there is no sum to open")
-        opening, self._opening = self._opening, None
-        return opening
+        sealed, self._sealed = self._sealed, None
+        return sealed
 
     def _sparse_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> SparseState:
         if self._sparse is None or not self._sparse.frame.fits(arrays, is_list):
@@ -208,61 +212,6 @@ class Sealer:
         if self._dense_frame is None or not self._dense_frame.fits(arrays, is_list):
             self._dense_frame = Frame.dense(arrays, is_list)
         return self._dense_frame
-
-    def _encode_floats(
-        self, out: np.ndarray, arrays: Sequence[np.ndarray], frame: Frame, average: bool, shares: Shares
-    ) -> None:
-        capacity = self._ring.capacity
-        for k, place in frame.slices("f"):
-            values = arrays[k].ravel()
-            if not average:
-                scale, limit = self._ring.one, capacity / len(self._names)
-            elif isinstance(shares.own, float):
-                # The shares add up to 1, so a number that fits before scaling fits in the sum.
-                scale, limit = self._ring.one * shares.own, capacity * shares.own
-            else:
-                values = _weighted(k, arrays[k], shares.own)
-                scale, limit = self._ring.one, capacity / len(self._names)
-            self._encode(k, out[place], values, scale, limit, frame.support[k])
-
-    def _encode_integers(
-        self, arrays: Sequence[np.ndarray], frame: Frame, average: bool, shares: Shares
-    ) -> np.ndarray:
-        out = np.empty(frame.integer_size, "<u8")
-        signed = out.view("<i8")
-        largest = (2**63 - 1) // len(self._names)
-        for k, place in frame.slices("iu"):
-            values = arrays[k]
-            if average and not shares.exact:
-                limit = (1 - 2.0**-20) * 2.0**63 / len(self._names)
-                self._encode(k, out[place], _weighted(k, values, shares.own), self._ring.one, limit)
-                continue
-            factor = shares.weight if average else np.int64(1)
-            peak = max(abs(int(values.max())), abs(int(values.min()))) if values.size else 0
-            if peak * int(factor.max()) > largest:
-                raise AggregationError(
-                    f"data[{k}] of {self._party} does not fit into 64 bits: its largest magnitude is {peak}"
-                )
-            signed[place] = _weighted(k, values.astype(np.int64), factor)
-        return out
-
-    def _encode(
-        self,
-        k: int,
-        out: np.ndarray,
-        values: np.ndarray,
-        scale: float,
-        limit: float,
-        index: np.ndarray | None = None,
-    ) -> None:
-        try:
-            encode_into(out, values, scale, limit, index)
-        except AggregationError as error:
-            raise AggregationError(
-                f"data[{k}] of {self._party} does not fit into {8 * out.itemsize} bits with "
-                f"{self._ring.fxp_bits} behind the point: {error}; fewer fxp_bits or ring_bits=64 "
-                "widen the range"
-            ) from None
 
     def _upload(self, call: int, frame: Frame, encoding: str, body: list[np.ndarray]) -> Payload:
         if call <= self._last_call:
@@ -289,16 +238,3 @@ class Sealer:
 
     def _pair_key(self, purpose: Purpose, peer: str) -> bytes:
         return pair_key(purpose, self._private_key, self._party, peer, self._public_keys)
-
-
-def _weighted(k: int, array: np.ndarray, weight: Any) -> np.ndarray:
-    """The flat product of the k-th array and a weight, which may broadcast to it but not beyond it."""
-    try:
-        product = array * weight
-    except ValueError:
-        product = None
-    if product is None or product.size != array.size:
-        raise AggregationError(
-            f"weights: a weight of shape {np.shape(weight)} does not fit data[{k}] of shape {array.shape}"
-        )
-    return np.ravel(product)

@@ -37,10 +37,10 @@ def add_up(payloads: list[Payload]) -> Payload:
     first, *others = payloads
     for other in others:
         for field in ("call", "frame", "encoding"):
-            if other[field] != first[field]:  # type: ignore[literal-required]
+            if other[field] != first[field]:
                 raise AggregationError(
-                    f"the parties' payloads differ in {field}: {first[field]!r} and "  # type: ignore[literal-required]
-                    f"{other[field]!r}; shapes, types, masks and weights must be those of one "  # type: ignore[literal-required]
+                    f"the parties' payloads differ in {field}: {first[field]!r} and "
+                    f"{other[field]!r}; shapes, types, masks and weights must be those of one "
                     "call at all parties"
                 )
         sizes = [part.size for part in first["body"]], [part.size for part in other["body"]]

@@ -65,7 +65,7 @@ def test_one_stream_runs_on_after_a_chunk_boundary_in_a_former_array() -> None:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["<u1", "<u4", "<u8"]), st.integers(0, 50))
 def test_the_two_signs_cancel(seed: int, dtype: str, size: int) -> None:
     top = np.iinfo(dtype).max
-    numbers = np.random.default_rng(seed).integers(0, top, size, dtype=dtype, endpoint=True)
+    numbers = np.random.default_rng(seed).integers(0, top, size, dtype=np.dtype(dtype).type, endpoint=True)
     mine, theirs = numbers.copy(), numbers.copy()
     add_pad([mine], KEY, 3)
     add_pad([theirs], KEY, 3, negative=True)

@@ -14,7 +14,8 @@ from secretflow.security.aggregation.prune.server import Adder
 
 def payload(call: int = 1, **changes: Any) -> Payload:
     body = [np.array([1, 2**32 - 1], "<u4"), np.array([2**64 - 1], "<u8")]
-    return Payload(**{"call": call, "frame": "f", "encoding": "e", "body": body, **changes})
+    changed: Any = {"call": call, "frame": "f", "encoding": "e", "body": body, **changes}
+    return Payload(**changed)
 
 
 def test_payloads_of_one_call_are_added_in_the_ring_and_stay_as_they_were() -> None:

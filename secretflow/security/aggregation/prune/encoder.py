@@ -1,0 +1,118 @@
+"""Encoding: from one party's arrays to ring elements that add up to the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import AggregationError
+from .frame import Frame
+from .ring import Ring, encode_into
+from .shares import Shares
+
+_INTEGER_BITS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """How one party encodes its numbers in one call.
+
+    Attributes:
+        party: own name, for messages.
+        ring: how floats are encoded.
+        frame: which numbers travel.
+        shares: the parties' weights.
+        average: whether the sum shall be the average.
+    """
+
+    party: str
+    ring: Ring
+    frame: Frame
+    shares: Shares
+    average: bool
+
+    def write_floats(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
+        """Writes the floats that travel.
+
+        Args:
+            out: ``frame.float_size`` ring elements.
+            arrays: own arrays.
+
+        Raises:
+            AggregationError: a number does not fit.
+        """
+        own, parties = self.shares.own, len(self.shares.weights)
+        for k, place in self.frame.slices("f"):
+            values = arrays[k].ravel()
+            scale, limit = self.ring.one, self.ring.capacity / parties
+            if self.average and isinstance(own, float):
+                # The shares add up to 1, so a number that fits before scaling fits in the sum.
+                scale, limit = self.ring.one * own, self.ring.capacity * own
+            elif self.average:
+                values = _weighted(k, arrays[k], own)
+            self._write(k, out[place], values, scale, limit, self.frame.support[k])
+
+    def integers(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Encodes the integers, exactly unless a weight is a float.
+
+        Args:
+            arrays: own arrays.
+
+        Returns:
+            ``frame.integer_size`` elements of the ring modulo 2^64.
+
+        Raises:
+            AggregationError: a number does not fit.
+        """
+        out = np.empty(self.frame.integer_size, "<u8")
+        signed = out.view("<i8")
+        parties = len(self.shares.weights)
+        for k, place in self.frame.slices("iu"):
+            values = arrays[k]
+            if self.average and not self.shares.exact:
+                limit = Ring(_INTEGER_BITS, self.ring.fxp_bits).capacity / parties
+                self._write(k, out[place], _weighted(k, values, self.shares.own), self.ring.one, limit)
+                continue
+            factor = self.shares.weight if self.average else np.int64(1)
+            peak = max(abs(int(values.max())), abs(int(values.min()))) if values.size else 0
+            if peak * int(factor.max()) > (2 ** (_INTEGER_BITS - 1) - 1) // parties:
+                raise AggregationError(
+                    f"data[{k}] of {self.party} does not fit into {_INTEGER_BITS} bits: "
+                    f"its largest magnitude is {peak}"
+                )
+            signed[place] = _weighted(k, values.astype(np.int64), factor)
+        return out
+
+    def _write(
+        self,
+        k: int,
+        out: np.ndarray,
+        values: np.ndarray,
+        scale: float,
+        limit: float,
+        index: np.ndarray | None = None,
+    ) -> None:
+        try:
+            encode_into(out, values, scale, limit, index)
+        except AggregationError as error:
+            raise AggregationError(
+                f"data[{k}] of {self.party} does not fit into {8 * out.itemsize} bits with "
+                f"{self.ring.fxp_bits} behind the point: {error}; fewer fxp_bits or ring_bits=64 "
+                "widen the range"
+            ) from None
+
+
+def _weighted(k: int, array: np.ndarray, weight: Any) -> np.ndarray:
+    """The flat product of the k-th array and a weight, which may broadcast to it but not beyond it."""
+    try:
+        product = array * weight
+    except ValueError:
+        product = None
+    if product is None or product.size != array.size:
+        raise AggregationError(
+            f"weights: a weight of shape {np.shape(weight)} does not fit data[{k}] of shape {array.shape}"
+        )
+    return np.ravel(product)
