@@ -33,13 +33,15 @@ class SecurePruneAggregator(Aggregator):
       unequal weights this tells which parties keep it;
     * where ``k`` parties keep an element, any ``k - 1`` of them learn the last one's number from its
       average: against ``t`` parties that pool what they know, set ``min_contributors`` to ``t + 2``;
-    * with two parties, each learns the other's numbers from the average itself, whatever the protocol,
-      and unless ``server_blind`` the server learns every number that only one of the two keeps;
+    * with two parties, each learns the other's numbers from the average itself, whatever the protocol;
+    * an average with very unequal weights is nearly the heaviest party's numbers;
     * an error about a number that does not fit names its party's largest magnitude.
 
-    An element that one party alone keeps is never uploaded when there are three or more parties and
-    ``min_contributors`` is at least 2. Dropped parties are not tolerated: a call that misses a payload
-    has no result, and later calls are not affected by it.
+    An element that fewer than ``min_contributors`` parties keep is never uploaded, so with the default no
+    number of one party alone is in any sum. One exception: :meth:`average` with masks of two parties gives
+    the server the average over those who keep an element, even if it is only one;
+    :meth:`average_at_parties`, with which models are trained, does not. Dropped parties are not tolerated:
+    a call that misses a payload has no result, and later calls are not affected by it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
@@ -53,8 +55,8 @@ class SecurePruneAggregator(Aggregator):
         fxp_bits: fractional bits; default 20 in a ring of 32 bits (numbers up to about 2,047), 40 in a
             ring of 64 bits.
         ring_bits: 32 or 64; a number takes 4 or 8 bytes on the wire.
-        min_contributors: with three or more parties, fewest parties that must keep an element for it to
-            be uploaded; from 1 to the number of parties.
+        min_contributors: fewest parties that must keep an element for it to be uploaded; from 1 to the
+            number of parties.
         server_blind: one party adds one more pad, from a key that only the parties have, and the parties
             take it off the sum. The server then learns nothing but sizes, not even the average; results
             are to be had with :meth:`average_at_parties` only. A server that colludes with a party falls
@@ -96,15 +98,13 @@ class SecurePruneAggregator(Aggregator):
         self._device = device
         self._participants = list(participants)
         names = [party.party for party in participants]
-        # Two parties learn each other's numbers from any average; hiding elements would gain nothing.
-        at_least = min_contributors if len(participants) > 2 else 1
         self._sealers = {
-            party: proxy(PYUObject)(Sealer)(party.party, names, ring, at_least, device=party)
+            party: proxy(PYUObject)(Sealer)(party.party, names, ring, min_contributors, device=party)
             for party in participants
         }
         self._adder = proxy(PYUObject)(Adder)(device=device)
         self._calls = 0
-        self._settled_masks: list[PYUObject] | None = None
+        self._settled_for: tuple[list[PYUObject], int | None] | None = None
         self._settled: dict[PYU, PYUObject] = {}
         public_keys = [sealer.public_key() for sealer in self._sealers.values()]
         for party, sealer in self._sealers.items():
@@ -200,11 +200,12 @@ class SecurePruneAggregator(Aggregator):
         average: bool,
         weights: Any = None,
         prune_mask: Sequence[PYUObject] | None = None,
+        at_least: int | None = None,
     ) -> PYUObject:
         own = self._by_party(data, "data")
         known = self._weights(weights, data)
         if prune_mask is not None:
-            self._settle(own, list(prune_mask))
+            self._settle(own, list(prune_mask), at_least)
         call = self._next_call()
         return self._add(
             [
@@ -220,21 +221,23 @@ class SecurePruneAggregator(Aggregator):
             ]
         )
 
-    def _settle(self, own: dict[PYU, PYUObject], masks: list[PYUObject]) -> None:
+    def _settle(self, own: dict[PYU, PYUObject], masks: list[PYUObject], at_least: int | None) -> None:
         by_party = self._by_party(masks, "prune_mask")
         # Objects on devices never change, so the same objects are the same masks, and every party's
         # driver comes to the same decision without looking at a value.
-        if self._settled_masks is not None and all(
-            new is old for new, old in zip(masks, self._settled_masks, strict=True)
-        ):
-            return
-        self._settled_masks = None
+        if self._settled_for is not None:
+            known, known_least = self._settled_for
+            if known_least == at_least and all(new is old for new, old in zip(masks, known, strict=True)):
+                return
+        self._settled_for = None
         call = self._next_call()
         total = self._add(
             [sealer.propose(call, own[party], by_party[party]) for party, sealer in self._sealers.items()]
         )
-        self._settled = {party: sealer.settle(total.to(party)) for party, sealer in self._sealers.items()}
-        self._settled_masks = masks
+        self._settled = {
+            party: sealer.settle(total.to(party), at_least) for party, sealer in self._sealers.items()
+        }
+        self._settled_for = masks, at_least
 
     def _add(self, payloads: list[PYUObject]) -> PYUObject:
         return self._adder.add(*(payload.to(self._device) for payload in payloads))
@@ -246,7 +249,9 @@ class SecurePruneAggregator(Aggregator):
             raise AggregationError(
                 "server_blind=True leaves the server no result: average_at_parties gives it to the parties"
             )
-        total = self._seal(data, **how)
+        # Of two parties' numbers an average at the server shows what only one of them keeps in any case.
+        at_least = 1 if len(self._participants) == 2 else None
+        total = self._seal(data, at_least=at_least, **how)
         openings = [sealer.opening() for sealer in self._sealers.values()]
         return self._adder.open(total, openings[0].to(self._device), axis)
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from .encoder import Encoder
 from .errors import AggregationError
 from .frame import Frame, Mask, align_mask, as_arrays
-from .keys import KEY_BYTES, Purpose, pair_key, unwrap, wrap
+from .keys import KEY_BYTES, Purpose, pair_key, session_id, unwrap, wrap
 from .opening import Opening, share_one
 from .pads import add_pad
 from .payload import Payload
@@ -39,6 +39,7 @@ class Sealer:
         self._private_key = X25519PrivateKey.generate()
         self._peers = [name for name in names if name != party]
         self._public_keys: dict[str, bytes] = {}
+        self._session = ""
         self._pad_keys: dict[str, bytes] = {}
         self._group_key: bytes | None = None
         self._last_call = 0
@@ -59,6 +60,9 @@ class Sealer:
             *public_keys: everybody's public key, in the order of the names.
         """
         self._public_keys = dict(zip(self._names, public_keys, strict=True))
+        if self._public_keys[self._party] != self.public_key():
+            raise AggregationError(f"the public key of {self._party} is not the one that it gave")
+        self._session = session_id(self._public_keys).hex()
         self._pad_keys = {peer: self._pair_key(Purpose.PAD, peer) for peer in self._peers}
 
     def share_group_key(self) -> dict[str, bytes]:
@@ -98,8 +102,12 @@ class Sealer:
         which = "".join("." if mask is None else "m" for mask in living)
         return self._upload(call, frame, f"mask {which}", [np.concatenate([np.empty(0, np.uint8), *bits])])
 
-    def settle(self, total: Payload) -> bool:
+    def settle(self, total: Payload, at_least: int | None = None) -> bool:
         """Takes the contributor counts of an agreement; later calls with masks use them.
+
+        Args:
+            total: the sum of the proposals.
+            at_least: fewest contributors of an element that travels, if not ``min_contributors``.
 
         Returns:
             True, for :meth:`seal` to wait for.
@@ -118,7 +126,7 @@ class Sealer:
             else:
                 counts.append(remaining[: mask.size])
                 remaining = remaining[mask.size :]
-        frame = dense.narrowed(counts, len(self._names), self._min_contributors)
+        frame = dense.narrowed(counts, len(self._names), at_least or self._min_contributors)
         self._sparse = SparseState(frame, living)
         return True
 
@@ -165,7 +173,7 @@ class Sealer:
         payload = self._upload(call, frame, encoding, [floats, integers])
         divisor = (shares.total if shares.exact else self._ring.one) if average else None
         weight_total = shares.total if average and np.ndim(shares.total) else None
-        opening = Opening(call, frame, self._ring, encoding, divisor, weight_total, denominators)
+        opening = Opening(call, frame, self._ring, payload["encoding"], divisor, weight_total, denominators)
         self._sealed = opening, shares
         return payload
 
@@ -227,6 +235,8 @@ class Sealer:
         if self._group_key is not None and self._party == self._names[0]:
             add_pad(body, self._group_key, call)
         self._payload_bytes += sum(part.nbytes for part in body)
+        # Of parties that do not share their keys the pads would not cancel, and the sum would be noise.
+        encoding = f"{encoding} session={self._session}"
         return Payload(call=call, frame=frame.digest, encoding=encoding, body=body)
 
     def _unblinded(self, total: Payload) -> Payload:
