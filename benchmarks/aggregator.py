@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 import secretflow as sf
 from benchmarks.environment import ROOT, describe, write_json
 from secretflow.device import PYU
-from secretflow.security.aggregation import PlainAggregator, SecureAggregator, SecurePruneAggregator
+from secretflow.security.aggregation import SecureAggregator, SecurePruneAggregator
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
 PARTIES = (2, 4, 8, 16)
@@ -35,8 +36,18 @@ def actor(proxied: Any) -> Any:
     return proxied.data._actor_handle
 
 
+@cache
+def aggregators(parties: int) -> tuple[list[Any], list[Any], Any]:
+    """Upstream's maskers, our sealers and our adder; agreeing on keys takes upstream many seconds."""
+    devices = [PYU(f"party{k:02}") for k in range(parties)]
+    upstream = SecureAggregator(PYU("server"), devices)
+    ours = SecurePruneAggregator(PYU("server"), devices)
+    maskers = [actor(masker) for masker in upstream._maskers.values()]
+    return maskers, [actor(sealer) for sealer in ours._sealers.values()], actor(ours._adder)
+
+
 class Sides:
-    """The three aggregators over the same parties and the same data.
+    """The aggregators over the same parties and the same data.
 
     Args:
         size: weights of the model, one float32 matrix.
@@ -44,22 +55,16 @@ class Sides:
         living_rate: fraction of the weights that all parties keep.
     """
 
+    _call = 0  # numbers of calls only grow, whatever is measured next
+
     def __init__(self, size: int, parties: int, living_rate: float) -> None:
         self.size, self.parties = size, parties
-        names = [f"party{k:02}" for k in range(parties)]
-        devices = [PYU(name) for name in names]
-        server = PYU("server")
         rng = np.random.default_rng(size + parties)
         self._data = [rng.normal(scale=0.1, size=(1, size)).astype(np.float32)]
         mask = [(rng.permutation(size) < round(size * living_rate)).astype(np.uint8).reshape(1, size)]
-        self._upstream = SecureAggregator(server, devices)
-        self._plain = PlainAggregator(server)
-        ours = SecurePruneAggregator(server, devices)
-        self._maskers = [actor(masker) for masker in self._upstream._maskers.values()]
-        self._sealers = [actor(sealer) for sealer in ours._sealers.values()]
-        self._adder = actor(ours._adder)
-        self._call = 1
-        agreed = self._adder.add(*(sealer.propose(1, self._data, mask) for sealer in self._sealers))
+        self._maskers, self._sealers, self._adder = aggregators(parties)
+        call = self._next_call()
+        agreed = self._adder.add(*(sealer.propose(call, self._data, mask) for sealer in self._sealers))
         for sealer in self._sealers:
             sealer.settle(agreed)
 
@@ -69,16 +74,15 @@ class Sides:
 
     def client(self) -> Any:
         """One party's work in ours; the other parties seal too, outside the clock."""
-        self._call += 1
-        return self._sealers[0].seal(self._call, True, True, self._data)
+        return self._sealers[0].seal(self._next_call(), True, True, self._data)
 
     def upstream_server(self, masked: list[Any]) -> Any:
-        """The server's work in upstream's aggregator: the arithmetic of its average."""
+        """The server's work in upstream's SecureAggregator: the arithmetic of its average."""
         total = np.sum([arrays[0] for arrays in masked], axis=0)
         return total.astype(np.int64) / (1 << 18) / len(masked)
 
     def plain_server(self) -> Any:
-        """The server's work in upstream's aggregator without protection."""
+        """The server's work in upstream's PlainAggregator: the arithmetic of its average."""
         return np.average([self._data[0]] * self.parties, axis=0)
 
     def server(self, payloads: list[Any]) -> Any:
@@ -88,7 +92,12 @@ class Sides:
 
     def seal_others(self) -> list[Any]:
         """The payloads of all parties but the first, for the call the first has just sealed."""
-        return [sealer.seal(self._call, True, True, self._data) for sealer in self._sealers[1:]]
+        return [sealer.seal(Sides._call, True, True, self._data) for sealer in self._sealers[1:]]
+
+    @staticmethod
+    def _next_call() -> int:
+        Sides._call += 1
+        return Sides._call
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:

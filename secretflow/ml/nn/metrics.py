@@ -1,7 +1,8 @@
 """Federated metrics: what each party counts, added up, gives the metric over all parties' rows.
 
 Names, arithmetic and results are upstream's, which are those of ``keras.metrics``, without TensorFlow:
-upstream imports it to divide two numbers.
+upstream imports it to divide two numbers. Counts and totals may be numbers, lists, arrays or tensors: what a
+party's backend holds. A metric holds nothing else, so it travels between parties by pickle.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 
 class Value(np.ndarray):
-    """A result: a float32 array that is read with ``numpy()`` as a tensor is."""
+    """A result: a float32 array, of shape () for one number, that is read with ``numpy()`` as a tensor is."""
 
     @classmethod
     def of(cls, value: Any) -> Value:
@@ -38,7 +39,12 @@ class Metric(ABC):
 
     @abstractmethod
     def __add__(self, other: Any) -> Any:
-        """The metric over the rows of both."""
+        """The metric over the rows of both.
+
+        Raises:
+            TypeError: the other is another kind of metric.
+            ValueError: its name, thresholds, curve or shape of counts is another one.
+        """
 
     def __radd__(self, other: int) -> Any:
         if other != 0:
@@ -46,6 +52,8 @@ class Metric(ABC):
         return self  # the start of ``sum``
 
     def _check(self, other: Metric, *fields: str) -> None:
+        if type(other) is not type(self):
+            raise TypeError(f"a {type(other).__name__} cannot be added to a {type(self).__name__}")
         for field in ("name", *fields):
             ours, theirs = getattr(self, field), getattr(other, field)
             if not np.array_equal(ours, theirs):
@@ -54,12 +62,12 @@ class Metric(ABC):
 
 @dataclass
 class Mean(Metric):
-    """A mean.
+    """A mean: ``total / count``.
 
     Attributes:
         name: name of the metric.
         total: sum over the rows.
-        count: number of rows.
+        count: number of rows, not negative.
     """
 
     name: str
@@ -68,7 +76,7 @@ class Mean(Metric):
 
     def __add__(self, other: Mean) -> Mean:
         self._check(other)
-        return type(self)(self.name, self.total + other.total, self.count + other.count)
+        return type(self)(self.name, _added(self.total, other.total), _added(self.count, other.count))
 
     def result(self) -> Value:
         return Value.of(_divide(self.total, self.count))
@@ -84,13 +92,13 @@ class Default(Mean):
 
 @dataclass
 class Precision(Metric):
-    """Precision.
+    """Precision: true positives among the rows that are said to be positive.
 
     Attributes:
         name: name of the metric.
         thresholds: one threshold in [0, 1] or several.
-        true_positives: for each threshold.
-        false_positives: for each threshold.
+        true_positives: for each threshold, not negative.
+        false_positives: for each threshold, not negative.
     """
 
     name: str
@@ -113,13 +121,13 @@ class Precision(Metric):
 
 @dataclass
 class Recall(Metric):
-    """Recall.
+    """Recall: true positives among the rows that are positive.
 
     Attributes:
         name: name of the metric.
         thresholds: one threshold in [0, 1] or several.
-        true_positives: for each threshold.
-        false_negatives: for each threshold.
+        true_positives: for each threshold, not negative.
+        false_negatives: for each threshold, not negative.
     """
 
     name: str
@@ -141,11 +149,11 @@ class Recall(Metric):
 
 
 class AUC(Metric):
-    """Area under the ROC or the precision-recall curve, from counts at thresholds.
+    """Area, in [0, 1], under the ROC or the precision-recall curve, from counts at thresholds.
 
     Args:
         name: name of the metric.
-        thresholds: ascending thresholds, from 0 to 1.
+        thresholds: T ascending thresholds, from 0 to 1; each count below has shape (T,).
         true_positives: rows of the positive class above each threshold.
         true_negatives: rows of the negative class not above it.
         false_positives: rows of the negative class above it.
@@ -183,15 +191,16 @@ class AUC(Metric):
         return AUC(self.name, self.thresholds, **added, curve=self.curve)
 
     def result(self) -> Value:
-        tp, tn, fp, fn = (
-            np.asarray(counts, np.float64)
-            for counts in (
-                self.true_positives,
-                self.true_negatives,
-                self.false_positives,
-                self.false_negatives,
-            )
-        )
+        """The area, by trapezoids under the ROC curve.
+
+        Raises:
+            ValueError: the counts are not one for each threshold.
+        """
+        tp, tn = _array(self.true_positives), _array(self.true_negatives)
+        fp, fn = _array(self.false_positives), _array(self.false_negatives)
+        # Counts for each label would otherwise add up to one number that means nothing.
+        if {tp.shape, tn.shape, fp.shape, fn.shape} != {(len(self.thresholds),)}:
+            raise ValueError(f"counts of shape {tp.shape} at {len(self.thresholds)} thresholds")
         if self.curve == "PR":
             return Value.of(_area_under_precision_recall(tp, fp, fn))
         recall, fall_out = _divide(tp, tp + fn), _divide(fp, fp + tn)
@@ -206,6 +215,9 @@ def aggregate_metrics(local_metrics: Iterable[Iterable[Metric]]) -> list[Metric]
 
     Returns:
         The metrics over all parties' rows, in that order.
+
+    Raises:
+        ValueError: the parties have different metrics.
     """
     return [sum(metrics) for metrics in zip(*local_metrics, strict=True)]
 
@@ -226,18 +238,24 @@ def _area_under_precision_recall(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray)
 
 
 def _added(a: Any, b: Any) -> Any:
-    if isinstance(a, (list, tuple)):
-        return [x + y for x, y in zip(a, b, strict=True)]
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"counts of different shape cannot be added: {a!r} and {b!r}")
+    if isinstance(a, (list, tuple)) or isinstance(b, (list, tuple)):
+        return (_array(a) + _array(b)).tolist()  # ``+`` would join two lists
     return a + b
 
 
 def _ratio(part: Any, rest: Any) -> Value:
-    part, rest = np.asarray(part, np.float64), np.asarray(rest, np.float64)
-    ratio = _divide(part, part + rest)
+    ratio = _divide(part, _array(part) + _array(rest))
     return Value.of(ratio[0] if ratio.shape == (1,) else ratio)
 
 
 def _divide(a: Any, b: Any) -> np.ndarray:
     """Divides; where the divisor is 0, so is the result, as in keras."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = _array(a), _array(b)
     return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)
+
+
+def _array(value: Any) -> np.ndarray:
+    # A tensor on another device, of bfloat16 or with a gradient refuses to become an array; its list does not.
+    return np.asarray(value.tolist() if hasattr(value, "tolist") else value, np.float64)
