@@ -1,8 +1,7 @@
 """Federated metrics: what each party counts, added up, gives the metric over all parties' rows.
 
-Names, arithmetic and results are upstream's, which are those of ``keras.metrics``, without TensorFlow:
-upstream imports it to divide two numbers. Counts and totals may be numbers, lists, arrays or tensors: what a
-party's backend holds. A metric holds nothing else, so it travels between parties by pickle.
+Names, arithmetic and results are upstream's, those of ``keras.metrics``, without its import of TensorFlow.
+Counts and totals may be numbers, lists, arrays or tensors; a metric holds nothing else, so pickle carries it.
 """
 
 from __future__ import annotations
@@ -59,6 +58,9 @@ class Metric(ABC):
             if not np.array_equal(ours, theirs):
                 raise ValueError(f"metrics of different {field} cannot be added: {ours!r} and {theirs!r}")
 
+    def _sums(self, other: Metric, *fields: str) -> list[Any]:
+        return [_added(getattr(self, field), getattr(other, field)) for field in fields]
+
 
 @dataclass
 class Mean(Metric):
@@ -76,7 +78,7 @@ class Mean(Metric):
 
     def __add__(self, other: Mean) -> Mean:
         self._check(other)
-        return type(self)(self.name, _added(self.total, other.total), _added(self.count, other.count))
+        return type(self)(self.name, *self._sums(other, "total", "count"))
 
     def result(self) -> Value:
         return Value.of(_divide(self.total, self.count))
@@ -108,12 +110,7 @@ class Precision(Metric):
 
     def __add__(self, other: Precision) -> Precision:
         self._check(other, "thresholds")
-        return Precision(
-            self.name,
-            self.thresholds,
-            _added(self.true_positives, other.true_positives),
-            _added(self.false_positives, other.false_positives),
-        )
+        return Precision(self.name, self.thresholds, *self._sums(other, "true_positives", "false_positives"))
 
     def result(self) -> Value:
         return _ratio(self.true_positives, self.false_positives)
@@ -137,12 +134,7 @@ class Recall(Metric):
 
     def __add__(self, other: Recall) -> Recall:
         self._check(other, "thresholds")
-        return Recall(
-            self.name,
-            self.thresholds,
-            _added(self.true_positives, other.true_positives),
-            _added(self.false_negatives, other.false_negatives),
-        )
+        return Recall(self.name, self.thresholds, *self._sums(other, "true_positives", "false_negatives"))
 
     def result(self) -> Value:
         return _ratio(self.true_positives, self.false_negatives)
@@ -187,15 +179,10 @@ class AUC(Metric):
     def __add__(self, other: AUC) -> AUC:
         self._check(other, "curve", "thresholds")
         counts = ("true_positives", "true_negatives", "false_positives", "false_negatives")
-        added = {count: _added(getattr(self, count), getattr(other, count)) for count in counts}
-        return AUC(self.name, self.thresholds, **added, curve=self.curve)
+        return AUC(self.name, self.thresholds, *self._sums(other, *counts), curve=self.curve)
 
     def result(self) -> Value:
-        """The area, by trapezoids under the ROC curve.
-
-        Raises:
-            ValueError: the counts are not one for each threshold.
-        """
+        """The area, by trapezoids under ROC; ValueError unless there is a count for each threshold."""
         tp, tn = _array(self.true_positives), _array(self.true_negatives)
         fp, fn = _array(self.false_positives), _array(self.false_negatives)
         # Counts for each label would otherwise add up to one number that means nothing.
@@ -257,5 +244,5 @@ def _divide(a: Any, b: Any) -> np.ndarray:
 
 
 def _array(value: Any) -> np.ndarray:
-    # A tensor on another device, of bfloat16 or with a gradient refuses to become an array; its list does not.
+    # A tensor on another device, of bfloat16 or with a gradient becomes a list, but not an array.
     return np.asarray(value.tolist() if hasattr(value, "tolist") else value, np.float64)
