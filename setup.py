@@ -6,10 +6,11 @@ overwrite upstream's files; in a folder of its own it hides them, and uninstalli
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from setuptools import find_namespace_packages, setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
@@ -26,9 +27,13 @@ class BuildPy(build_py):
     """Adds the .pth file to a wheel."""
 
     def run(self) -> None:
+        if self.editable_mode:
+            super().run()
+            return
+        # A module left here by an earlier build, since deleted, would go on hiding upstream's.
+        shutil.rmtree(Path(self.build_lib, HOME), ignore_errors=True)
         super().run()
-        if not self.editable_mode:
-            Path(self.build_lib, PTH).write_text(IN_WHEEL, encoding="utf-8")
+        Path(self.build_lib, PTH).write_text(IN_WHEEL, encoding="utf-8")
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         outputs = list(super().get_outputs(include_bytecode))
@@ -46,7 +51,8 @@ class Checkout:
 
     def __call__(self, wheel: Any, files: list[str], mapping: dict[str, str]) -> None:
         checkout = str(Path(__file__).resolve().parent)
-        wheel.writestr(PTH, f"import sys; sys.path.insert(0, {checkout!r})\n")
+        # In ASCII, for site.py reads a .pth file in the locale's encoding and stops Python at what it cannot read.
+        wheel.writestr(PTH, f"import sys; sys.path.insert(0, {checkout!a})\n")
 
 
 class EditableWheel(editable_wheel):
@@ -56,8 +62,10 @@ class EditableWheel(editable_wheel):
         return Checkout()
 
 
-packages = find_namespace_packages(include=["secretflow", "secretflow.*"])
+packages = find_packages(include=["secretflow", "secretflow.*"])
 setup(
+    # Here, because setuptools takes an SPDX string in pyproject.toml from 77 on, and upstream wants one below 70.
+    license="Apache-2.0",
     packages=[f"{HOME}.{package}" for package in packages],
     package_dir={HOME: "."},
     cmdclass={"build_py": BuildPy, "editable_wheel": EditableWheel},

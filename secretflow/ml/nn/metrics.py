@@ -178,8 +178,15 @@ class AUC(Metric):
 
     def __add__(self, other: AUC) -> AUC:
         self._check(other, "curve", "thresholds")
-        counts = ("true_positives", "true_negatives", "false_positives", "false_negatives")
-        return AUC(self.name, self.thresholds, *self._sums(other, *counts), curve=self.curve)
+        return AUC(
+            self.name,
+            self.thresholds,
+            _added(self.true_positives, other.true_positives),
+            _added(self.true_negatives, other.true_negatives),
+            _added(self.false_positives, other.false_positives),
+            _added(self.false_negatives, other.false_negatives),
+            self.curve,
+        )
 
     def result(self) -> Value:
         """The area, by trapezoids under ROC; ValueError unless there is a count for each threshold."""
