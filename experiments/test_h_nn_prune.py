@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 130 if it was broken off with Ctrl-C; what was done so far is then there.
     """
+    warnings.filterwarnings("ignore", message=".*plain mean of the parties' values")  # as the report says
     parser = make_parser()
     settings = parse_settings(parser, arguments)
     try:
@@ -93,7 +95,8 @@ def _train_and_capture(settings: Settings, images: Images, report: Report) -> No
 
     out = settings.out
     try:
-        sf.init(list(Parties._fields), address="local", logging_level="warning")
+        # Upstream's workers print their metrics after each epoch, over the progress bars.
+        sf.init(list(Parties._fields), address="local", logging_level="warning", log_to_driver=False)
         parties = Parties(*map(sf.PYU, Parties._fields))
         data = share_out_all(images, parties)
         aggregator = secure_aggregator(parties)
@@ -116,7 +119,7 @@ def _train_and_capture(settings: Settings, images: Images, report: Report) -> No
 
 
 def _saver(report: Report, name: str) -> Callable[[Any], None]:
-    report.training(name, bytes_are=_BYTES[name])
+    report.training(name, bytes_are=_BYTES[name], metrics_are="the plain mean of the two parties' values")
     return lambda epochs: report.training(name, epochs=epochs)
 
 

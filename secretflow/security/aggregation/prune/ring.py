@@ -91,18 +91,18 @@ def encode_into(
         stop = min(start + _CHUNK, out.size)
         part = scratch[: stop - start]
         taken = values[start:stop] if index is None else values.take(index[start:stop])
-        # Copied first: numpy would multiply float16 and float32 in their own precision, out is too late.
-        np.copyto(part, taken)
-        np.multiply(part, scale, out=part)
-        np.rint(part, out=part)
         # Written so that NaN, which compares false with everything, is refused as well.
-        if not (part.max() <= limit and part.min() >= -limit):
+        if not (float(taken.max()) * scale <= limit and float(taken.min()) * scale >= -limit):
             chosen = values if index is None else values.take(index)
             reach = f"below {limit / scale:g} " if scale else ""
             raise AggregationError(
                 f"the largest magnitude is {np.abs(chosen).max():g}, but only finite numbers {reach}"
                 "can be encoded"
             )
+        # Copied first: numpy would multiply float16 and float32 in their own precision, out is too late.
+        np.copyto(part, taken)
+        np.multiply(part, scale, out=part)
+        np.rint(part, out=part)
         np.copyto(signed[start:stop], part, casting="unsafe")
 
 
