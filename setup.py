@@ -51,7 +51,7 @@ class Checkout:
 
     def __call__(self, wheel: Any, files: list[str], mapping: dict[str, str]) -> None:
         checkout = str(Path(__file__).resolve().parent)
-        # In ASCII, for site.py reads a .pth file in the locale's encoding and stops Python at what it cannot read.
+        # In ASCII: site.py reads a .pth file in the locale's encoding, and stops at what it cannot read.
         wheel.writestr(PTH, f"import sys; sys.path.insert(0, {checkout!a})\n")
 
 
@@ -64,7 +64,7 @@ class EditableWheel(editable_wheel):
 
 packages = find_packages(include=["secretflow", "secretflow.*"])
 setup(
-    # Here, because setuptools takes an SPDX string in pyproject.toml from 77 on, and upstream wants one below 70.
+    # Here, because pyproject.toml takes an SPDX name from setuptools 77 on, and upstream wants one below 70.
     license="Apache-2.0",
     packages=[f"{HOME}.{package}" for package in packages],
     package_dir={HOME: "."},
