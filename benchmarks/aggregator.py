@@ -210,7 +210,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--repeats", type=int, default=5, help="timed rounds of each configuration (default 5)"
+        "--repeats", type=int, default=9, help="timed rounds of each configuration (default 9)"
     )
     parser.add_argument(
         "--largest", type=int, default=SIZES[-1], help="leave out larger models (default 10^7)"
