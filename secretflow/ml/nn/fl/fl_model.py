@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any
@@ -276,12 +277,20 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 trained.append(upload)
                 samples.append(size)
             weights = self._aggregator.average_at_parties(trained, weights=samples, prune_mask=masks)
+            self._log_privacy(math.ceil(epoch * steps / options.aggregate_freq) + number - 1, options)
             if number % options.wait_steps == 0:
                 self._catch_up()
             callbacks.on_train_batch_end(batch=step)
             progress.update(length)
         for device, worker in self._workers.items():
             worker.apply_weights(weights[device])
+
+    def _log_privacy(self, rounds: int, options: SimpleNamespace) -> None:
+        """Logs, for debugging, the privacy spent every ``dp_spent_step_freq`` rounds, as upstream does."""
+        if options.dp_spent_step_freq is None or self.dp_strategy is None:
+            return
+        if rounds % options.dp_spent_step_freq == 0:
+            logging.debug("privacy spent: %s", self.dp_strategy.get_privacy_spent(rounds))
 
     def _catch_up(self) -> None:
         """Waits until the workers have done what was asked of them, so that the queue stays short.
@@ -384,7 +393,10 @@ def _check_prunable(model: Any) -> None:
 
 
 def _check_fit(options: SimpleNamespace) -> None:
-    for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
+    counts = ["epochs", "aggregate_freq", "validation_freq", "wait_steps"]
+    if options.dp_spent_step_freq is not None:
+        counts.append("dp_spent_step_freq")
+    for name in counts:
         value = getattr(options, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} is not allowed: an integer from 1 up")

@@ -192,6 +192,18 @@ class TestTraining:
                 for layer in ("hidden.weight", "out.weight")
             ]
 
+    def test_the_privacy_spent_is_logged_as_often_as_asked_for(
+        self, task: Task, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asked: list[int] = []
+        noise = SimpleNamespace(model_gdp=None, get_privacy_spent=lambda rounds: asked.append(rounds))
+        with caplog.at_level("DEBUG"):
+            task.make_model(dp_strategy=noise).fit(
+                task.x, task.y, epochs=2, batch_size=BATCH, dp_spent_step_freq=3, verbose=0
+            )
+        assert asked == [0, 3, 6, 9]
+        assert caplog.text.count("privacy spent") == 4
+
     def test_a_blind_server_changes_no_result(self, task: Task) -> None:
         plain, blind = task.make_model(), task.make_model(aggregator_options={"server_blind": True})
         for model in (plain, blind):
@@ -369,7 +381,9 @@ class TestBadArguments:
             self._model(devices, model=None)
 
 
-@pytest.mark.parametrize("name", ["epochs", "aggregate_freq", "validation_freq", "wait_steps"])
+@pytest.mark.parametrize(
+    "name", ["epochs", "aggregate_freq", "validation_freq", "wait_steps", "dp_spent_step_freq"]
+)
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_fit_refuses_a_bad_count(task: Task, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name}={value!r} is not allowed"):
