@@ -13,9 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # so that it runs from any directory
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 from torch import optim

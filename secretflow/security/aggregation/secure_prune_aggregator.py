@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from secretflow.device import PYU, DeviceObject, PYUObject, proxy
 from secretflow.security.aggregation.aggregator import Aggregator
 from secretflow.security.aggregation.prune.errors import AggregationError
@@ -276,8 +278,12 @@ class SecurePruneAggregator(Aggregator):
 
     def _weights(self, weights: Any, data: Sequence[PYUObject]) -> list[Any]:
         """Everybody's weight in the order of the participants; empty for equal ones."""
-        if not hasattr(weights, "__len__"):
+        if weights is None or isinstance(weights, (int, float, np.number)):
             return []
+        if not hasattr(weights, "__len__"):
+            raise AggregationError(
+                f"weights={weights!r} is not allowed: one for each party, a number or None"
+            )
         if len(weights) != len(data):
             raise AggregationError(f"Length of the weights not equals data: {len(weights)} vs {len(data)}.")
         by_party = {}

@@ -171,6 +171,15 @@ class TestTraining:
         for weights in _weights(model).values():
             assert _zero_fractions(weights) == [1 - 18 / 48, 1 - 7 / 18]
 
+    def test_layers_behind_a_skipped_batch_normalisation_are_aggregated(self, task: Task) -> None:
+        model = task.make_model(NormedMlp, skip_bn=True, prune_end_rate=1)
+        alice, bob = model._workers.values()
+        ones = [np.ones_like(array) for array in sf.reveal(alice.get_weights())]
+        for worker in (alice, bob):
+            worker.set_weights(ones)
+        for array in sf.reveal(bob.get_weights()):
+            assert (array == 1).all()
+
     def test_weights_that_two_layers_share_are_pruned_once(self, task: Task) -> None:
         model = task.make_model(TiedMlp)
         model.fit(task.x, task.y, epochs=2, batch_size=BATCH, verbose=0)

@@ -137,7 +137,13 @@ class FedAvgWPrune(FedAvgW):
 
     def set_weights(self, weights: List[np.ndarray]) -> None:
         """Takes aggregated weights; what the own mask has pruned stays zero."""
-        super().set_weights(weights)
+        if self.skip_bn:
+            # Upstream pairs these weights with the names of all arrays, batch normalisation included.
+            names = self.model.get_weights_not_bn()
+            taken = {name: torch.tensor(value) for name, value in zip(names, weights, strict=True)}
+            self.model.load_state_dict(taken, strict=False)
+        else:
+            super().set_weights(weights)
         self._zero_pruned()
 
     def train_step(
