@@ -12,7 +12,7 @@ import pytest
 import secretflow as sf
 from secretflow.security.aggregation.prune import party as party_module
 from secretflow.security.aggregation.prune.errors import AggregationError
-from secretflow.security.aggregation.prune.pads import add_pad
+from secretflow.security.aggregation.prune.pads import Pads
 from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.security.aggregation.prune.payload import add_up
 
@@ -38,11 +38,13 @@ def test_no_key_meets_a_call_number_twice_over_rounds_errors_mask_changes_and_ag
     added: Counter[tuple[bytes, int]] = Counter()
     subtracted: Counter[tuple[bytes, int]] = Counter()
 
-    def recorded(body: Any, key: bytes, call: int, negative: bool = False) -> None:
-        (subtracted if negative else added)[key, call] += 1
-        add_pad(body, key, call, negative=negative)
+    class Recorded(Pads):
+        def __init__(self, keys: Any, call: int) -> None:
+            for key, negative in keys:
+                (subtracted if negative else added)[key, call] += 1
+            super().__init__(keys, call)
 
-    monkeypatch.setattr(party_module, "add_pad", recorded)
+    monkeypatch.setattr(party_module, "Pads", Recorded)
     data, bad = consortium.held(VALUES), consortium.held([*VALUES[:2], VALUES[2] * np.nan])
     masks, others = (consortium.held([[np.array(m)]] * 3) for m in ([1, 1, 1], [1, 0, 1]))
     for _ in range(2):

@@ -13,7 +13,7 @@ import pytest
 from secretflow.security.aggregation.prune import party as party_module
 from secretflow.security.aggregation.prune.errors import AggregationError
 from secretflow.security.aggregation.prune.frame import Frame
-from secretflow.security.aggregation.prune.pads import add_pad
+from secretflow.security.aggregation.prune.pads import Pads
 from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.security.aggregation.prune.payload import Payload, add_up
 
@@ -54,9 +54,14 @@ def bits(bodies: Sequence[Body]) -> list[list[bytes]]:
     return [[part.tobytes() for part in body] for body in bodies]
 
 
+class NoPads(Pads):
+    def draw(self, size: int, dtype: np.dtype) -> np.ndarray:
+        return np.zeros(size, dtype)
+
+
 def without_pads(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Round]) -> Round:
     with monkeypatch.context() as patch:
-        patch.setattr(party_module, "add_pad", lambda body, key, call, negative=False: None)
+        patch.setattr(party_module, "Pads", NoPads)
         return run()
 
 
@@ -107,22 +112,36 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
     # What the first of the two must have added instead of its pad, call by call.
     names = [sealer._party for sealer in sealers()]
     hidden_key = sealers()[one]._pad_keys[names[two]]
-    alternative: dict[int, Body] = {}
+    alternative: dict[int, bytes] = {}
     for call, before, after in (
         (1, encoded.proposals[one], other.proposals[one]),
         (2, encoded.payloads[one], other.payloads[one]),
     ):
         pad = [np.zeros_like(part) for part in before["body"]]
-        add_pad(pad, hidden_key, call)
-        alternative[call] = [p + x - y for p, x, y in zip(pad, before["body"], after["body"], strict=True)]
+        drawn = Pads([(hidden_key, False)], call)
+        for part in pad:
+            drawn.add_to(part)
+        alternative[call] = b"".join(
+            (p + x - y).tobytes() for p, x, y in zip(pad, before["body"], after["body"], strict=True)
+        )
 
-    def explained(body: Body, key: bytes, call: int, negative: bool = False) -> None:
-        if key != hidden_key:
-            return add_pad(body, key, call, negative=negative)
-        for part, pad in zip(body, alternative[call], strict=True):
-            (np.subtract if negative else np.add)(part, pad, out=part)
+    class Explained(Pads):
+        """The honest pair's pad exchanged for the alternative one."""
 
-    monkeypatch.setattr(party_module, "add_pad", explained)
+        def __init__(self, keys: Sequence[tuple[bytes, bool]], call: int) -> None:
+            super().__init__([(key, negative) for key, negative in keys if key != hidden_key], call)
+            self._hidden = [negative for key, negative in keys if key == hidden_key]
+            self._rest = alternative[call]
+
+        def draw(self, size: int, dtype: np.dtype) -> np.ndarray:
+            drawn = super().draw(size, dtype)
+            pad = np.frombuffer(self._rest, dtype, size)
+            self._rest = self._rest[pad.nbytes :]
+            for negative in self._hidden:
+                drawn = drawn - pad if negative else drawn + pad
+            return drawn
+
+    monkeypatch.setattr(party_module, "Pads", Explained)
     explanation = Round(sealers(), other_data, other_masks, weights)
     assert bits(explanation.uploads()) == bits(view.uploads())
     assert explanation.payloads[one].keys() == view.payloads[one].keys()

@@ -1,4 +1,4 @@
-"""Encoding: from one party's arrays to ring elements that add up to the result."""
+"""Encoding: from one party's arrays to padded ring elements that add up to the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from .errors import AggregationError
 from .frame import Frame
-from .ring import Ring, encode_into
+from .pads import Pads
+from .ring import Ring, encode_padded
 from .shares import Shares
 
 _INTEGER_BITS = 64
@@ -18,7 +19,7 @@ _INTEGER_BITS = 64
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """How one party encodes its numbers in one call.
+    """How one party encodes and pads its numbers in one call.
 
     Attributes:
         party: own name, for messages.
@@ -26,6 +27,9 @@ class Encoder:
         frame: which numbers travel.
         shares: the parties' weights.
         average: whether the sum shall be the average.
+        pads: the pads of the call. What is written draws from them, so everything is written once, in the
+            order of the payload.
+        absent: positions, in the vector of floats that travel, at which the party adds 0; ascending.
     """
 
     party: str
@@ -33,6 +37,8 @@ class Encoder:
     frame: Frame
     shares: Shares
     average: bool
+    pads: Pads
+    absent: np.ndarray
 
     def write_floats(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
         """Writes the floats that travel.
@@ -53,21 +59,25 @@ class Encoder:
                 scale, limit = self.ring.one * own, self.ring.capacity * own
             elif self.average:
                 values = _weighted(k, arrays[k], own)
-            self._write(k, out[place], values, scale, limit, self.frame.support[k])
+            index = self.frame.support[k]
+            first, last = np.searchsorted(self.absent, (place.start, place.stop))
+            if first < last:
+                assert index is not None  # only what a mask has pruned is absent
+                values = values.take(index)
+                values[self.absent[first:last] - place.start] = 0
+                index = None
+            self._write(k, out[place], values, scale, limit, index)
 
-    def integers(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Encodes the integers, exactly unless a weight is a float.
+    def write_integers(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
+        """Writes the integers, exactly unless a weight is a float.
 
         Args:
+            out: ``frame.integer_size`` elements of the ring modulo 2^64.
             arrays: own arrays.
-
-        Returns:
-            ``frame.integer_size`` elements of the ring modulo 2^64.
 
         Raises:
             AggregationError: a number does not fit.
         """
-        out = np.empty(self.frame.integer_size, "<u8")
         signed = out.view("<i8")
         parties = len(self.shares.weights)
         for k, place in self.frame.slices("iu"):
@@ -84,7 +94,7 @@ class Encoder:
                     f"its largest magnitude is {peak}"
                 )
             signed[place] = _weighted(k, values.astype(np.int64), factor)
-        return out
+            self.pads.add_to(out[place])
 
     def _write(
         self,
@@ -96,7 +106,7 @@ class Encoder:
         index: np.ndarray | None = None,
     ) -> None:
         try:
-            encode_into(out, values, scale, limit, index)
+            encode_padded(out, values, scale, limit, self.pads, index)
         except AggregationError as error:
             raise AggregationError(
                 f"data[{k}] of {self.party} does not fit into {8 * out.itemsize} bits with "

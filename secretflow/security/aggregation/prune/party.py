@@ -13,8 +13,9 @@ from .encoder import Encoder
 from .errors import AggregationError
 from .frame import Frame, Mask, align_mask, as_arrays
 from .keys import KEY_BYTES, Purpose, pair_key, session_id, unwrap, wrap
+from .memory import Recycled
 from .opening import Opening, share_one
-from .pads import add_pad
+from .pads import Pads
 from .payload import Payload
 from .ring import Ring
 from .shares import Shares
@@ -44,6 +45,7 @@ class Sealer:
         self._group_key: bytes | None = None
         self._last_call = 0
         self._payload_bytes = 0
+        self._memory = Recycled()
         self._dense_frame: Frame | None = None
         self._proposal: tuple[int, Frame, list[np.ndarray | None]] | None = None
         self._sparse: SparseState | None = None
@@ -100,7 +102,9 @@ class Sealer:
         self._proposal = call, frame, living
         bits = [mask.view(np.uint8) for mask in living if mask is not None]
         which = "".join("." if mask is None else "m" for mask in living)
-        return self._upload(call, frame, f"mask {which}", [np.concatenate([np.empty(0, np.uint8), *bits])])
+        body = np.concatenate([np.empty(0, np.uint8), *bits])
+        self._pads(call).add_to(body)
+        return self._upload(call, frame, f"mask {which}", [body])
 
     def settle(self, total: Payload, at_least: int | None = None) -> bool:
         """Takes the contributor counts of an agreement; later calls with masks use them.
@@ -155,16 +159,19 @@ class Sealer:
         denominators = sparse.denominators_for(shares) if sparse else None
         carried = frame.partial.size if denominators is None else 0
 
-        encoder = Encoder(self._party, self._ring, frame, shares, average)
-        floats = np.empty(frame.float_size + carried, self._ring.dtype)
+        absent = sparse.absent if sparse else np.empty(0, np.int64)
+        pads = self._pads(call)
+        encoder = Encoder(self._party, self._ring, frame, shares, average, pads, absent)
+        floats = self._memory.take(frame.float_size + carried, self._ring.dtype)
+        integers = np.empty(frame.integer_size, "<u8")
         encoder.write_floats(floats[: frame.float_size], arrays)
+        if carried:
+            present = ~np.isin(frame.partial, absent, assume_unique=True)
+            floats[frame.float_size :] = present * round(float(shares.own) * share_one(self._ring))
+            pads.add_to(floats[frame.float_size :])
+        encoder.write_integers(integers, arrays)
         if sparse:
-            floats[sparse.absent] = 0
-            if carried:
-                present = ~np.isin(frame.partial, sparse.absent, assume_unique=True)
-                floats[frame.float_size :] = present * round(float(shares.own) * share_one(self._ring))
             sparse.remember_private(arrays)
-        integers = encoder.integers(arrays)
 
         encoding = (
             f"{'average' if average else 'sum'} ring={self._ring.bits} fxp={self._ring.fxp_bits} "
@@ -221,7 +228,8 @@ class Sealer:
             self._dense_frame = Frame.dense(arrays, is_list)
         return self._dense_frame
 
-    def _upload(self, call: int, frame: Frame, encoding: str, body: list[np.ndarray]) -> Payload:
+    def _pads(self, call: int) -> Pads:
+        """The pads of a call, once: from here on its number is spent, whatever becomes of the call."""
         if call <= self._last_call:
             raise AggregationError(
                 f"call {call} is not larger than the last one of {self._party}, {self._last_call}: "
@@ -230,10 +238,12 @@ class Sealer:
         if not self._pad_keys:
             raise AggregationError(f"{self._party} has not agreed on keys yet")
         self._last_call = call
-        for peer, key in self._pad_keys.items():
-            add_pad(body, key, call, negative=self._party > peer)
+        keys = [(key, self._party > peer) for peer, key in self._pad_keys.items()]
         if self._group_key is not None and self._party == self._names[0]:
-            add_pad(body, self._group_key, call)
+            keys.append((self._group_key, False))
+        return Pads(keys, call)
+
+    def _upload(self, call: int, frame: Frame, encoding: str, body: list[np.ndarray]) -> Payload:
         self._payload_bytes += sum(part.nbytes for part in body)
         # Of parties that do not share their keys the pads would not cancel, and the sum would be noise.
         encoding = f"{encoding} session={self._session}"
@@ -242,8 +252,10 @@ class Sealer:
     def _unblinded(self, total: Payload) -> Payload:
         if self._group_key is None:
             return total
+        pads = Pads([(self._group_key, True)], total["call"])
         body = [part.copy() for part in total["body"]]
-        add_pad(body, self._group_key, total["call"], negative=True)
+        for part in body:
+            pads.add_to(part)
         return {**total, "body": body}
 
     def _pair_key(self, purpose: Purpose, peer: str) -> bytes:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import AggregationError
+from .kernels import kernel_for
+from .pads import Pads
 
-# A chunk of float64 that stays in the cache through scaling, rounding, checking and casting.
-_CHUNK = 1 << 14
 _DEFAULT_FXP_BITS = {32: 20, 64: 40}
 
 
@@ -70,40 +70,41 @@ class Ring:
         return (1 - 2.0**-20) * 2.0 ** (self.bits - 1)
 
 
-def encode_into(
-    out: np.ndarray, values: np.ndarray, scale: float, limit: float, index: np.ndarray | None = None
+def encode_padded(
+    out: np.ndarray,
+    values: np.ndarray,
+    scale: float,
+    limit: float,
+    pads: Pads,
+    index: np.ndarray | None = None,
 ) -> None:
-    """Writes ``round(values * scale)`` into ring elements.
+    """Writes ``round(values * scale)`` plus the pads into ring elements.
 
     Args:
         out: unsigned array of the ring's dtype, one-dimensional.
         values: one-dimensional float array.
         scale: ring units for 1.0.
         limit: largest magnitude allowed, in ring units.
-        index: int array of ``out.size`` positions to take from ``values``; None takes all.
+        pads: the pads of the call; as many elements are drawn as ``out`` has.
+        index: int64 array of ``out.size`` positions to take from ``values``; None takes all.
 
     Raises:
         AggregationError: a number is NaN, infinite or beyond the limit; says the largest magnitude.
     """
-    signed = out.view(out.dtype.str.replace("u", "i"))
-    scratch = np.empty(min(_CHUNK, out.size))
-    for start in range(0, out.size, _CHUNK):
-        stop = min(start + _CHUNK, out.size)
-        part = scratch[: stop - start]
-        taken = values[start:stop] if index is None else values.take(index[start:stop])
-        # Written so that NaN, which compares false with everything, is refused as well.
-        if not (float(taken.max()) * scale <= limit and float(taken.min()) * scale >= -limit):
-            chosen = values if index is None else values.take(index)
+    signed = np.dtype(out.dtype.str.replace("u", "i"))
+    encode = kernel_for(out.size, values.dtype)
+    piece = pads.piece(out.dtype)
+    for start in range(0, out.size, piece):
+        part = out[start : start + piece]
+        pad = pads.draw(part.size, part.dtype)
+        rest, chosen = (values[start:], None) if index is None else (values, index[start : start + piece])
+        if not encode(part.view(signed), pad.view(signed), rest, chosen, scale, limit):
+            travelling = values if index is None else values.take(index)
             reach = f"below {limit / scale:g} " if scale else ""
             raise AggregationError(
-                f"the largest magnitude is {np.abs(chosen).max():g}, but only finite numbers {reach}"
+                f"the largest magnitude is {np.abs(travelling).max():g}, but only finite numbers {reach}"
                 "can be encoded"
             )
-        # Copied first: numpy would multiply float16 and float32 in their own precision, out is too late.
-        np.copyto(part, taken)
-        np.multiply(part, scale, out=part)
-        np.rint(part, out=part)
-        np.copyto(signed[start:stop], part, casting="unsafe")
 
 
 def decode(elements: np.ndarray, scale: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secretflow.security.aggregation.prune import ring as ring_module
+from secretflow.security.aggregation.prune import kernels
 from secretflow.security.aggregation.prune.errors import AggregationError
-from secretflow.security.aggregation.prune.ring import Ring, decode, encode_into
+from secretflow.security.aggregation.prune.pads import Pads
+from secretflow.security.aggregation.prune.ring import Ring, decode, encode_padded
 
 RINGS = st.sampled_from([Ring(32, 20), Ring(32, 1), Ring(32, 29), Ring(64, 40), Ring(64, 20)])
 FLOATS = st.sampled_from(["f2", "f4", "f8"])
+PIECE = Pads.piece(np.dtype("<u4"))
+
+
+def pads() -> Pads:
+    return Pads([(bytes(32), False)], 1)
 
 
 def encoded(values: np.ndarray, ring: Ring, scale: float | None = None, **where: Any) -> np.ndarray:
     index = where.get("index")
     out = np.empty(values.size if index is None else index.size, ring.dtype)
-    encode_into(out, values, ring.one if scale is None else scale, ring.capacity, **where)
-    return out
+    encode_padded(out, values, ring.one if scale is None else scale, ring.capacity, pads(), **where)
+    pad = np.zeros_like(out)
+    pads().add_to(pad)
+    return out - pad
+
+
+@pytest.fixture(params=["vectorised", "compiled"], autouse=True, scope="module")
+def each_kernel(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every property holds for both inner loops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "COMPILED_FROM", 0 if request.param == "compiled" else np.inf)
+        yield
 
 
 @given(RINGS, FLOATS, st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 5, 300]))
@@ -45,9 +62,9 @@ def test_a_share_of_a_number_is_exact_to_half_a_unit_whatever_its_type(
     assert np.abs(units - values.astype("f8") * (ring.one * share)).max() <= 0.5 + 1e-6
 
 
-def test_chunks_do_not_show() -> None:
+def test_pieces_do_not_show() -> None:
     ring = Ring(32, 20)
-    values = np.random.default_rng(0).normal(size=2 * ring_module._CHUNK + 3).astype("f4")
+    values = np.random.default_rng(0).normal(size=2 * PIECE + 3).astype("f4")
     whole = encoded(values, ring)
     np.testing.assert_array_equal(whole.view("i4"), np.rint(values.astype("f8") * 2**20))
     index = np.flatnonzero(values > 0)
@@ -56,10 +73,10 @@ def test_chunks_do_not_show() -> None:
 
 @pytest.mark.parametrize("ring", [Ring(32, 20), Ring(64, 40)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30])
-@pytest.mark.parametrize("place", [0, ring_module._CHUNK + 1])
+@pytest.mark.parametrize("place", [0, PIECE + 1])
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_number_that_does_not_fit_is_refused_and_named(ring: Ring, bad: float, place: int) -> None:
-    values = np.zeros(ring_module._CHUNK + 2)
+    values = np.zeros(PIECE + 2)
     values[place] = bad
     with pytest.raises(AggregationError, match=re.escape(f"largest magnitude is {abs(bad):g}")):
         encoded(values, ring)
@@ -84,7 +101,7 @@ def test_nothing_beside_the_index_is_looked_at() -> None:
 
 def test_a_share_of_nothing_still_refuses_nan_and_says_so() -> None:
     with pytest.raises(AggregationError, match="largest magnitude is nan"):
-        encode_into(np.empty(1, "<u4"), np.array([np.nan]), 0.0, 0.0)
+        encode_padded(np.empty(1, "<u4"), np.array([np.nan]), 0.0, 0.0, pads())
 
 
 @pytest.mark.parametrize(("bits", "fxp_bits"), [(32, 20), (64, 40)])

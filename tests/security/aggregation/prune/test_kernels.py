@@ -1,0 +1,49 @@
+"""The two inner loops of encoding: the same bits, and the compiled one only where it pays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secretflow.security.aggregation.prune import kernels
+from secretflow.security.aggregation.prune.ring import Ring
+
+
+@settings(deadline=None)  # the first example of each type compiles
+@given(
+    st.sampled_from([Ring(32, 20), Ring(32, 1), Ring(64, 40)]),
+    st.sampled_from(["f4", "f8"]),
+    st.integers(0, 2**32 - 1),
+    st.floats(0.01, 1.0),
+    st.booleans(),
+)
+def test_both_give_the_same_bits(ring: Ring, dtype: str, seed: int, share: float, taken: bool) -> None:
+    rng = np.random.default_rng(seed)
+    reach = 0.99 * ring.capacity / ring.one
+    values = rng.uniform(-reach, reach, 200).astype(dtype)
+    index = np.flatnonzero(rng.random(200) < 0.5) if taken else None
+    size = 200 if index is None else index.size
+    signed = np.dtype(ring.dtype.str.replace("u", "i"))
+    info = np.iinfo(signed)
+    pad = rng.integers(info.min, info.max, size, signed, endpoint=True)
+    results = [np.empty(size, signed) for _ in range(2)]
+    for kernel, out in zip((kernels._vectorised, kernels._compiled()), results, strict=True):
+        assert kernel(out, pad, values, index, ring.one * share, ring.capacity)
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "compiled"),
+    [
+        (1 << 19, "<f4", True),
+        (1 << 19, "<f8", True),
+        ((1 << 19) - 1, "<f4", False),
+        (1 << 19, "<f2", False),
+        (1 << 19, ">f4", False),
+    ],
+)
+def test_only_large_vectors_of_usual_floats_are_compiled_for(size: int, dtype: str, compiled: bool) -> None:
+    expected = kernels._compiled() if compiled else kernels._vectorised
+    assert kernels.kernel_for(size, np.dtype(dtype)) is expected
