@@ -55,19 +55,29 @@ class Sides:
     Args:
         size: weights of the model, one float32 matrix.
         parties: number of parties.
-        living_rate: fraction of the weights that all parties keep.
+        living_rate: fraction of the weights that a party keeps.
+        independent: each party keeps others, drawn at random; else all keep the same. Masks of parties that
+            train together lie in between.
     """
 
     _call = 0  # numbers of calls only grow, whatever is measured next
 
-    def __init__(self, size: int, parties: int, living_rate: float) -> None:
+    def __init__(self, size: int, parties: int, living_rate: float, independent: bool = False) -> None:
         self.size, self.parties = size, parties
         rng = np.random.default_rng(size + parties)
         self._data = [rng.normal(scale=0.1, size=(1, size)).astype(np.float32)]
-        mask = [(rng.permutation(size) < round(size * living_rate)).astype(np.uint8).reshape(1, size)]
+        masks = [
+            [(rng.permutation(size) < round(size * living_rate)).astype(np.uint8).reshape(1, size)]
+            for _ in range(parties if independent else 1)
+        ]
         self._maskers, self._sealers, self._adder = aggregators(parties)
         call = self._next_call()
-        agreed = self._adder.add(*(sealer.propose(call, self._data, mask) for sealer in self._sealers))
+        agreed = self._adder.add(
+            *(
+                sealer.propose(call, self._data, masks[k % len(masks)])
+                for k, sealer in enumerate(self._sealers)
+            )
+        )
         for sealer in self._sealers:
             sealer.settle(agreed)
 
@@ -110,9 +120,9 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def measure(size: int, parties: int, living_rate: float, repeats: int) -> Row:
+def measure(size: int, parties: int, living_rate: float, independent: bool, repeats: int) -> Row:
     """Times one configuration; one round before the clock starts is not counted."""
-    sides = Sides(size, parties, living_rate)
+    sides = Sides(size, parties, living_rate, independent)
     with_server = size * parties <= LARGEST_SERVER_LOAD
     times: dict[str, list[float]] = {}
     uploaded: dict[str, int] = {}
@@ -135,7 +145,12 @@ def measure(size: int, parties: int, living_rate: float, repeats: int) -> Row:
         if repeat:
             for name, value in taken.items():
                 times.setdefault(name, []).append(value)
-    row: Row = {"weights": size, "parties": parties, "living_rate": living_rate}
+    row: Row = {
+        "weights": size,
+        "parties": parties,
+        "living_rate": living_rate,
+        "independent_masks": independent,
+    }
     row.update({f"{name}_seconds": statistics.median(values) for name, values in times.items()})
     row.update({f"{name}_bytes": value for name, value in uploaded.items()}, plain_bytes=4 * size)
     row["client_ratio"] = row["upstream_client_seconds"] / row["client_seconds"]
@@ -185,9 +200,10 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     largest = max(row["weights"] for row in rows)
     label = f"1e{len(str(largest)) - 1}"
 
-    def of(parties: int, living_rate: float) -> Row:
-        key = (largest, parties, living_rate)
-        return next(r for r in rows if (r["weights"], r["parties"], r["living_rate"]) == key)
+    def of(parties: int, living_rate: float, independent: bool = False) -> Row:
+        key = {"weights": largest, "parties": parties, "living_rate": living_rate}
+        key["independent_masks"] = independent
+        return next(row for row in rows if key.items() <= row.items())
 
     dense = [row for row in rows if row["living_rate"] == 1.0]
     return {
@@ -195,7 +211,11 @@ def summary(rows: list[Row]) -> dict[str, Any]:
             f"ratio_dense_{label}": of(2, 1.0)["client_ratio"],
             f"ratio_living_0.1_{label}": of(2, 0.1)["client_ratio"],
         },
-        "bytes": {"ratio_living_0.1": of(2, 0.1)["bytes_ratio"], "ratio_dense": of(2, 1.0)["bytes_ratio"]},
+        "bytes": {
+            "ratio_living_0.1": of(2, 0.1)["bytes_ratio"],
+            "ratio_living_0.1_8_parties_independent_masks": of(8, 0.1, True)["bytes_ratio"],
+            "ratio_dense": of(2, 1.0)["bytes_ratio"],
+        },
         "growth": {
             "client_exponent_of_weights": exponent(
                 [row for row in dense if row["parties"] == 2 and row["weights"] >= 10**5],
@@ -243,9 +263,11 @@ def main() -> None:
     sf.init(
         [*(f"party{k:02}" for k in range(max(PARTIES))), "server"], debug_mode=True, logging_level="error"
     )
-    cases = [(size, parties, rate) for size in sizes for parties in PARTIES for rate in LIVING_RATES]
+    cases = [(size, parties, rate, False) for size in sizes for parties in PARTIES for rate in LIVING_RATES]
+    cases.append((sizes[-1], 8, 0.1, True))
     rows = [
-        measure(size, parties, rate, arguments.repeats) for size, parties, rate in tqdm(cases, unit="case")
+        measure(size, parties, rate, independent, arguments.repeats)
+        for size, parties, rate, independent in tqdm(cases, unit="case")
     ]
     show(rows)
     result = {

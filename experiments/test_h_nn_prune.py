@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 if __name__ == "__main__":  # so that it runs from any directory, and the parties find the nets
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
 
 from experiments.data import MNIST_SHA256, SPLIT, Images, load_images
 from experiments.report import (

@@ -66,7 +66,7 @@ class SecurePruneAggregator(Aggregator):
 
     Raises:
         AggregationError: fewer than two parties, more than 255, or one twice.
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or the server shall be blind and is a participant.
 
     Examples:
         >>> aggregator = SecurePruneAggregator(carol, [alice, bob])
@@ -95,6 +95,10 @@ class SecurePruneAggregator(Aggregator):
         if not 1 <= min_contributors <= len(participants):
             raise ValueError(
                 f"min_contributors={min_contributors!r} is not allowed: from 1 to {len(participants)}"
+            )
+        if server_blind and device in participants:
+            raise ValueError(
+                f"server_blind=True is not allowed with device={device}: as a participant it has the key"
             )
         ring = Ring.make(ring_bits, fxp_bits, len(participants))
         self._device = device

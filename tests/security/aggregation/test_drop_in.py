@@ -13,6 +13,7 @@ Where ours differs on purpose:
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -320,3 +321,8 @@ def test_masks_of_ones_and_no_masks_give_the_same_bits(consortium: Any, name: st
     )
     for mine, other in zip(plain, masked, strict=True) if isinstance(plain, list) else [(plain, masked)]:
         np.testing.assert_array_equal(mine, other)
+
+
+def test_a_blind_server_cannot_be_a_participant(devices: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="as a participant it has the key"):
+        SecurePruneAggregator(devices.alice, [devices.alice, devices.bob], server_blind=True)
