@@ -110,7 +110,7 @@ class SecurePruneAggregator(Aggregator):
         }
         self._adder = proxy(PYUObject)(Adder)(device=device)
         self._calls = 0
-        self._settled_for: tuple[list[PYUObject], int | None] | None = None
+        self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
         self._settled: dict[PYU, PYUObject] = {}
         public_keys = [sealer.public_key() for sealer in self._sealers.values()]
         for party, sealer in self._sealers.items():
@@ -174,7 +174,12 @@ class SecurePruneAggregator(Aggregator):
         return self._at_server(data, axis, average=True, weights=weights, prune_mask=prune_mask)
 
     def average_at_parties(
-        self, data: list[PYUObject], weights: Any = None, prune_mask: Sequence[PYUObject] | None = None
+        self,
+        data: list[PYUObject],
+        weights: Any = None,
+        prune_mask: Sequence[PYUObject] | None = None,
+        *,
+        same_mask: bool = False,
     ) -> dict[PYU, PYUObject]:
         """Averages the parties' data and opens the result at every party, as training does.
 
@@ -185,11 +190,13 @@ class SecurePruneAggregator(Aggregator):
             data: as for :meth:`average`.
             weights: as for :meth:`average`.
             prune_mask: as for :meth:`average`.
+            same_mask: all parties hold the same mask, so nothing travels to agree on it. Where one does
+                not, the call fails.
 
         Returns:
             The average at each party.
         """
-        total = self._seal(data, average=True, weights=weights, prune_mask=prune_mask)
+        total = self._seal(data, average=True, weights=weights, prune_mask=prune_mask, same_mask=same_mask)
         return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
 
     def payload_bytes(self) -> dict[PYU, PYUObject]:
@@ -199,6 +206,20 @@ class SecurePruneAggregator(Aggregator):
         """
         return {party: sealer.payload_bytes() for party, sealer in self._sealers.items()}
 
+    def round_bytes(self, first: int = 0) -> dict[PYU, PYUObject]:
+        """The same for each round: a list of ints, one for each sum or average.
+
+        What an agreement about masks takes is counted in the round that it was made for.
+
+        Args:
+            first: number of the first round to tell of, from 0.
+        """
+        return {party: sealer.round_bytes(first) for party, sealer in self._sealers.items()}
+
+    def take_seconds(self) -> dict[PYU, PYUObject]:
+        """Seconds that each party has spent encoding, padding and opening since this was asked last."""
+        return {party: sealer.take_seconds() for party, sealer in self._sealers.items()}
+
     def _seal(
         self,
         data: list[PYUObject],
@@ -207,11 +228,12 @@ class SecurePruneAggregator(Aggregator):
         weights: Any = None,
         prune_mask: Sequence[PYUObject] | None = None,
         at_least: int | None = None,
+        same_mask: bool = False,
     ) -> PYUObject:
         own = self._by_party(data, "data")
         known = self._weights(weights, data)
         if prune_mask is not None:
-            self._settle(own, list(prune_mask), at_least)
+            self._settle(own, list(prune_mask), at_least, same_mask)
         call = self._next_call()
         return self._add(
             [
@@ -227,23 +249,33 @@ class SecurePruneAggregator(Aggregator):
             ]
         )
 
-    def _settle(self, own: dict[PYU, PYUObject], masks: list[PYUObject], at_least: int | None) -> None:
+    def _settle(
+        self, own: dict[PYU, PYUObject], masks: list[PYUObject], at_least: int | None, same_mask: bool
+    ) -> None:
         by_party = self._by_party(masks, "prune_mask")
         # Objects on devices never change, so the same objects are the same masks, and every party's
         # driver comes to the same decision without looking at a value.
         if self._settled_for is not None:
-            known, known_least = self._settled_for
-            if known_least == at_least and all(new is old for new, old in zip(masks, known, strict=True)):
+            known, *how = self._settled_for
+            if how == [at_least, same_mask] and all(
+                new is old for new, old in zip(masks, known, strict=True)
+            ):
                 return
         self._settled_for = None
-        call = self._next_call()
-        total = self._add(
-            [sealer.propose(call, own[party], by_party[party]) for party, sealer in self._sealers.items()]
-        )
-        self._settled = {
-            party: sealer.settle(total.to(party), at_least) for party, sealer in self._sealers.items()
-        }
-        self._settled_for = masks, at_least
+        if same_mask:
+            self._settled = {
+                party: sealer.settle_same(own[party], by_party[party])
+                for party, sealer in self._sealers.items()
+            }
+        else:
+            call = self._next_call()
+            total = self._add(
+                [sealer.propose(call, own[party], by_party[party]) for party, sealer in self._sealers.items()]
+            )
+            self._settled = {
+                party: sealer.settle(total.to(party), at_least) for party, sealer in self._sealers.items()
+            }
+        self._settled_for = masks, at_least, same_mask
 
     def _add(self, payloads: list[PYUObject]) -> PYUObject:
         return self._adder.add(*(payload.to(self._device) for payload in payloads))

@@ -312,7 +312,10 @@ def test_no_public_method_gives_a_key_away(
     other = second.seal(3, True, False, data)
     first.seal(4, True, False, data)
     returned["open"] = first.open(add_up([returned["seal"], other]) | {"call": 4})
+    returned["settle_same"] = first.settle_same(data, mask)
     returned["payload_bytes"] = first.payload_bytes()
+    returned["round_bytes"] = first.round_bytes(0)
+    returned["take_seconds"] = first.take_seconds()
     public = {name for name, _ in inspect.getmembers(Sealer, inspect.isfunction) if name[0] != "_"}
     assert returned.keys() | {"agree", "take_group_key"} == public, (
         "a new public method: show here that it keeps the keys to itself"

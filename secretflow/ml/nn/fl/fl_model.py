@@ -1,7 +1,7 @@
 """FLModel: upstream's, and the strategy ``fed_avg_w_prune``.
 
-One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train (and prune in
-the last round of an epoch), seal, add, open, apply.
+One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train, in the last
+round of an epoch prune, average, apply.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import time
 from functools import wraps
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +19,9 @@ import torch
 from tqdm import tqdm
 
 from secretflow._overlay import upstream
-from secretflow.device import PYU, PYUObject, reveal
+from secretflow.device import PYU, PYUObject, reveal, wait
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
+from secretflow.ml.nn.callbacks.history import History as MetricsHistory
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture
 from secretflow.ml.nn.fl.backend.torch.fl_base import prunable_weights
@@ -65,7 +68,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         wp_strategy: prune weights; the same as choosing ``fed_avg_w_prune``, which is enough.
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
         prune_percent: see there.
-        mask_scope: see there.
+        mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_start_epoch``,
+            ``prune_end_epoch`` and ``regrow_percent``.
         gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
             with ``fed_avg_w_prune``, off by default.
         consensus_num: upstream's.
@@ -188,7 +192,9 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         if init_mask is None:
             return super().initialize_weights()
         average = self._aggregator.average_at_parties(
-            [worker.get_weights() for worker in self._workers.values()], prune_mask=init_mask
+            [worker.get_weights() for worker in self._workers.values()],
+            prune_mask=init_mask,
+            same_mask=self._prune_settings.mask_scope == "global",
         )
         for device, worker in self._workers.items():
             worker.set_weights(average[device])
@@ -202,38 +208,70 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         call.apply_defaults()
         return self._fit_pruned(SimpleNamespace(**call.arguments))
 
+    def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
+        """Has every party write the living weights of its model to its own disk.
+
+        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads them.
+
+        Args:
+            path: folder and name of the file, one for all parties or one for each.
+            is_test: adds the party's name to the folder, for parties that share a disk.
+
+        Raises:
+            ValueError: the strategy does not prune.
+        """
+        if not self.wp_strategy:
+            raise ValueError(f"export_sparse needs strategy={PRUNE_STRATEGY!r}")
+        written = []
+        for device, worker in self._workers.items():
+            target = Path(path[device] if isinstance(path, dict) else path)
+            if is_test:
+                target = target.parent / device.party / target.name
+            written.append(worker.export_sparse(str(target)))
+        wait(written)
+
     def _fit_pruned(self, options: SimpleNamespace) -> History:
         """Trains with upstream's options and callbacks; see :meth:`_train_epoch` for what a round does."""
         _check_fit(options)
         if not options.random_seed:
             options.random_seed = global_random(next(iter(self._workers)), 100000)
         steps = self._build_training_data(options)
+        history = History(global_history={}, local_history={})
+        recorder = MetricsHistory(history=history)
         callbacks = CallbackList(
-            callbacks=options.callbacks,
-            add_history=True,
-            add_progbar=False,  # upstream's bar counts rounds as they are asked for and never fills
+            # First, so that the user's callbacks find the epoch in the history.
+            callbacks=[recorder, *_as_list(options.callbacks)],
             workers=self._workers,
             device_y=None,
             epochs=options.epochs,
             verbose=options.verbose,
             steps=steps,
+            history=history,
         )
+        trained = _same_everywhere(reveal([worker.epochs_trained() for worker in self._workers.values()]))
         masks, rates = self.initialize_masks_prune_rates()
         self.initialize_weights(masks)
-        uploaded = reveal(self._aggregator.payload_bytes())
+        known_rates = reveal(rates)
+        rounds, *_ = (len(sizes) for sizes in reveal(self._aggregator.round_bytes()).values())
+        self._take_seconds()
         callbacks.on_train_begin()
-        history = History(callbacks.history)
         for epoch in range(options.epochs):
+            started = time.perf_counter()
             callbacks.on_epoch_begin(epoch=epoch)
             title = f"Epoch {epoch + 1}/{options.epochs}"
-            with tqdm(total=steps, desc=title, unit="step", disable=not options.verbose) as progress:
-                self._train_epoch(epoch, steps, masks, rates, options, callbacks, progress)
+            total = math.ceil(steps / options.aggregate_freq)
+            with tqdm(total=total, desc=title, unit="round", disable=not options.verbose) as progress:
+                # Decided from rates that everybody knows, so all parties' drivers decide the same.
+                due = any(self._prune_settings.step_due(trained + epoch + 1, rate) for rate in known_rates)
+                self._train_epoch(trained + epoch, steps, due, masks, rates, options, callbacks, progress)
+                seconds = {"evaluate_seconds": 0.0}
                 if options.validation_data is not None and epoch % options.validation_freq == 0:
-                    self._validate(epoch, options, callbacks)
+                    seconds["evaluate_seconds"] = self._validate(epoch, options, callbacks)
+                seconds["seconds"] = time.perf_counter() - started
+                known_rates = self._record(history, rounds, seconds)
+                rounds += total
                 callbacks.on_epoch_end(epoch=epoch)
-                before, uploaded = uploaded, reveal(self._aggregator.payload_bytes())
-                self._record(history, {party: uploaded[party] - before[party] for party in uploaded})
-                progress.set_postfix({name: values[-1] for name, values in history.global_history.items()})
+                progress.set_postfix(_shown(history.global_history))
             if callbacks.stop_training[0]:
                 break
         callbacks.on_train_end()
@@ -243,47 +281,65 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         self,
         epoch: int,
         steps: int,
+        due: bool,
         masks: list[PYUObject],
         rates: list[PYUObject],
         options: SimpleNamespace,
         callbacks: CallbackList,
         progress: tqdm,
     ) -> None:
-        """Trains one epoch. A round: train (and prune in the last one), then seal, add and open.
+        """Trains one epoch. A round: train (and prune in the last one), then average and apply.
 
         Args:
-            epoch: number of the epoch.
+            epoch: number of the epoch since the model was made.
             steps: batches in it.
-            masks: the parties' masks, replaced in place by those after pruning.
+            due: whether a step of pruning ends it.
+            masks: the parties' masks, replaced in place by those after pruning. While no step is due they
+                stay the same objects, so that the aggregator does not agree on them again.
             rates: the parties' living rates, likewise.
             options: the arguments of :meth:`fit`.
             callbacks: told of every round.
             progress: moved on by every round.
         """
+        prune_average = due and self._prune_settings.mask_scope == "global"
         weights: dict[PYU, PYUObject | None] = dict.fromkeys(self._workers)
         for number, step in enumerate(range(0, steps, options.aggregate_freq), start=1):
             callbacks.on_train_batch_begin(batch=step)
             length = min(options.aggregate_freq, steps - step)
-            how = {"refresh_data": step == 0, "dp_strategy": self.dp_strategy}
+            how = {
+                "refresh_data": step == 0,
+                "random_seed": options.random_seed,
+                "dp_strategy": self.dp_strategy,
+            }
             trained, samples = [], []
             for k, (device, worker) in enumerate(self._workers.items()):
                 batches = (weights[device], epoch * steps + step, length)
                 if step + length < steps:
                     upload, size = worker.train_step(*batches, **how)
                 else:
-                    upload, size, masks[k], rates[k] = worker.train_step_with_prune(
+                    upload, size, mask, rate = worker.train_step_with_prune(
                         *batches, masks[k], rates[k], True, **how
                     )
+                    if due and not prune_average:
+                        masks[k], rates[k] = mask, rate
                 trained.append(upload)
                 samples.append(size)
-            weights = self._aggregator.average_at_parties(trained, weights=samples, prune_mask=masks)
+            weights = self._aggregator.average_at_parties(
+                trained,
+                weights=samples,
+                prune_mask=masks,
+                same_mask=self._prune_settings.mask_scope == "global",
+            )
             self._log_privacy(math.ceil(epoch * steps / options.aggregate_freq) + number - 1, options)
             if number % options.wait_steps == 0:
                 self._catch_up()
             callbacks.on_train_batch_end(batch=step)
-            progress.update(length)
-        for device, worker in self._workers.items():
-            worker.apply_weights(weights[device])
+            progress.update()
+        for k, (device, worker) in enumerate(self._workers.items()):
+            if prune_average:
+                masks[k], rates[k] = worker.prune_average(weights[device])
+            else:
+                worker.apply_weights(weights[device])
 
     def _log_privacy(self, rounds: int, options: SimpleNamespace) -> None:
         """Logs, for debugging, the privacy spent every ``dp_spent_step_freq`` rounds, as upstream does."""
@@ -299,8 +355,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         """
         reveal([worker.get_stop_training() for worker in self._workers.values()])
 
-    def _validate(self, epoch: int, options: SimpleNamespace, callbacks: CallbackList) -> None:
-        """Evaluates every party's pruned model on the validation data."""
+    def _validate(self, epoch: int, options: SimpleNamespace, callbacks: CallbackList) -> float:
+        """Evaluates every party's pruned model on the validation data; returns the seconds that it took."""
+        self._catch_up()  # training asked for but not yet done is not evaluation
+        started = time.perf_counter()
         callbacks.on_test_begin()
         metrics, _ = self.evaluate(
             *_validation_pair(options),
@@ -316,18 +374,48 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         if options.audit_log_dir is not None:
             self.save_model(f"{options.audit_log_dir}/base_model/{epoch}", is_test=self.simulation)
         callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
+        return time.perf_counter() - started
 
-    def _record(self, history: History, payload_bytes: dict[PYU, int]) -> None:
-        """Adds the columns of pruning to the history: living rates and uploaded bytes of this epoch."""
+    def _record(self, history: History, first_round: int, seconds: dict[str, float]) -> list[float]:
+        """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
+
+        Args:
+            history: has its ``local_history`` and ``global_history`` extended.
+            first_round: number of the epoch's first round, counted by the aggregator.
+            seconds: what the driver has measured.
+
+        Returns:
+            The living rate of each party.
+        """
         living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
+        uploaded = reveal(self._aggregator.round_bytes(first_round))
+        spent = self._take_seconds()
         for device, rates in living.items():
-            columns = {"payload_bytes": payload_bytes[device]}
-            columns.update({f"living_rate.{layer}".rstrip("."): rate for layer, rate in rates.items()})
+            columns: dict[str, Any] = {
+                "payload_bytes": sum(uploaded[device]),
+                "round_payload_bytes": uploaded[device],
+                **spent[device],
+                **{f"living_rate.{layer}".rstrip("."): rate for layer, rate in rates.items()},
+            }
             for name, value in columns.items():
                 history.local_history.setdefault(f"{device}_{name}", []).append(value)
-        mean_rate = sum(rates[""] for rates in living.values()) / len(living)
-        history.global_history.setdefault("living_rate", []).append(mean_rate)
-        history.global_history.setdefault("payload_bytes", []).append(sum(payload_bytes.values()))
+        means = {"living_rate": [rates[""] for rates in living.values()]}
+        for name in ("train_seconds", "aggregate_seconds"):
+            means[name] = [columns[name] for columns in spent.values()]
+        overall = {name: sum(values) / len(values) for name, values in means.items()}
+        overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))
+        for name, value in overall.items():
+            history.global_history.setdefault(name, []).append(value)
+        return means["living_rate"]
+
+    def _take_seconds(self) -> dict[PYU, dict[str, float]]:
+        """Seconds of work at each party since this was asked last: training, and sealing and opening."""
+        training = {device: worker.take_seconds() for device, worker in self._workers.items()}
+        train, aggregate = reveal(training), reveal(self._aggregator.take_seconds())
+        return {
+            device: {"train_seconds": train[device], "aggregate_seconds": aggregate[device]}
+            for device in self._workers
+        }
 
     def _build_training_data(self, options: SimpleNamespace) -> int:
         """Gives every worker its training data; returns the steps of an epoch."""
@@ -343,6 +431,25 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         of_arrays = ("sample_weight", "sampler_method")
         common.update({name: getattr(options, name) for name in of_arrays})
         return self._handle_data(options.x, options.y, **common)
+
+
+def _as_list(callbacks: Any) -> list[Any]:
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
+def _same_everywhere(epochs: list[int]) -> int:
+    if len(set(epochs)) != 1:
+        raise ValueError(
+            f"the parties' models have been trained for {epochs} epochs: load the same epoch at all of them"
+        )
+    return epochs[0]
+
+
+def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """What the progress bar shows of an epoch: the metrics and the living rate."""
+    return {name: values[-1] for name, values in columns.items() if not name.endswith(("bytes", "seconds"))}
 
 
 def _validation_pair(options: SimpleNamespace) -> tuple[Any, Any]:
@@ -400,5 +507,17 @@ def _check_fit(options: SimpleNamespace) -> None:
         value = getattr(options, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} is not allowed: an integer from 1 up")
-    if not isinstance(options.x, dict) and type(options.x) is not type(options.y):
+    if isinstance(options.x, dict):
+        return
+    if type(options.x) is not type(options.y):
         raise TypeError(f"x={type(options.x)} and y={type(options.y)} are not allowed: the same type")
+    for device, shape in options.x.partition_shape().items():
+        batch_size = (
+            options.batch_size[device] if isinstance(options.batch_size, dict) else options.batch_size
+        )
+        if shape[0] == 0:
+            raise ValueError(f"x has no rows at {device}: leave the party out of device_list")
+        if options.batch_sampling_rate is None and not options.dataset_builder and shape[0] < batch_size:
+            raise ValueError(
+                f"batch_size={batch_size} is not allowed: {device} has {shape[0]} rows, so at most {shape[0]}"
+            )

@@ -15,30 +15,51 @@ import numpy as np
 
 Mask = list[np.ndarray | None]
 
-MASK_SCOPES = ("local",)
+MASK_SCOPES = ("local", "global")
+PRUNE_SCOPES = ("layer", "global")
+PRUNE_SCHEDULES = ("geometric", "cubic")
 
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """What a user chooses about pruning.
+    """What a user chooses about pruning. Steps happen at the end of epochs.
 
     Attributes:
-        prune_end_rate: living rate, over all layers, at which pruning stops, in (0, 1]. 1 prunes nothing.
-        prune_percent: percent of the living weights of each layer that one step removes, in (0, 100),
-            rounded down to whole weights; see :func:`removals`.
-        mask_scope: "local": each party prunes by its own weights and keeps its own mask.
+        prune_end_rate: living rate, over all layers, at which pruning stops, in (0, 1]; rounded down to whole
+            weights. 1 prunes nothing.
+        prune_percent: percent of the living weights that one step of the geometric schedule removes, in
+            (0, 100), rounded down to whole weights; see :func:`removals`. The cubic one does not use it.
+        mask_scope: "local": each party prunes its own weights before it uploads them and keeps its own mask.
+            "global": all parties prune the averaged weights, so all come to the same mask without a word.
+        prune_scope: "layer": each layer gives its share. "global": the smallest weights of all layers go
+            first, so small layers of large weights are spared.
+        prune_schedule: "geometric": a step removes ``prune_percent`` of what lives. "cubic": the living rate
+            falls as a cubic from 1 to ``prune_end_rate``, fast at first (Zhu and Gupta 2017, section 3).
+        prune_start_epoch: epochs to train before pruning starts, at least 0; the first step ends the epoch
+            after them.
+        prune_end_epoch: epoch at whose end the cubic schedule reaches ``prune_end_rate``, above
+            ``prune_start_epoch``; the epochs after it train what is left.
+        regrow_percent: percent of the living weights, in [0, 100), that a step exchanges in each layer: it
+            removes that many of the smallest more, and revives as many pruned ones, those of the largest
+            gradient, at zero (Evci et al. 2020, section 3). Steps then go on to the last epoch. Only with
+            ``mask_scope="local"``, since gradients are a party's own.
 
     Raises:
         TypeError: a number is not a number.
-        ValueError: a number is out of its range or the scope is unknown.
+        ValueError: a value is out of its range or unknown, or two do not go together.
     """
 
     prune_end_rate: float = 0.1
     prune_percent: float = 5.0
     mask_scope: str = "local"
+    prune_scope: str = "layer"
+    prune_schedule: str = "geometric"
+    prune_start_epoch: int = 0
+    prune_end_epoch: int | None = None
+    regrow_percent: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("prune_end_rate", "prune_percent"):
+        for name in ("prune_end_rate", "prune_percent", "regrow_percent"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name}={value!r} is not allowed: a number")
@@ -46,17 +67,66 @@ class PruneSettings:
             raise ValueError(f"prune_end_rate={self.prune_end_rate!r} is not allowed: a rate in (0, 1]")
         if not 0 < self.prune_percent < 100:
             raise ValueError(f"prune_percent={self.prune_percent!r} is not allowed: a percent in (0, 100)")
-        if self.mask_scope not in MASK_SCOPES:
-            raise ValueError(f"mask_scope={self.mask_scope!r} is not allowed: one of {MASK_SCOPES}")
+        if not 0 <= self.regrow_percent < 100:
+            raise ValueError(f"regrow_percent={self.regrow_percent!r} is not allowed: a percent in [0, 100)")
+        allowed = {
+            "mask_scope": MASK_SCOPES,
+            "prune_scope": PRUNE_SCOPES,
+            "prune_schedule": PRUNE_SCHEDULES,
+        }
+        for name, choices in allowed.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: one of {choices}")
+        if not _is_count(self.prune_start_epoch) or self.prune_start_epoch < 0:
+            raise ValueError(
+                f"prune_start_epoch={self.prune_start_epoch!r} is not allowed: an integer from 0 up"
+            )
+        cubic = self.prune_schedule == "cubic"
+        end = self.prune_end_epoch
+        if cubic and (end is None or not _is_count(end) or end <= self.prune_start_epoch):
+            raise ValueError(
+                f"prune_end_epoch={self.prune_end_epoch!r} is not allowed with prune_schedule='cubic': an "
+                f"integer above prune_start_epoch={self.prune_start_epoch}"
+            )
+        if not cubic and self.prune_end_epoch is not None:
+            raise ValueError(
+                f"prune_end_epoch={self.prune_end_epoch!r} is not allowed with "
+                f"prune_schedule={self.prune_schedule!r}: only with 'cubic'"
+            )
+        if self.regrow_percent and self.mask_scope == "global":
+            raise ValueError(
+                f"regrow_percent={self.regrow_percent!r} is not allowed with mask_scope='global': 0, "
+                "since gradients are a party's own"
+            )
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of the settings."""
         return tuple(field.name for field in fields(cls))
 
+    def step_due(self, epoch: int, rate: float) -> bool:
+        """Whether a step of pruning ends an epoch.
+
+        Args:
+            epoch: how many epochs have been trained, with the one that ends.
+            rate: the living rate so far.
+        """
+        return epoch > self.prune_start_epoch and (rate > self.prune_end_rate or self.regrow_percent > 0)
+
+    def rate_after(self, epoch: int) -> float:
+        """The lowest living rate that a step at the end of an epoch may reach, in (0, 1].
+
+        Args:
+            epoch: how many epochs have been trained, with the one that ends; above ``prune_start_epoch``.
+        """
+        if self.prune_end_epoch is None:
+            return self.prune_end_rate
+        progress = (epoch - self.prune_start_epoch) / (self.prune_end_epoch - self.prune_start_epoch)
+        return self.prune_end_rate + (1 - self.prune_end_rate) * (1 - min(1.0, progress)) ** 3
+
 
 def removals(living: Sequence[int], percent: float, floor: int) -> list[int]:
-    """How many weights one step removes from each layer: ``percent`` of what lives, rounded down.
+    """How many weights one geometric step removes from each layer: ``percent``, rounded down.
 
     Rounded down, a step never takes more than its percent, and a layer in which that is less than one
     weight is left as it is: its few weights cost next to nothing and matter most. (With 5 percent, a
@@ -76,11 +146,100 @@ def removals(living: Sequence[int], percent: float, floor: int) -> list[int]:
     wanted = [min(math.floor(count * percent / 100), count - 1) for count in living]
     if not any(wanted) and max(living) > 1:
         wanted[int(np.argmax(living))] = 1
-    allowed = max(0, sum(living) - floor)
+    return _trimmed(wanted, sum(living) - floor)
+
+
+def removals_to_rate(living: Sequence[int], sizes: Sequence[int], rate: float, floor: int) -> list[int]:
+    """How many weights a step removes from each layer so that every layer comes to the same living rate.
+
+    Args:
+        living: how many weights of each layer live, each at least 1.
+        sizes: how many weights each layer has.
+        rate: the living rate to come to, in (0, 1]; in each layer rounded up to whole weights.
+        floor: as for :func:`removals`. What rounding leaves too many is taken from the largest layer.
+
+    Returns:
+        The number for each layer; every layer keeps at least one weight.
+    """
+    wanted = [
+        max(0, count - max(1, math.ceil(_whole(rate * size))))
+        for count, size in zip(living, sizes, strict=True)
+    ]
+    allowed = sum(living) - floor
+    largest = int(np.argmax(living))
+    wanted[largest] = min(
+        living[largest] - 1, wanted[largest] + max(0, min(allowed - sum(wanted), len(sizes)))
+    )
+    return _trimmed(wanted, allowed)
+
+
+def pruned_masks(
+    weights: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    settings: PruneSettings,
+    epoch: int,
+    gradients: Sequence[np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """One step of pruning.
+
+    Args:
+        weights: float array of each layer.
+        masks: array of 0 and 1 of each layer, of the weight's shape, with at least one 1.
+        settings: what the user chose.
+        epoch: how many epochs have been trained, with the one that ends; above ``prune_start_epoch``.
+        gradients: array of each layer, of the weight's shape; needed to regrow.
+
+    Returns:
+        The new masks, uint8. Every layer keeps at least one weight.
+
+    Raises:
+        ValueError: the shapes differ, a living weight or a gradient is not finite, or gradients are missing.
+    """
+    living = [int(np.count_nonzero(mask)) for mask in masks]
+    sizes = [mask.size for mask in masks]
+    rate = settings.rate_after(epoch)
+    # Below the floor are only masks of few weights, each layer of which keeps one.
+    floor = min(sum(living), math.floor(_whole(rate * sum(sizes))))
+    geometric = settings.prune_schedule == "geometric"
+    if settings.prune_scope == "global":
+        share = settings.prune_percent / 100 if geometric else 1.0
+        removed = max(1, math.floor(sum(living) * share))
+        pruned = prune_over_layers(weights, masks, max(floor, sum(living) - removed))
+    else:
+        counts = (
+            removals(living, settings.prune_percent, floor)
+            if geometric
+            else removals_to_rate(living, sizes, rate, floor)
+        )
+        pruned = [
+            prune_by_magnitude(weight, mask, count - removed)
+            for weight, mask, count, removed in zip(weights, masks, living, counts, strict=True)
+        ]
+    if not settings.regrow_percent:
+        return pruned
+    if gradients is None:
+        raise ValueError(f"regrow_percent={settings.regrow_percent!r} needs gradients, but there are none")
+    return [
+        exchange(weight, mask, gradient, settings.regrow_percent)
+        for weight, mask, gradient in zip(weights, pruned, gradients, strict=True)
+    ]
+
+
+def _trimmed(wanted: list[int], allowed: int) -> list[int]:
+    """Takes as many as wanted, or each layer's part of what is allowed."""
     if sum(wanted) <= allowed:
         return wanted
-    cumulated = [math.floor(total * allowed / sum(wanted)) for total in np.cumsum(wanted).tolist()]
+    cumulated = [math.floor(total * max(0, allowed) / sum(wanted)) for total in np.cumsum(wanted).tolist()]
     return [upper - lower for lower, upper in zip([0, *cumulated[:-1]], cumulated, strict=True)]
+
+
+def _whole(number: float) -> float:
+    """The number, or the integer that it differs from by float rounding only: 100 * 0.29 is 29."""
+    return round(number) if math.isclose(number, round(number), rel_tol=1e-12) else number
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def full_mask(arrays: Iterable[np.ndarray | None]) -> Mask:
@@ -129,3 +288,73 @@ def prune_by_magnitude(weight: np.ndarray, mask: np.ndarray, keep: int) -> np.nd
     doomed = max(0, living.size - keep)
     pruned.reshape(-1)[living[np.argsort(magnitudes, kind="stable")[:doomed]]] = 0
     return pruned
+
+
+def prune_over_layers(
+    weights: Sequence[np.ndarray], masks: Sequence[np.ndarray], keep: int
+) -> list[np.ndarray]:
+    """Removes the smallest living weights of all layers together; the largest of each layer stays.
+
+    Args:
+        weights: float array of each layer.
+        masks: array of 0 and 1 of each layer, of the weight's shape, with at least one 1.
+        keep: how many weights shall live afterwards, over all layers.
+
+    Returns:
+        The new masks, uint8; exactly ``max(number of layers, min(keep, living))`` weights live. Of equal
+        magnitudes the first in memory order of the first layer go first.
+
+    Raises:
+        ValueError: shapes differ or a living weight is not finite.
+    """
+    # What each layer may lose at most, so that sorting can begin.
+    least = [prune_by_magnitude(weight, mask, 1) for weight, mask in zip(weights, masks, strict=True)]
+    magnitudes = np.concatenate(
+        [
+            np.abs(weight.ravel()[np.flatnonzero((mask != 0) & (one == 0))])
+            for weight, mask, one in zip(weights, masks, least, strict=True)
+        ]
+    )
+    spared = max(0, keep - len(masks))
+    chosen = np.zeros(magnitudes.size, np.uint8)
+    order = np.argsort(magnitudes, kind="stable")
+    chosen[order[max(0, order.size - spared) :]] = 1
+    pruned, start = [], 0
+    for mask, one in zip(masks, least, strict=True):
+        places = np.flatnonzero((mask != 0) & (one == 0))
+        new = one.copy()
+        new.reshape(-1)[places] = chosen[start : start + places.size]
+        start += places.size
+        pruned.append(new)
+    return pruned
+
+
+def exchange(weight: np.ndarray, mask: np.ndarray, gradient: np.ndarray, percent: float) -> np.ndarray:
+    """Exchanges the smallest living weights of a layer for the pruned ones of the largest gradient.
+
+    Source: Evci et al., "Rigging the Lottery: Making All Tickets Winners", ICML 2020, section 3.
+
+    Args:
+        weight: float array of any shape.
+        mask: array of 0 and 1 of the same shape, with at least one 1.
+        gradient: array of the same shape, that of the dense weight.
+        percent: percent of the living weights to exchange, in [0, 100), rounded down; at most as many as
+            are pruned.
+
+    Returns:
+        The new mask, uint8; as many weights live as before. A weight that was just removed may come back.
+
+    Raises:
+        ValueError: the shapes differ, or a living weight or a gradient is not finite.
+    """
+    if gradient.shape != mask.shape:
+        raise ValueError(f"gradient has the shape {gradient.shape}, its mask {mask.shape}")
+    if not np.isfinite(gradient).all():
+        raise ValueError("a gradient is NaN or infinite, so it has no place among the others")
+    living = int(np.count_nonzero(mask))
+    count = min(math.floor(living * percent / 100), mask.size - living, living - 1)
+    changed = prune_by_magnitude(weight, mask, living - count)
+    dead = np.flatnonzero(changed == 0)
+    largest = np.argsort(-np.abs(gradient.ravel()[dead]), kind="stable")[:count]
+    changed.reshape(-1)[dead[largest]] = 1
+    return changed

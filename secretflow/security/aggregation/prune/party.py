@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -20,6 +22,22 @@ from .payload import Payload
 from .ring import Ring
 from .shares import Shares
 from .sparse import SparseState
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _timed(method: _Method) -> _Method:
+    """Counts the seconds of a method of the sealer."""
+
+    @wraps(method)
+    def timed(self: Sealer, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return method(self, *arguments)
+        finally:
+            self._seconds += time.perf_counter() - started
+
+    return cast(_Method, timed)
 
 
 class Sealer:
@@ -44,7 +62,9 @@ class Sealer:
         self._pad_keys: dict[str, bytes] = {}
         self._group_key: bytes | None = None
         self._last_call = 0
-        self._payload_bytes = 0
+        self._round_bytes: list[int] = []
+        self._proposal_bytes = 0
+        self._seconds = 0.0
         self._memory = Recycled()
         self._dense_frame: Frame | None = None
         self._proposal: tuple[int, Frame, list[np.ndarray | None]] | None = None
@@ -84,8 +104,18 @@ class Sealer:
 
     def payload_bytes(self) -> int:
         """Bytes of ring elements uploaded so far, agreements about masks included."""
-        return self._payload_bytes
+        return sum(self._round_bytes) + self._proposal_bytes
 
+    def round_bytes(self, first: int) -> list[int]:
+        """The same for each round from the ``first``-th on; an agreement counts for the round after it."""
+        return self._round_bytes[first:]
+
+    def take_seconds(self) -> float:
+        """Seconds spent on proposing, settling, sealing and opening since this was asked last."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    @_timed
     def propose(self, call: int, data: Any, mask: Mask) -> Payload:
         """Uploads the own mask, padded, one byte for each maskable element.
 
@@ -104,8 +134,10 @@ class Sealer:
         which = "".join("." if mask is None else "m" for mask in living)
         body = np.concatenate([np.empty(0, np.uint8), *bits])
         self._pads(call).add_to(body)
+        self._proposal_bytes += body.nbytes
         return self._upload(call, frame, f"mask {which}", [body])
 
+    @_timed
     def settle(self, total: Payload, at_least: int | None = None) -> bool:
         """Takes the contributor counts of an agreement; later calls with masks use them.
 
@@ -134,6 +166,29 @@ class Sealer:
         self._sparse = SparseState(frame, living)
         return True
 
+    @_timed
+    def settle_same(self, data: Any, mask: Mask) -> bool:
+        """Takes the own mask for everybody's; later calls with masks use it.
+
+        If another party's mask is another one, their payloads do not add up, and the server says so.
+
+        Args:
+            data: own arrays.
+            mask: own mask, see :func:`~.frame.align_mask`.
+
+        Returns:
+            True, for :meth:`seal` to wait for.
+        """
+        self._proposal = self._sparse = None
+        arrays, is_list = as_arrays(data)
+        living = align_mask(mask, arrays)
+        parties = len(self._names)
+        counts = [None if entry is None else np.where(entry, parties, 0) for entry in living]
+        frame = Frame.dense(arrays, is_list).narrowed(counts, parties, self._min_contributors)
+        self._sparse = SparseState(frame, living)
+        return True
+
+    @_timed
     def seal(self, call: int, average: bool, masked: bool, data: Any, *weights: Any) -> Payload:
         """Encodes and pads the own numbers.
 
@@ -178,12 +233,15 @@ class Sealer:
             f"exact={shares.exact} denominators={carried}"
         )
         payload = self._upload(call, frame, encoding, [floats, integers])
+        self._round_bytes.append(floats.nbytes + integers.nbytes + self._proposal_bytes)
+        self._proposal_bytes = 0
         divisor = (shares.total if shares.exact else self._ring.one) if average else None
         weight_total = shares.total if average and np.ndim(shares.total) else None
         opening = Opening(call, frame, self._ring, payload["encoding"], divisor, weight_total, denominators)
         self._sealed = opening, shares
         return payload
 
+    @_timed
     def open(self, total: Payload) -> Any:
         """Reads the sum of the call sealed last.
 
@@ -244,7 +302,6 @@ class Sealer:
         return Pads(keys, call)
 
     def _upload(self, call: int, frame: Frame, encoding: str, body: list[np.ndarray]) -> Payload:
-        self._payload_bytes += sum(part.nbytes for part in body)
         # Of parties that do not share their keys the pads would not cancel, and the sum would be noise.
         encoding = f"{encoding} session={self._session}"
         return Payload(call=call, frame=frame.digest, encoding=encoding, body=body)

@@ -1,7 +1,8 @@
 """FedAvg with pruning: a party trains, prunes by magnitude and uploads what lives."""
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
-import math
+import os
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
@@ -12,8 +13,10 @@ from torch import nn
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, write_capture
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, prune_by_magnitude, removals
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
+
+_SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
 
 
 def masked_weights(model: nn.Module, mask: Mask) -> Iterator[Tuple[str, torch.Tensor, np.ndarray]]:
@@ -54,7 +57,42 @@ def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Mapping[str, An
         weight.mul_(_as_tensor(entry, weight))
 
 
-def prune_by_percentile(model: nn.Module, mask: Mask, percent: float, end_rate: float = 0.0) -> Mask:
+def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: int) -> Mask:
+    """Takes one step of pruning; what it removes becomes zero, what it revives starts there.
+
+    Args:
+        model: the model, changed in place.
+        mask: its mask.
+        settings: what the user chose.
+        epoch: how many epochs have been trained, with the one that ends.
+
+    Returns:
+        The new mask.
+
+    Raises:
+        ValueError: a living weight is not finite, or what shall regrow has no gradient.
+    """
+    # Weights that two layers share are one layer here.
+    layers = {weight.data_ptr(): (weight, entry) for _, weight, entry in masked_weights(model, mask)}
+    gradients = None
+    if settings.regrow_percent:
+        by_weight = {p.data_ptr(): p.grad for p in model.parameters() if p.grad is not None}
+        if not layers.keys() <= by_weight.keys():
+            raise ValueError(
+                f"regrow_percent={settings.regrow_percent!r} needs the gradient of every prunable weight, "
+                "but after the last batch of the epoch some have none"
+            )
+        gradients = [by_weight[pointer].numpy(force=True) for pointer in layers]
+    weights, entries = zip(*layers.values(), strict=True)
+    new = pruned_masks([w.numpy(force=True) for w in weights], entries, settings, epoch, gradients)
+    by_pointer = dict(zip(layers, new, strict=True))
+    in_order = iter([by_pointer[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)])
+    new_mask = [None if entry is None else next(in_order) for entry in mask]
+    mask_model(model, new_mask)
+    return new_mask
+
+
+def prune_by_percentile(model: nn.Module, mask: Mask, percent: float, end_rate: float = 0.1) -> Mask:
     """Removes the smallest living weights of each layer and sets them to zero.
 
     Args:
@@ -62,25 +100,12 @@ def prune_by_percentile(model: nn.Module, mask: Mask, percent: float, end_rate: 
         mask: its mask.
         percent: percent of the living weights of each layer to remove, in (0, 100); see
             :func:`~secretflow.ml.nn.fl.pruning.removals`.
-        end_rate: living rate, over all layers, that is not fallen short of, in [0, 1].
+        end_rate: living rate, over all layers, that is not fallen short of, in (0, 1].
 
     Returns:
         The new mask.
     """
-    # Weights that two layers share are one layer here.
-    layers = {weight.data_ptr(): (weight, entry) for _, weight, entry in masked_weights(model, mask)}
-    living = [int(np.count_nonzero(entry)) for _, entry in layers.values()]
-    floor = math.floor(sum(entry.size for _, entry in layers.values()) * end_rate + 0.5)
-    pruned = {
-        pointer: prune_by_magnitude(weight.numpy(force=True), entry, count - removed)
-        for (pointer, (weight, entry)), count, removed in zip(
-            layers.items(), living, removals(living, percent, floor), strict=True
-        )
-    }
-    new_entries = iter([pruned[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)])
-    new_mask = [None if entry is None else next(new_entries) for entry in mask]
-    mask_model(model, new_mask)
-    return new_mask
+    return prune_model(model, mask, PruneSettings(prune_percent=percent, prune_end_rate=end_rate), epoch=1)
 
 
 def _as_tensor(entry: np.ndarray, like: torch.Tensor) -> torch.Tensor:
@@ -122,9 +147,20 @@ class FedAvgWPrune(FedAvgW):
         self._gradient_capture = gradient_capture
         self._party = party
         self._rounds = 0
+        self._seconds = 0.0
         self._use_mask(self.make_prune_mask())
         for optimizer in self.model._optimizers:
             optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
+
+    def build_dataset(self, x: np.ndarray, y: np.ndarray | None = None, *args: Any, **kwargs: Any) -> None:
+        """Takes data as upstream does; refuses what are no numbers."""
+        for name, array in (("x", x), ("y", y)):
+            if array is not None and array.dtype.kind not in "biuf":
+                raise TypeError(
+                    f"{name} of {self._party} has the dtype {array.dtype}: numbers are needed, for example "
+                    f"{name}.astype(numpy.float32)"
+                )
+        super().build_dataset(x, y, *args, **kwargs)
 
     def prune_state(self) -> Tuple[Mask, float]:
         """The current mask and its living rate."""
@@ -155,13 +191,13 @@ class FedAvgWPrune(FedAvgW):
             weights: aggregated weights to start from; None goes on with the own ones.
             cur_steps: number of the first step since training began.
             train_steps: how many batches to train on, at least 1.
-            **kwargs: ``refresh_data`` starts the data and the metrics anew, ``dp_strategy`` adds noise
-                to the upload.
+            **kwargs: ``refresh_data`` starts the data and the metrics anew, ``random_seed`` of the fit then
+                gives this epoch its order of rows, ``dp_strategy`` adds noise to the upload.
 
         Returns:
             The weights to upload, and the number of samples they were trained on.
         """
-        samples, _ = self._train(weights, cur_steps, train_steps, kwargs.get("refresh_data", False))
+        samples, _ = self._train(weights, cur_steps, train_steps, **kwargs)
         return self._upload(kwargs.get("dp_strategy")), samples
 
     def train_step_with_prune(
@@ -183,48 +219,95 @@ class FedAvgWPrune(FedAvgW):
             prune_current_mask: the mask to train under.
             prune_current_rate: the living rate of that mask.
             is_update_mask: whether this is the last round of an epoch; then the epoch's metrics are
-                taken and, while the rate is above the end rate, the model is pruned before it is
-                uploaded.
+                taken and, where a step of pruning is due and masks are a party's own, the model is
+                pruned before it is uploaded.
             **kwargs: as for :meth:`train_step`.
 
         Returns:
             The weights to upload, the number of samples, the new mask and the new rate.
         """
         self._use_mask(prune_current_mask)
-        samples, loss = self._train(weights, cur_steps, train_steps, kwargs.get("refresh_data", False))
+        samples, loss = self._train(weights, cur_steps, train_steps, **kwargs)
         if is_update_mask:
             self._finish_epoch(loss)
-            if prune_current_rate > self._settings.prune_end_rate:
-                self._use_mask(
-                    prune_by_percentile(
-                        self.model, self._mask, self._settings.prune_percent, self._settings.prune_end_rate
-                    )
-                )
+            if self._settings.mask_scope == "local":
+                self._prune_if_due(prune_current_rate)
         upload = self._upload(kwargs.get("dp_strategy"))
         return upload, samples, self._mask, living_rate(self._mask)
+
+    def prune_average(self, weights: List[np.ndarray]) -> Tuple[Mask, float]:
+        """Prunes the averaged weights, as every party does with ``mask_scope="global"``.
+
+        Args:
+            weights: the average of the epoch's last round.
+
+        Returns:
+            The new mask, the same at all parties, and its living rate.
+        """
+        self.set_weights(weights)
+        self._prune_if_due(living_rate(self._mask))
+        return self.prune_state()
+
+    def epochs_trained(self) -> int:
+        """How many epochs this model has been trained for, those before it was saved and loaded included."""
+        return len(self.epoch)
+
+    def take_seconds(self) -> float:
+        """Seconds spent training since this was asked last."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
     def get_logs(self) -> Dict[str, Any] | None:
         """The metrics of the last epoch."""
         return self.logs
 
     def save_model(self, model_path: str) -> None:
-        """Writes model, optimisers, epoch and mask."""
-        Path(model_path).parent.mkdir(parents=True, exist_ok=True)
+        """Writes model, optimisers, epoch and mask, at once or not at all."""
+        path = Path(model_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = {
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.model.optimizers_state_dict(),
             "epoch": len(self.epoch),
             "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
         }
-        torch.save(checkpoint, model_path)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            torch.save(checkpoint, unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def load_model(self, model_path: str, **kwargs: Any) -> int:
         """Reads what :meth:`save_model` wrote.
 
         Returns:
             The number of epochs the model had been trained for.
+
+        Raises:
+            ValueError: the file is damaged, or not one of this model and strategy; nothing was changed then.
         """
-        checkpoint = torch.load(model_path, map_location=self.exe_device, weights_only=True)
+        try:
+            checkpoint = torch.load(model_path, map_location=self.exe_device, weights_only=True)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"model_path={model_path!r} cannot be read: the file is damaged or no checkpoint "
+                f"({type(error).__name__}); load another one"
+            ) from None
+        fields = ("model_state_dict", "optimizer_state_dict", "epoch", "prune_mask")
+        missing = [field for field in fields if not isinstance(checkpoint, dict) or field not in checkpoint]
+        if missing:
+            raise ValueError(
+                f"model_path={model_path!r} is not allowed: {missing} are missing, so no model trained with "
+                "fed_avg_w_prune was saved there"
+            )
+        saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
+        own = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        shapes = [None if entry is None else tuple(entry.shape) for entry in checkpoint["prune_mask"]]
+        if saved != own or shapes != [None if entry is None else entry.shape for entry in self._mask]:
+            raise ValueError(f"model_path={model_path!r} is not allowed: it holds another model or its masks")
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
         self.epoch = list(range(checkpoint["epoch"]))
@@ -233,11 +316,27 @@ class FedAvgWPrune(FedAvgW):
         )
         return checkpoint["epoch"]
 
+    def export_sparse(self, path: str) -> None:
+        """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
+        from secretflow.ml.nn.fl.sparse_model import export_sparse
+
+        export_sparse(self.model.state_dict(), path)
+
     def _train(
-        self, weights: List[np.ndarray] | None, cur_steps: int, train_steps: int, refresh_data: bool
+        self,
+        weights: List[np.ndarray] | None,
+        cur_steps: int,
+        train_steps: int,
+        refresh_data: bool = False,
+        random_seed: int | None = None,
+        **_: Any,
     ) -> Tuple[int, torch.Tensor]:
+        started = time.perf_counter()
         self.model.train()
         if refresh_data:
+            if random_seed is not None:
+                # Each epoch by itself, so that a run that was stopped and loaded goes on as it would have.
+                torch.manual_seed(random_seed + _SEED_STRIDE * len(self.epoch))
             self._reset_data_iter()
         if weights is not None:
             self.set_weights(weights)
@@ -254,7 +353,12 @@ class FedAvgWPrune(FedAvgW):
                 self._capture(folder, x, y, before)
                 folder = None
         self._rounds += 1
+        self._seconds += time.perf_counter() - started
         return samples, loss
+
+    def _prune_if_due(self, rate: float) -> None:
+        if self._settings.step_due(len(self.epoch), rate):
+            self._use_mask(prune_model(self.model, self._mask, self._settings, len(self.epoch)))
 
     def _finish_epoch(self, loss: torch.Tensor) -> None:
         self.logs = self.transform_metrics({"train-loss": loss.item()})
