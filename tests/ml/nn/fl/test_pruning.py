@@ -10,10 +10,14 @@ from hypothesis.extra import numpy as hnp
 
 from secretflow.ml.nn.fl.pruning import (
     PruneSettings,
+    exchange,
     full_mask,
     living_rate,
     prune_by_magnitude,
+    prune_over_layers,
+    pruned_masks,
     removals,
+    removals_to_rate,
 )
 
 WEIGHTS = hnp.arrays(
@@ -151,8 +155,165 @@ def test_the_living_rate_counts_prunable_weights_only() -> None:
         ("prune_percent", 100, ValueError),
         ("prune_percent", None, TypeError),
         ("mask_scope", "galaxy", ValueError),
+        ("prune_scope", "local", ValueError),
+        ("prune_schedule", "linear", ValueError),
+        ("prune_start_epoch", -1, ValueError),
+        ("prune_start_epoch", 1.5, ValueError),
+        ("prune_end_epoch", 3, ValueError),  # only the cubic schedule has an end
+        ("regrow_percent", 100, ValueError),
+        ("regrow_percent", -1, ValueError),
+        ("regrow_percent", "1", TypeError),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(setting: str, value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"{setting}={value!r} is not allowed"):
         PruneSettings(**{setting: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", [None, 2, 1, 2.5, True])
+def test_the_cubic_schedule_needs_an_end_after_its_start(end: object) -> None:
+    with pytest.raises(ValueError, match=f"prune_end_epoch={end!r} is not allowed"):
+        PruneSettings(prune_schedule="cubic", prune_start_epoch=2, prune_end_epoch=end)  # type: ignore[arg-type]
+
+
+def test_a_mask_for_all_cannot_regrow_by_gradients_of_one() -> None:
+    with pytest.raises(ValueError, match="regrow_percent=5 is not allowed with mask_scope='global'"):
+        PruneSettings(mask_scope="global", regrow_percent=5)
+
+
+def test_the_cubic_schedule_is_that_of_zhu_and_gupta() -> None:
+    settings = PruneSettings(
+        prune_end_rate=0.1, prune_schedule="cubic", prune_start_epoch=2, prune_end_epoch=6
+    )
+    # Sparsity s_f + (s_i - s_f)(1 - (t - t_0) / (n dt))^3 with s_i = 0, s_f = 0.9, in units of epochs.
+    sparsity = [0.9 - 0.9 * (1 - step / 4) ** 3 for step in (1, 2, 3, 4, 4)]
+    assert [settings.rate_after(epoch) for epoch in (3, 4, 5, 6, 9)] == pytest.approx(
+        [1 - dead for dead in sparsity]
+    )
+
+
+def test_a_step_is_due_after_the_start_while_there_is_something_to_do() -> None:
+    settings = PruneSettings(prune_end_rate=0.5, prune_start_epoch=2)
+    assert [settings.step_due(epoch, 1.0) for epoch in (1, 2, 3)] == [False, False, True]
+    assert not settings.step_due(3, 0.5)
+    assert PruneSettings(prune_end_rate=0.5, regrow_percent=1).step_due(3, 0.5)
+
+
+@st.composite
+def nets(draw: st.DrawFn) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Weights, masks under which each layer lives, and gradients; many weights are equal."""
+    values = st.floats(-2, 2, width=16) | st.just(0.5)
+    weights = draw(
+        st.lists(
+            hnp.arrays(np.float32, hnp.array_shapes(max_side=8), elements=values), min_size=1, max_size=4
+        )
+    )
+    masks = [draw(hnp.arrays(np.uint8, weight.shape, elements=st.integers(0, 1))) for weight in weights]
+    for mask in masks:
+        mask.reshape(-1)[draw(st.integers(0, mask.size - 1))] = 1
+    gradients = [draw(hnp.arrays(np.float32, weight.shape, elements=values)) for weight in weights]
+    return weights, masks, gradients
+
+
+SETTINGS = st.builds(
+    PruneSettings,
+    prune_end_rate=st.floats(0.01, 1),
+    prune_percent=st.floats(0.5, 99),
+    prune_scope=st.sampled_from(["layer", "global"]),
+    regrow_percent=st.sampled_from([0.0, 0.0, 10.0, 60.0]),
+) | st.builds(
+    PruneSettings,
+    prune_end_rate=st.floats(0.01, 1),
+    prune_scope=st.sampled_from(["layer", "global"]),
+    prune_schedule=st.just("cubic"),
+    prune_start_epoch=st.just(1),
+    prune_end_epoch=st.integers(2, 6),
+)
+
+
+@given(nets(), SETTINGS)
+def test_steps_lead_every_net_to_the_end_rate_and_no_layer_dies(
+    net: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]], settings: PruneSettings
+) -> None:
+    weights, masks, gradients = net
+    size, before = sum(mask.size for mask in masks), sum(int(mask.sum()) for mask in masks)
+    end = min(before, max(len(masks), int(np.floor(settings.prune_end_rate * size + 1e-9))))
+    epoch = settings.prune_start_epoch
+    for _ in range(600):
+        epoch += 1
+        new = pruned_masks(weights, masks, settings, epoch, gradients)
+        living = sum(int(mask.sum()) for mask in new)
+        assert all(mask.sum() >= 1 and mask.shape == old.shape for mask, old in zip(new, masks, strict=True))
+        assert end <= living <= before
+        if not settings.regrow_percent:
+            assert all((mask <= old).all() for mask, old in zip(new, masks, strict=True))
+        if living == end:
+            return
+        assert settings.prune_schedule == "cubic" or living < before, "every step makes progress"
+        masks, before = new, living
+    raise AssertionError("never came to the end")
+
+
+@given(nets(), st.integers(0, 300))
+def test_over_layers_the_smallest_go_but_the_largest_of_each_layer_stays(
+    net: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]], keep: int
+) -> None:
+    weights, masks, _ = net
+    living = sum(int(mask.sum()) for mask in masks)
+    new = prune_over_layers(weights, masks, keep)
+    assert sum(int(mask.sum()) for mask in new) == max(len(masks), min(keep, living))
+    removed, spared = [], []
+    for weight, old, mask in zip(weights, masks, new, strict=True):
+        magnitudes = np.abs(weight)
+        assert magnitudes[mask == 1].max() == magnitudes[old == 1].max()
+        removed += magnitudes[(old == 1) & (mask == 0)].tolist()
+        spared += np.sort(magnitudes[mask == 1])[:-1].tolist()
+    assert not removed or not spared or max(removed) <= min(spared)
+
+
+def test_over_layers_a_small_layer_of_large_weights_is_spared() -> None:
+    small, large = np.full((2, 2), 5.0), np.linspace(0.1, 1, 100).reshape(10, 10)
+    masks = prune_over_layers([small, large], full_mask([small, large]), 14)  # type: ignore[arg-type]
+    assert masks[0].all() and masks[1].sum() == 10 and masks[1].ravel()[-10:].all()
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.floats(0.01, 1))
+def test_every_layer_comes_to_the_same_rate_but_for_rounding(sizes: list[int], rate: float) -> None:
+    floor = int(np.floor(rate * sum(sizes) + 1e-9))
+    kept = [
+        size - gone for size, gone in zip(sizes, removals_to_rate(sizes, sizes, rate, floor), strict=True)
+    ]
+    assert sum(kept) == max(floor, len(sizes)) or min(kept) == 1
+    largest = int(np.argmax(sizes))
+    for k, (count, size) in enumerate(zip(kept, sizes, strict=True)):
+        assert abs(count - rate * size) <= (len(sizes) + 1 if k == largest else 1)
+
+
+@given(layers(), st.floats(0, 99), st.integers(0, 2**32 - 1))
+def test_an_exchange_keeps_the_number_and_revives_the_largest_gradients(
+    layer: tuple[np.ndarray, np.ndarray], percent: float, seed: int
+) -> None:
+    weight, mask = layer
+    mask.reshape(-1)[0] = 1
+    gradient = np.random.default_rng(seed).permutation(weight.size).reshape(weight.shape).astype("f4")
+    new = exchange(weight, mask, gradient, percent)
+    assert new.sum() == mask.sum()
+    revived, left = gradient[(mask == 0) & (new == 1)], gradient[new == 0]
+    assert not revived.size or not left.size or revived.min() > left.max()
+
+
+def test_an_exchange_takes_the_smallest_out() -> None:
+    weight, mask = np.array([[3.0, 1.0, 2.0, 0.0]]), np.array([[1, 1, 1, 0]], np.uint8)
+    gradient = np.array([[0.0, 0.1, 0.0, -9.0]])
+    assert exchange(weight, mask, gradient, 34).tolist() == [[1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="gradient is NaN or infinite"):
+        exchange(np.ones((1, 2)), np.ones((1, 2), np.uint8), np.array([[1.0, value]]), 10)
+
+
+def test_regrowing_needs_gradients() -> None:
+    with pytest.raises(ValueError, match="needs gradients"):
+        pruned_masks([np.ones((2, 2))], [np.ones((2, 2), np.uint8)], PruneSettings(regrow_percent=10), 1)
