@@ -1,0 +1,313 @@
+"""Pruned training with unequal parties: the same numbers as a plain simulation, in both mask scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+
+import secretflow as sf
+from secretflow.data.ndarray import FedNdarray
+from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.core.torch import optim_wrapper
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks
+from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
+from secretflow.utils.simulation.data.ndarray import create_ndarray
+
+from .conftest import CLASSES, FEATURES, Mlp, model_def
+
+ROWS = (40, 24)
+BATCH = 10  # of the smaller party; the larger one's batches are as many, so they are larger
+LR = 0.1
+LAYERS = ("hidden.weight", "out.weight")
+
+
+def data_of(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, FEATURES)).astype(np.float32)
+    return x, np.eye(CLASSES, dtype=np.float32)[x[:, :CLASSES].argmax(axis=1)]
+
+
+@pytest.fixture
+def parties(devices: SimpleNamespace) -> list[Any]:
+    return [devices.alice, devices.bob]
+
+
+@pytest.fixture
+def data(parties: list[Any]) -> tuple[FedNdarray, FedNdarray]:
+    arrays = [data_of(seed, rows) for seed, rows in enumerate(ROWS)]
+    parts = {parties[0]: (0, ROWS[0]), parties[1]: (ROWS[0], sum(ROWS))}
+    x, y = (np.concatenate(both) for both in zip(*arrays, strict=True))
+    return create_ndarray(x, parts=parts, axis=0), create_ndarray(y, parts=parts, axis=0, is_label=True)
+
+
+@pytest.fixture
+def make_model(devices: SimpleNamespace, parties: list[Any]) -> Callable[..., FLModel]:
+    def make(
+        strategy: str = "fed_avg_w_prune",
+        aggregator: Any = None,
+        optimizer: Any = optim.SGD,
+        **options: Any,
+    ) -> FLModel:
+        return FLModel(
+            server=devices.carol,
+            device_list=parties,
+            model=model_def(Mlp, optim_wrapper(optimizer, lr=LR)),
+            aggregator=aggregator or SecurePruneAggregator(devices.carol, parties),
+            strategy=strategy,
+            backend="torch",
+            random_seed=5,
+            **options,
+        )
+
+    return make
+
+
+def weights_of(model: FLModel) -> list[list[np.ndarray]]:
+    return [sf.reveal(worker.get_weights()) for worker in model._workers.values()]
+
+
+def masks_of(model: FLModel) -> list[Mask]:
+    return [sf.reveal(worker.prune_state()[0]) for worker in model._workers.values()]
+
+
+class Reference:
+    """Federated averaging with pruning written out, with nothing of SecretFlow's."""
+
+    def __init__(self, settings: PruneSettings) -> None:
+        self.settings = settings
+        self.nets = [Mlp(), Mlp()]
+        for net in self.nets:
+            torch.manual_seed(5)
+            net.load_state_dict(Mlp().state_dict())
+        self.masks = [full_mask(self._matrices(net)) for net in self.nets]
+
+    @staticmethod
+    def _matrices(net: nn.Module) -> list[np.ndarray]:
+        state = net.state_dict()
+        return [state[name].numpy() for name in LAYERS]
+
+    def _zero(self, k: int) -> None:
+        for array, mask in zip(self._matrices(self.nets[k]), self.masks[k], strict=True):
+            array *= mask
+
+    def _prune(self, k: int, epoch: int) -> None:
+        if self.settings.step_due(epoch, living_rate(self.masks[k])):
+            gradients = [dict(self.nets[k].named_parameters())[name].grad.numpy() for name in LAYERS]
+            self.masks[k] = list(
+                pruned_masks(self._matrices(self.nets[k]), self.masks[k], self.settings, epoch, gradients)
+            )
+            self._zero(k)
+
+    def _average(self, sizes: list[int]) -> None:
+        states = [net.state_dict() for net in self.nets]
+        for name in states[0]:
+            values = [state[name].numpy() for state in states]
+            masks = [
+                mask[LAYERS.index(name)] if name in LAYERS else np.ones(value.shape)
+                for mask, value in zip(self.masks, values, strict=True)
+            ]
+            both = (masks[0] * masks[1]) == 1
+            mean = (sizes[0] * values[0] + sizes[1] * values[1]) / sum(sizes)
+            for value in values:
+                value[both] = mean[both]
+
+    def fit(self, epochs: int, aggregate_freq: int) -> None:
+        rate = BATCH / min(ROWS)
+        batches = [int(rows * rate) for rows in ROWS]
+        steps = int(np.ceil(1 / rate))
+        data = [data_of(seed, rows) for seed, rows in enumerate(ROWS)]
+        for epoch in range(1, epochs + 1):
+            for first in range(0, steps, aggregate_freq):
+                last = min(first + aggregate_freq, steps)
+                sizes = [0, 0]
+                for k, (x, y) in enumerate(data):
+                    optimizer = optim.SGD(self.nets[k].parameters(), lr=LR)
+                    for step in range(first, last):
+                        place = slice(step * batches[k], (step + 1) * batches[k])
+                        inputs, labels = torch.tensor(x[place]), torch.tensor(y[place])
+                        sizes[k] += len(inputs)
+                        optimizer.zero_grad()
+                        nn.functional.cross_entropy(self.nets[k](inputs), labels).backward()
+                        optimizer.step()
+                        self._zero(k)
+                    if last == steps and self.settings.mask_scope == "local":
+                        self._prune(k, epoch)
+                self._average(sizes)
+            if self.settings.mask_scope == "global":
+                for k in range(2):
+                    self._prune(k, epoch)
+
+
+CASES = {
+    "local": {},
+    "local, over layers": {"prune_scope": "global"},
+    "local, cubic": {"prune_schedule": "cubic", "prune_start_epoch": 1, "prune_end_epoch": 3},
+    "local, regrowing": {"regrow_percent": 20},
+    "global": {"mask_scope": "global"},
+    "global, over layers, cubic": {
+        "mask_scope": "global",
+        "prune_scope": "global",
+        "prune_schedule": "cubic",
+        "prune_end_epoch": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("aggregate_freq", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_training_is_what_a_plain_simulation_computes(
+    make_model: Callable[..., FLModel],
+    data: tuple[FedNdarray, FedNdarray],
+    case: str,
+    aggregate_freq: int,
+) -> None:
+    chosen: dict[str, Any] = {"prune_end_rate": 0.3, "prune_percent": 30, **CASES[case]}
+    model = make_model(**chosen)
+    history = model.fit(*data, epochs=4, batch_size=BATCH, aggregate_freq=aggregate_freq, verbose=0)
+    reference = Reference(PruneSettings(**chosen))
+    reference.fit(4, aggregate_freq)
+    for mask, expected in zip(masks_of(model), reference.masks, strict=True):
+        for entry, wanted in zip(mask, expected, strict=True):
+            np.testing.assert_array_equal(entry, wanted)
+    for weights, net in zip(weights_of(model), reference.nets, strict=True):
+        for array, wanted in zip(weights, net.state_dict().values(), strict=True):
+            np.testing.assert_allclose(array, wanted.numpy(), atol=1e-4)
+    rates = [living_rate(mask) for mask in reference.masks]
+    assert history.global_history["living_rate"][-1] == pytest.approx(sum(rates) / 2)
+    if "global" in chosen.get("mask_scope", "local"):
+        assert rates[0] == rates[1] < 0.31
+    else:
+        assert any((a != b).any() for a, b in zip(*reference.masks, strict=True)), (
+            "masks of two parties differ"
+        )
+
+
+def test_without_pruning_it_is_federated_averaging(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], devices: SimpleNamespace
+) -> None:
+    plain = make_model(strategy="fed_avg_w", aggregator=PlainAggregator(devices.carol), optimizer=optim.Adam)
+    dense = make_model(prune_end_rate=1, optimizer=optim.Adam)
+    curves = []
+    for model in (plain, dense):
+        history = model.fit(*data, validation_data=data, epochs=3, batch_size=BATCH, verbose=0, random_seed=3)
+        curves.append(history.global_history["val_multiclassaccuracy"])
+    np.testing.assert_allclose(*curves)
+    for one, other in zip(*(weights_of(model) for model in (plain, dense)), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_mask_for_all_takes_no_byte_to_agree_on(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
+) -> None:
+    model = make_model(mask_scope="global", prune_end_rate=0.3, prune_percent=50)
+    history = model.fit(*data, epochs=4, batch_size=BATCH, verbose=0)
+    prunable, rest = FEATURES * 6 + 6 * CLASSES, 6 + CLASSES
+    living = [1.0, *history.global_history["living_rate"][:-1]]
+    for party in ("alice", "bob"):
+        for rate, sizes in zip(living, history.local_history[f"{party}_round_payload_bytes"], strict=True):
+            assert sizes == [4 * (round(rate * prunable) + rest)] * 3
+
+
+def test_masks_that_no_longer_change_are_not_agreed_on_again(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
+) -> None:
+    model = make_model(prune_end_rate=0.5, prune_percent=50, prune_start_epoch=1)
+    history = model.fit(*data, epochs=5, batch_size=BATCH, verbose=0)
+    prunable = FEATURES * 6 + 6 * CLASSES
+    rounds = history.local_history["alice_round_payload_bytes"]
+    assert rounds[0] == [4 * (prunable + 6 + CLASSES)] * 3, "nothing is pruned in the first epoch"
+    # The last round of the second epoch carries the new masks, one byte a weight, and new denominators never.
+    agreed = rounds[1][-1] - prunable
+    assert rounds[1][:-1] == rounds[0][:-1] and agreed < rounds[0][0]
+    assert rounds[2:] == [[agreed] * 3] * 3, "later rounds carry what lives and nothing else"
+    for epoch, sizes in enumerate(rounds):
+        assert history.local_history["alice_payload_bytes"][epoch] == sum(sizes)
+
+
+def test_the_history_tells_the_seconds_of_work(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
+) -> None:
+    history = make_model().fit(*data, validation_data=data, epochs=2, batch_size=BATCH, verbose=0)
+    for epoch in range(2):
+        parts = [
+            history.global_history[f"{name}_seconds"][epoch] for name in ("train", "aggregate", "evaluate")
+        ]
+        # In one process everything happens one after the other, at each of two parties.
+        whole = history.global_history["seconds"][epoch]
+        assert min(parts) > 0 and 2 * (parts[0] + parts[1]) + parts[2] < whole
+        local = [history.local_history[f"{party}_train_seconds"][epoch] for party in ("alice", "bob")]
+        assert history.global_history["train_seconds"][epoch] == pytest.approx(sum(local) / 2)
+
+
+def test_parties_of_different_epochs_do_not_train_together(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], tmp_path: Any
+) -> None:
+    model, further = make_model(), make_model()
+    model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
+    further.fit(*data, epochs=2, batch_size=BATCH, verbose=0)
+    for k, (one, epochs) in enumerate(((model, "1"), (further, "2"))):
+        one.save_model(f"{tmp_path}/{epochs}", is_test=True)
+        assert sf.reveal([worker.epochs_trained() for worker in one._workers.values()]) == [k + 1] * 2
+    mixed = make_model()
+    alice, bob = mixed._workers
+    mixed.load_model({alice: f"{tmp_path}/alice/1", bob: f"{tmp_path}/bob/2"})
+    with pytest.raises(ValueError, match=r"trained for \[1, 2\] epochs"):
+        mixed.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [((40, 0), "x has no rows at bob"), ((40, 9), "batch_size=10 is not allowed: bob has 9 rows")],
+)
+def test_too_few_rows_are_named(
+    make_model: Callable[..., FLModel], parties: list[Any], rows: tuple[int, int], message: str
+) -> None:
+    x, y = data_of(0, sum(rows))
+    parts = {parties[0]: (0, rows[0]), parties[1]: (rows[0], sum(rows))}
+    held = [create_ndarray(array, parts=parts, axis=0) for array in (x, y)]
+    with pytest.raises(ValueError, match=message):
+        make_model().fit(*held, epochs=1, batch_size=BATCH, verbose=0)
+
+
+def test_what_are_no_numbers_is_refused(make_model: Callable[..., FLModel], parties: list[Any]) -> None:
+    x, y = data_of(0, 40)
+    parts = {parties[0]: (0, 20), parties[1]: (20, 40)}
+    held = [create_ndarray(array, parts=parts, axis=0) for array in (x.astype(str), y)]
+    with pytest.raises(TypeError, match=r"x of alice has the dtype <U\d+"):
+        make_model().fit(*held, epochs=1, batch_size=BATCH, verbose=0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "of another strategy", "of another net"])
+def test_a_bad_checkpoint_changes_nothing(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], tmp_path: Any, damage: str
+) -> None:
+    model = make_model()
+    model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
+    paths = {party: tmp_path / party.party / "model" for party in model._workers}
+    model.save_model(f"{tmp_path}/model", is_test=True)
+    assert [path.name for folder in tmp_path.iterdir() for path in folder.iterdir()] == ["model"] * 2
+    for path in paths.values():
+        content = torch.load(path)
+        if damage == "cut":
+            path.write_bytes(path.read_bytes()[:-100])
+        elif damage == "foreign":
+            path.write_text("not a checkpoint")
+        elif damage == "of another strategy":
+            del content["prune_mask"]
+            torch.save(content, path)
+        else:
+            content["model_state_dict"]["out.weight"] = torch.zeros(CLASSES, 7)
+            torch.save(content, path)
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=r"model_path=.*(cannot be read|is not allowed)"):
+        model.load_model(f"{tmp_path}/model", is_test=True)
+    for one, other in zip(before, weights_of(model), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
