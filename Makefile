@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test lint bench-aggregator clean
+.PHONY: help env demo experiment test lint bench-aggregator evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -35,6 +35,9 @@ test: lint ## lint and all tests
 
 bench-aggregator: $(READY) ## the aggregator beside upstream's, into benchmarks/results/aggregator.json
 	$(PYTHON) -m benchmarks.aggregator
+
+evaluate: $(READY) ## accuracy and upload of pruned training over a grid, into docs/results/; goes on where it was
+	$(PYTHON) -m experiments.evaluate
 
 clean: ## remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -74,11 +75,7 @@ def run_case(case: Case, recipe: Recipe, images: Images) -> dict[str, Any]:
         "accuracy": round(accuracy[-1], 4),
         "bytes": round(float(uploaded[-1])),
         "seconds": round(seconds, 2),
-        "epochs": recipe.epochs,
-        "rows": recipe.rows,
-        "aggregate_freq": recipe.aggregate_freq,
-        "learning_rate": recipe.learning_rate,
-        "prune_end_epoch": None if case.strategy == DENSE else recipe.prune_end_epoch,
+        **asdict(recipe),
         "curve": [
             [round(value, 4), round(float(size))] for value, size in zip(accuracy, uploaded, strict=True)
         ],
@@ -136,7 +133,7 @@ def _model(case: Case, recipe: Recipe, parties: list[PYU]) -> FLModel:
         "model": TorchModel(
             model_fn=NETS[case.model],
             loss_fn=nn.CrossEntropyLoss,
-            optim_fn=optim_wrapper(optim.Adam, lr=recipe.learning_rate),
+            optim_fn=optim_wrapper(optim.Adam, lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
             metrics=[metric_wrapper(Accuracy, task="multiclass", num_classes=CLASSES, average="micro")],
         ),
         "strategy": case.strategy,
