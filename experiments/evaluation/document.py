@@ -114,8 +114,8 @@ def _stalled(rows: Sequence[Row]) -> list[str]:
         f"Dense runs that stalled, more than {STALLED_POINTS:g} points below the best seed of their table:\n",
         *lines,
         "\nThe targets do not count these seeds, for beside such a run any pruning looks good; the tables\n"
-        "below do. The ConvNet ends in a softmax and its loss applies another, so with some initial weights it\n"
-        "does not learn one or two of the digits for many epochs, pruned or not.\n",
+        "below do. The ConvNet ends in a softmax and its loss applies another, so with some initial\n"
+        "weights it does not learn one or two of the digits for many epochs, pruned or not.\n",
     ]
 
 
