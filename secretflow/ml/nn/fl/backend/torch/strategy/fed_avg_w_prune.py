@@ -330,7 +330,7 @@ class FedAvgWPrune(FedAvgW):
         refresh_data: bool = False,
         random_seed: int | None = None,
         **_: Any,
-    ) -> Tuple[int, torch.Tensor]:
+    ) -> Tuple[int, torch.Tensor | None]:
         started = time.perf_counter()
         self.model.train()
         if refresh_data:
@@ -360,8 +360,9 @@ class FedAvgWPrune(FedAvgW):
         if self._settings.step_due(len(self.epoch), rate):
             self._use_mask(prune_model(self.model, self._mask, self._settings, len(self.epoch)))
 
-    def _finish_epoch(self, loss: torch.Tensor) -> None:
-        self.logs = self.transform_metrics({"train-loss": loss.item()})
+    def _finish_epoch(self, loss: torch.Tensor | None) -> None:
+        # A model that steps its optimisers itself need not return a loss.
+        self.logs = self.transform_metrics({} if loss is None else {"train-loss": loss.item()})
         self.epoch_logs = dict(self.logs)
         # Anew in each epoch: the history takes all of them from here every time it looks.
         self.wrapped_metrics = self.wrap_local_metrics()
