@@ -230,6 +230,21 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             written.append(worker.export_sparse(str(target)))
         wait(written)
 
+    def epochs_trained(self) -> int:
+        """Epochs of this model with pruning so far, those before it was saved and loaded included.
+
+        Raises:
+            ValueError: they are not the same at all parties, or the strategy does not prune.
+        """
+        if not self.wp_strategy:
+            raise ValueError(f"epochs_trained needs strategy={PRUNE_STRATEGY!r}")
+        epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
+        if len(set(epochs)) != 1:
+            raise ValueError(
+                f"the parties' models have been trained for {epochs} epochs: load the same epoch everywhere"
+            )
+        return epochs[0]
+
     def _fit_pruned(self, options: SimpleNamespace) -> History:
         """Trains with upstream's options and callbacks; see :meth:`_train_epoch` for what a round does."""
         _check_fit(options)
@@ -248,7 +263,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             steps=steps,
             history=history,
         )
-        trained = _same_everywhere(reveal([worker.epochs_trained() for worker in self._workers.values()]))
+        trained = self.epochs_trained()
         masks, rates = self.initialize_masks_prune_rates()
         self.initialize_weights(masks)
         known_rates = reveal(rates)
@@ -437,14 +452,6 @@ def _as_list(callbacks: Any) -> list[Any]:
     if callbacks is None:
         return []
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-def _same_everywhere(epochs: list[int]) -> int:
-    if len(set(epochs)) != 1:
-        raise ValueError(
-            f"the parties' models have been trained for {epochs} epochs: load the same epoch at all of them"
-        )
-    return epochs[0]
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, write_capture
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
+from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
@@ -318,8 +319,6 @@ class FedAvgWPrune(FedAvgW):
 
     def export_sparse(self, path: str) -> None:
         """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
-        from secretflow.ml.nn.fl.sparse_model import export_sparse
-
         export_sparse(self.model.state_dict(), path)
 
     def _train(
