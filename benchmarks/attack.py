@@ -160,7 +160,8 @@ def main() -> None:
     write_json(chosen.out, {**describe(), "threads": chosen.threads, "settings": asdict(settings), **result})
     print(
         f"batched {result['batched']['images_per_second']} images/s, "
-        f"loop {result['loop']['images_per_second']} images/s: {result['ratio']} times as many (asked for: {TARGET}); successes "
+        f"loop {result['loop']['images_per_second']} images/s: {result['ratio']} times as many "
+        f"(asked for: {TARGET}); successes "
         f"{result['batched']['successes']} and {result['loop']['successes']} of {chosen.images}"
     )
 

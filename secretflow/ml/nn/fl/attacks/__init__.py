@@ -2,8 +2,8 @@
 
 ``observation`` says what goes into an attack and what comes out; ``views`` makes it from what a party
 computes, for each thing an attacker may see and know; ``dlg``, ``idlg``, ``inverting`` and ``closed_form``
-attack; ``scores`` compares with the truth; ``defences`` are what is done to an upload first; ``capture`` writes
-what one party computed. ``objective``, ``restarts``, ``lbfgs`` and ``adam`` are what the attacks are made of.
+attack; ``scores`` compares with the truth; ``defences`` are what is done to an upload first; ``capture``
+writes what one party computed. ``objective``, ``restarts``, ``lbfgs`` and ``adam`` are their parts.
 Needs torch alone; the scores need torchmetrics and scipy, ``padded`` needs this project's aggregator.
 """
 

@@ -116,7 +116,7 @@ class Objective:
 
     def _tensors(self, observation: Observation) -> dict[str, torch.Tensor]:
         """One observation, flat by kind and name; pruned weights are zero and what does not count is too."""
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         mask, compared = observation.mask or {}, observation.compared or {}
         for name, seen in zip(self._names, observation.gradients, strict=True):
             weight = observation.weights[name].detach()

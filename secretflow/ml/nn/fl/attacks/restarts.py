@@ -256,7 +256,7 @@ class _Pool:
 
     def _refill(self, over: list[int]) -> None:
         """Gives the places of lanes that are over to restarts that wait, or does away with them."""
-        fresh = []
+        fresh: list[_Lane] = []
         while self._waiting and len(fresh) < len(over):
             lane = self._waiting.popleft()
             if not self.answers[lane.observation].matched:
