@@ -46,9 +46,7 @@ def torchs(start, steps, settings):
     return point.detach()
 
 
-@pytest.mark.parametrize(
-    ("evaluations", "history", "rate"), [(5, 100, 1.0), (8, 3, 1.0), (4, 10, 0.3)]
-)
+@pytest.mark.parametrize(("evaluations", "history", "rate"), [(5, 100, 1.0), (8, 3, 1.0), (4, 10, 0.3)])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_each_run_is_where_torchs_own_lbfgs_is(evaluations, history, rate, steps):
     settings = LBFGSSettings(evaluations, history, rate, tolerance_grad=0, tolerance_change=0)
