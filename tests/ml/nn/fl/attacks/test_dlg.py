@@ -38,13 +38,13 @@ def observed(party, knowledge=Knowledge.MASK_KNOWN, classes=3, **options):
 
 
 def test_undefended_controls_are_recovered_together():
-    parties = [lenet_party(number) for number in range(4)]
+    parties = [lenet_party(number) for number in range(3)]
     found = dlg_attack(
         [observed(party, classes=CLASSES) for party in parties],
-        DLGSettings(iterations=50, restarts=2, patience=8, seed=SEED),
+        DLGSettings(iterations=40, restarts=2, patience=5, seed=SEED),
     )
     good = [mean_squared_error(f.images, p.x) < SUCCESS_MSE for f, p in zip(found, parties, strict=True)]
-    assert sum(good) >= 3
+    assert sum(good) >= 2
     for ok, result, party in zip(good, found, parties, strict=True):
         assert not ok or torch.equal(result.labels, party.y)
 
@@ -88,7 +88,7 @@ def test_the_aggregate_of_two_parties_gives_both_images_in_some_order(make_party
     second = dataclasses.replace(first, x=other.x, y=(first.y + 1) % 3)
     seen = plain_aggregate([party_gradient(first), party_gradient(second)])
     known = observe(first, seen, Knowledge.MASK_KNOWN, classes=3, parties=2)
-    result = dlg_attack([known], DLGSettings(iterations=100, restarts=8))[0]
+    result = dlg_attack([known], DLGSettings(iterations=100, restarts=8, loss_reached=1e-16))[0]
     truth = torch.cat([first.x, second.x])
     order = match(result.images, truth)
     assert mean_squared_error(result.images[order], truth) < SUCCESS_MSE
