@@ -47,6 +47,7 @@ from experiments.report import versions
 from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE
 
 INTERRUPTED = 130
+DATASETS = ("MNIST", "colour crops", "CIFAR-100")
 _ACCURACY_COST = 0.1
 
 
@@ -100,6 +101,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--tv-weight", type=float, default=effort.tv_weight, help="total variation in Inverting Gradients"
     )
     parser.add_argument("--seed", type=int, default=effort.seed, help="of nets and random starts")
+    parser.add_argument(
+        "--datasets",
+        nargs="+",
+        choices=DATASETS,
+        default=DATASETS,
+        help="images to attack; CIFAR-100 needs --data",
+    )
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=ATTACKS, help="attacks to make")
     parser.add_argument("--views", nargs="+", choices=VIEWS, default=VIEWS, help="what attackers see")
     parser.add_argument(
@@ -239,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     effort = parse_effort(parser, chosen)
     try:
-        datasets = _load(chosen.data)
+        datasets = [dataset for dataset in _load(chosen.data) if dataset.name in chosen.datasets]
+        if not datasets:
+            raise ValueError(f"--datasets {chosen.datasets} is not allowed: CIFAR-100 needs --data")
         chosen.out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -279,7 +289,7 @@ def write_report(
         "versions": versions(),
         "seconds_of_this_run": round(seconds, 1),
         "rows": [
-            {name: value for name, value in row.items() if name not in ("examples", "kind")}
+            {name: value for name, value in row.items() if name not in ("examples", "example_shape", "kind")}
             for row in attacks
         ],
         "baselines": [row for dataset in datasets for row in baselines(dataset, effort.images, effort.seed)],

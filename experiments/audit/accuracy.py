@@ -13,7 +13,7 @@ from experiments.data import Images, as_images
 from experiments.dgl_utils import ConvNet
 from secretflow.ml.nn.fl.attacks.defences import add_noise, magnitude_mask, sparsify, withhold
 
-ROUNDS, BATCH, PARTIES, TEST_ROWS = 600, 32, 2, 5000
+ROUNDS, BATCH, PARTIES, TRAIN_ROWS, TEST_ROWS = 400, 32, 2, 10_000, 2_000
 _LEARNING_RATE, _CLIP = 1e-2, 1.0
 
 
@@ -34,7 +34,7 @@ def accuracy_under(defence: str, level: float, images: Images, seed: int) -> dic
     """
     torch.manual_seed(seed)
     net, generator = ConvNet(), torch.Generator().manual_seed(seed)
-    x = torch.from_numpy(as_images(images.x_train))
+    x = torch.from_numpy(as_images(images.x_train[:TRAIN_ROWS]))
     y = torch.from_numpy(images.y_train).long()
     optimizer = torch.optim.Adam(net.parameters(), lr=_LEARNING_RATE)
     mask: dict[str, torch.Tensor] = {}

@@ -71,20 +71,34 @@ def _controls(rows: Sequence[Row]) -> list[str]:
             if row["level"] == 0:
                 for_each.setdefault(data, []).append(f"{attack} {counts(row)}")
     return [
-        f"Without any defence, from one gradient of one image of {data}, the attacks get back: {'; '.join(parts)}."
+        f"Without any defence, from one gradient of one image of {data}, the attacks get back: "
+        f"{'; '.join(parts)}."
         for data, parts in for_each.items()
     ]
 
 
 def _by_rate(rows: Sequence[Row]) -> list[str]:
+    """How far down each attacker still gets back at least half of the images."""
     found = []
     for data, attack in _pairs(rows):
         for knowledge in (KNOWN, OBLIVIOUS):
             line = [row for row in _gradient_rows(rows, data, attack, knowledge) if row["level"]]
-            if line:
-                parts = ", ".join(f"{row['successes']}/{row['images']} at {_living(row)}" for row in line)
-                found.append(f"{attack} on {data}, {knowledge}, images got back by living weights: {parts}.")
+            if not line:
+                continue
+            half = [row for row in line if 2 * row["successes"] >= row["images"]]
+            none = [row for row in line if not row["successes"]]
+            who = f"{attack} on {data}, {knowledge}, weights pruned"
+            reach = (
+                f"gets back at least half of the images at {_list(half)} living weights"
+                if half
+                else "gets back half of the images at no rate that was tried"
+            )
+            found.append(f"{who}: {reach}, and none at {_list(none) if none else 'no rate'}.")
     return found
+
+
+def _list(rows: Sequence[Row]) -> str:
+    return ", ".join(map(_living, rows))
 
 
 def _living(row: Row) -> str:
@@ -101,24 +115,28 @@ def _effect_of_the_mask(rows: Sequence[Row]) -> list[str]:
         if not levels:
             continue
         apart = [level for level in levels if known[level]["interval"][0] > ignored[level]["interval"][1]]
-        where = ", ".join(_living(known[level]) for level in apart) or "none of the rates"
+        where = ", ".join(_living(known[level]) for level in apart) or "no rate of"
         found.append(
-            f"What the mask alone brings to {attack} on {data}: with the same pruned weights, starts, optimiser "
-            f"and images, matching only the mask's coordinates does better beyond the 95 % intervals at {where} "
-            f"of the {len(levels)} living rates that were tried."
+            f"What the mask alone brings to {attack} on {data}: with the same pruned weights, starts, "
+            f"optimiser and images, matching only the mask's coordinates does better beyond the 95 % "
+            f"intervals at {where} living weights ({len(apart)} of {len(levels)} rates that were tried)."
         )
     return found
 
 
 def _several(rows: Sequence[Row]) -> list[str]:
-    found = []
+    """One sentence for each view of several steps or parties."""
+    by_view: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row["view"] not in ("gradient", "padded upload") and row["defence"] == PRUNING:
-            found.append(
-                f"{row['attack']} on {row['view']} of {row['data']} at {_living(row)} living weights, "
-                f"{row['knowledge']}: {counts(row)}."
+            who = row["knowledge"] if row["level"] else "nothing pruned"
+            by_view.setdefault((row["attack"], row["view"], row["data"]), []).append(
+                f"{who} at {_living(row)} living {row['successes']}/{row['images']}"
             )
-    return found
+    return [
+        f"{attack} on {view} of {data} gets back: {'; '.join(parts)}."
+        for (attack, view, data), parts in by_view.items()
+    ]
 
 
 def _padded(rows: Sequence[Row], content: Mapping[str, Any]) -> list[str]:
@@ -167,7 +185,7 @@ def _at_equal_cost(rows: Sequence[Row], accuracies: Sequence[Row]) -> list[str]:
         got = ", ".join(attacks) or "not attacked at this level"
         found.append(f"{defence} at {best['level']:g} (accuracy {100 * best['accuracy']:.1f} %): {got}")
     return [
-        f"At a cost of at most {100 * ACCURACY_COST:g} points of the undefended {100 * undefended['accuracy']:.1f} % "
-        f"accuracy in a short training, the strongest level of each defence and what the best informed attackers "
-        f"get back through it: {'; '.join(found)}."
+        f"At a cost of at most {100 * ACCURACY_COST:g} points of the undefended "
+        f"{100 * undefended['accuracy']:.1f} % accuracy in a short training, the strongest level of each "
+        f"defence and what the best informed attackers get back through it: {'; '.join(found)}."
     ]

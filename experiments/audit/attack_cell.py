@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import statistics
 import time
@@ -50,7 +51,9 @@ LEARNING_RATE = 0.1
 """Of the local steps whose update is attacked; the attacker knows it."""
 
 _PADDED_PARTIES = 2
-SHOWN = 6
+_LANES = 64
+_SMALL, _LARGER = 28 * 28, 2.5  # larger images than MNIST's have so many times the steps
+SHOWN = 3
 """Images of each cell that are kept for the report's contact sheet."""
 
 
@@ -76,13 +79,25 @@ class Effort:
     tv_weight: float = 1e-3
     seed: int = 1
 
-    def dlg(self) -> DLGSettings:
-        """For DLG and iDLG."""
-        return DLGSettings(self.iterations, self.restarts, patience=self.patience, lanes=64, seed=self.seed)
+    def dlg(self, pixels: int) -> DLGSettings:
+        """For DLG and iDLG on images of so many numbers."""
+        return DLGSettings(
+            _stretched(self.iterations, pixels),
+            self.restarts,
+            patience=_stretched(self.patience, pixels),
+            lanes=_LANES,
+            seed=self.seed,
+        )
 
-    def inverting(self) -> InvertingSettings:
-        """For Inverting Gradients; one restart each, as it has no trouble with its start."""
-        return InvertingSettings(self.adam_iterations, tv_weight=self.tv_weight, lanes=64, seed=self.seed)
+    def inverting(self, pixels: int) -> InvertingSettings:
+        """For Inverting Gradients on images of so many numbers; one restart, as few starts fail it."""
+        return InvertingSettings(
+            _stretched(self.adam_iterations, pixels), tv_weight=self.tv_weight, lanes=_LANES, seed=self.seed
+        )
+
+
+def _stretched(steps: int, pixels: int) -> int:
+    return steps if pixels <= _SMALL else math.ceil(_LARGER * steps)
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ def measure(cell: Cell, dataset: Dataset, effort: Effort) -> dict[str, Any]:
 
     Returns:
         The row of the report: cell, counts, interval, medians; under ``examples`` the first true images
-        and their reconstructions, as nested lists of bytes.
+        and their reconstructions, each as the bytes of its pixels in base64.
     """
     started = time.perf_counter()
     parties_of_one = int(cell.view.rpartition("n=")[2]) if cell.view.startswith("aggregate") else 1
@@ -196,12 +211,13 @@ def _padded(party: PartyStep) -> tuple[torch.Tensor, ...]:
 
 
 def _attack(name: str, observations: Sequence[Observation], effort: Effort) -> list[Reconstruction]:
+    pixels = math.prod(observations[0].image_shape)
     if name == "DLG":
-        return dlg_attack(observations, effort.dlg())
+        return dlg_attack(observations, effort.dlg(pixels))
     if name == "iDLG":
-        return idlg_attack(observations, effort.dlg())
+        return idlg_attack(observations, effort.dlg(pixels))
     if name == "Inverting Gradients":
-        return inverting_attack(observations, effort.inverting())
+        return inverting_attack(observations, effort.inverting(pixels))
     return closed_form_attack(observations)
 
 
@@ -223,6 +239,7 @@ def _score(
         "label_accuracy": round(statistics.mean(labels), 4),
         "failed_restarts": sum(result.diverged for result in found),
         "examples": examples[:SHOWN],
+        "example_shape": list(dataset.x.shape[1:]),
     }
 
 
@@ -248,8 +265,9 @@ def _summary(scores: Sequence[_Scores]) -> dict[str, Any]:
     }
 
 
-def _as_bytes(image: torch.Tensor) -> list[Any]:
-    return (image[0].clamp(0, 1) * 255).round().to(torch.uint8).tolist()
+def _as_bytes(image: torch.Tensor) -> str:
+    pixels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    return base64.b64encode(pixels.numpy().tobytes()).decode()
 
 
 def _living_rate(party: PartyStep) -> float:

@@ -62,7 +62,7 @@ class Cell:
         steps = 5.0 if self.view == "update k=5" else 1.0
         gives_up = self.knowledge in (OBLIVIOUS, WEIGHTS_ONLY, ZEROS_COUNT) and self.attack in ("DLG", "iDLG")
         return (
-            steps * (0.4 if gives_up and self.level > 0.1 else 1.0) * (1.0 if self.data == "MNIST" else 1.8)
+            steps * (0.4 if gives_up and self.level > 0.1 else 1.0) * (1.0 if self.data == "MNIST" else 8.0)
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from experiments.audit.attack_cell import SHOWN
 from experiments.audit.cells import INFERRED, KNOWN, NOISY, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
 
 matplotlib.use("Agg")  # files only, no window
@@ -111,7 +112,7 @@ def _contact_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def _contact_sheet(rows: Sequence[Row]) -> Any:
-    shown = 3
+    shown = SHOWN
     figure, places = plt.subplots(
         len(rows),
         3 * shown,
@@ -123,27 +124,30 @@ def _contact_sheet(rows: Sequence[Row]) -> Any:
         axes.axis("off")
     for line, row in enumerate(rows):
         for number, (true, found) in enumerate(row["examples"][:shown]):
-            true, found = np.array(true, np.uint8), np.array(found, np.uint8)
+            true, found = (_pixels(text, row["example_shape"]) for text in (true, found))
             difference = np.abs(true.astype(int) - found).astype(np.uint8)
             for kind, image in enumerate((true, found, difference)):
                 _show(places[line, 3 * number + kind], image)
             if line == 0:
                 for kind, name in enumerate(("true", "found", "difference")):
                     places[0, 3 * number + kind].set_title(name, fontsize=7)
-        what = (
-            "padded upload"
-            if row["defence"] == SECURE
-            else f"{100 * row['living_rate']:.0f} % living, {row['knowledge']}"
-        )
-        places[line, 0].text(
+        what = f"{100 * row['living_rate']:.0f} % living, {row['knowledge']}"
+        if row["defence"] == SECURE:
+            what = "padded upload"
+        title = places[line, 0].text(
             0,
-            -0.03,
-            f"{row['data']}, {what}: {row['successes']} of {row['images']}",
+            -0.04,
+            f"{row['data']}, {what}: {row['successes']} of {row['images']} got back",
             transform=places[line, 0].transAxes,
-            fontsize=7,
+            fontsize=8,
             va="top",
         )
+        title.set_in_layout(False)  # else it would widen the first column
     return figure
+
+
+def _pixels(text: str, shape: Sequence[int]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)
 
 
 def _show(axes: Any, image: np.ndarray) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from experiments.audit.answer import sentences
+from experiments.audit.cells import PRUNING
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --ink: #1b1f24; --paper: #fff; --soft: #f4f6f8 }
@@ -15,7 +16,8 @@ _STYLE = """
 body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink); background: var(--paper);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word }
 h1 { font-size: 1.6rem; line-height: 1.2 } h2 { font-size: 1.2rem; margin-top: 2rem }
-figure { margin: 1rem 0 } img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px }
+figure { margin: 1rem 0 }
+img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px }
 figcaption { font-size: .85rem; margin-top: .3rem }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)) }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px }
@@ -47,22 +49,24 @@ _ATTACKERS = (
     ("mask-oblivious", "has the unpruned weights and matches all coordinates of the gradient"),
     (
         "pruned weights, mask ignored",
-        "has the pruned weights and matches all coordinates; beside the next one it shows what the mask alone does",
+        "has the pruned weights and matches all coordinates; beside the next one it shows what the mask does",
     ),
     ("mask-aware", "has the pruned weights and matches the coordinates that live"),
     ("mask inferred from zeros", "has the unpruned weights and takes the zeros of the upload for the mask"),
 )
 
 _LIMITS = (
-    "Nets are initialised at random (weights uniform in [-0.5, 0.5]) and use sigmoids, which is the easiest case for "
-    "the attacker; a trained net leaks less to these attacks.",
-    "Each row attacks one batch of one image unless the view is an aggregate. Labels of colour crops are drawn.",
-    "The attackers have no generative prior. A stronger attacker may get back more than any row says; no row is a "
-    "guarantee.",
-    "Closed form is measured on a perceptron with a first fully connected layer, the other attacks on a LeNet.",
-    "Accuracies come from a short training of the small net of the main job, one seed, not from the attacked net.",
-    "With one living mask for all parties the aggregate is the gradient of all batches together; with masks of their "
-    "own it is not, and that is not measured here.",
+    "Nets are initialised at random (weights uniform in [-0.5, 0.5]) and use sigmoids, the case in which "
+    "these attacks were first shown; trained nets are not attacked here.",
+    "Each row attacks batches of one image unless the view is an aggregate. Labels of crops are drawn.",
+    "The attackers have no generative prior. A stronger attacker may get back more than any row says; no row "
+    "is a guarantee.",
+    "The closed form is measured on a perceptron that starts with a fully connected layer, the other attacks "
+    "on a LeNet.",
+    "Accuracies come from a short training of the small net of the main job with one seed, not from the "
+    "attacked net.",
+    "The aggregates are of parties with one mask, so they are the gradient of all batches together; masks "
+    "that differ are not measured here.",
 )
 
 
@@ -79,22 +83,26 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     state = f'<p class="note">Not complete: {missing} rows are missing.</p>' if missing else ""
     attackers = "".join(f"<li><b>{escape(name)}</b> {escape(what)}.</li>" for name, what in _ATTACKERS)
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Leakage audit</title><style>{_STYLE}</style></head><body>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Leakage audit</title>
+<style>{_STYLE}</style></head><body>
 <h1>Leakage audit</h1>{state}
 <h2>Question</h2>
-<p>What does an attacker who sees what a party of federated learning uploads get back of its training images, and
-what do pruning, other defences and secure aggregation change about it?</p>
+<p>What does an attacker who sees what a party of federated learning uploads get back of its training images,
+and what do pruning, other defences and secure aggregation change about it?</p>
 <h2>Method</h2>
-<p>A party computes a gradient on one image. The attacker looks for an image that has the same gradient; it never
-sees the true one, and of several random starts the one whose gradient matches best counts. An image is got back if
-the mean squared error is below {content["success_is_mse_below"]:g} on pixels in [0, 1], fixed beforehand. On every
-row stand the same images, nets and starts. Attackers differ in what they know:</p>
+<p>A party computes a gradient on one image. The attacker looks for an image that has the same gradient; it
+never sees the true one, and of several random starts the one whose gradient matches best counts. An image is
+got back if the mean squared error is below {content["success_is_mse_below"]:g} on pixels in [0, 1], fixed
+beforehand. Under every row are the same images and starts, and for each image its own net. Attackers differ
+in what they know:</p>
 <ul>{attackers}</ul>
 <h2>Answer</h2>
 <ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(content))}</ul>
 <h2>Figures</h2>
 <div class="figures">{"".join(_figure(caption, address) for caption, address in pictures.items())}</div>
+<h2>Images got back, by living weights</h2>
+<div class="wide">{_matrix(content["rows"])}</div>
 <h2>All rows</h2>
 <p>Medians over images. The last rows are attackers who see nothing.</p>
 <div class="wide">{_table(content)}</div>
@@ -109,7 +117,28 @@ row stand the same images, nets and starts. Attackers differ in what they know:<
 
 
 def _figure(caption: str, address: str) -> str:
-    return f'<figure><img src="{address}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+    text = escape(caption)
+    return f'<figure><img src="{address}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def _matrix(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Attackers on a pruned party's gradient, one line each, beside the living rates."""
+    chosen = [row for row in rows if (row["view"], row["defence"]) == ("gradient", PRUNING)]
+    levels = sorted({row["level"] for row in chosen})
+    lines: dict[tuple[str, ...], dict[float, str]] = {}
+    for row in chosen:
+        low, high = (100 * end for end in row["interval"])
+        lines.setdefault((row["data"], row["attack"], row["knowledge"]), {})[row["level"]] = (
+            f"{row['successes']}/{row['images']}<br><small>{low:.0f} to {high:.0f} %</small>"
+        )
+    head = "".join(f"<th>{100 * (1 - level):.3g} %</th>" for level in levels)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in who)}"
+        f"{''.join(f'<td>{found.get(level, chr(8211))}</td>' for level in levels)}</tr>"
+        for who, found in lines.items()
+    )
+    names = "<th>images</th><th>attack</th><th>attacker</th>"
+    return f"<table><thead><tr>{names}{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _table(content: Mapping[str, Any]) -> str:

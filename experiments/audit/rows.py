@@ -44,7 +44,8 @@ class Rows:
         """
         self._rows[key] = finite(dict(row))
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, **self._rows[key]}) + "\n")
+            # A line of its own, whatever was left behind by a program that was killed.
+            file.write("\n" + json.dumps({"key": key, **self._rows[key]}) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
