@@ -12,8 +12,8 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -202,16 +202,32 @@ def _work(task: Task, effort: Effort) -> dict[str, Any]:
     return accuracy_under(task.cell.defence, task.cell.level, load_images(), effort.seed)
 
 
+class _InThisProcess(Executor):
+    """Does the work at once: for one worker, to whom another process would bring nothing but its start."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Calls the function."""
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _executor(workers: int, folder: Path | None) -> Executor:
+    if workers == 1:
+        _start_worker(folder)
+        return _InThisProcess()
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (folder,))
+
+
 def run(tasks: Sequence[Task], effort: Effort, rows: Rows, chosen: argparse.Namespace) -> None:
     """Measures what is not there yet, several rows at a time, until it is done or the time is over."""
     waiting = [task for task in tasks if rows.get(task.key) is None]
     end = time.monotonic() + 60 * chosen.minutes
-    context = multiprocessing.get_context("spawn")
     total = sum(task.cost for task in waiting)
     bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}"
     with (
         tqdm(total=total, desc="Attacking", bar_format=bar_format) as bar,
-        ProcessPoolExecutor(chosen.workers, context, _start_worker, (chosen.data,)) as pool,
+        _executor(chosen.workers, chosen.data) as pool,
     ):
         under_way: dict[Future[dict[str, Any]], Task] = {}
         try:

@@ -63,7 +63,10 @@ def _success_curve(rows: Sequence[Row], title: str) -> Any:
     figure, axes = plt.subplots(figsize=(6.6, 4.2), layout="constrained")
     knowledges = [knowledge for knowledge in _MARKERS if any(r["knowledge"] == knowledge for r in rows)]
     for place, knowledge in enumerate(knowledges):
-        line = sorted((r for r in rows if r["knowledge"] == knowledge), key=lambda row: row["living_rate"])
+        line = sorted(
+            (row for row in rows if row["knowledge"] == knowledge or not row["level"]),
+            key=lambda row: row["living_rate"],
+        )
         rates = np.array([row["successes"] / row["images"] for row in line])
         low, high = np.array([row["interval"] for row in line]).T
         # A little beside each other, or the intervals would hide one another.
@@ -103,7 +106,6 @@ def _contact_rows(rows: Sequence[Row]) -> list[Row]:
         and (
             row["defence"] == SECURE or (_is_pruned_gradient(row) and row["knowledge"] in (KNOWN, OBLIVIOUS))
         )
-        and not (row["level"] == 0 and row["knowledge"] == OBLIVIOUS)
     ]
     order = {PRUNING: 0, SECURE: 1, NOISY: 2}
     return sorted(

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from experiments.audit.answer import sentences
-from experiments.audit.cells import PRUNING
+from experiments.audit.cells import KNOWN, PRUNING
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --ink: #1b1f24; --paper: #fff; --soft: #f4f6f8 }
@@ -132,6 +132,11 @@ def _matrix(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['successes']}/{row['images']}<br><small>{low:.0f} to {high:.0f} %</small>"
         )
     head = "".join(f"<th>{100 * (1 - level):.3g} %</th>" for level in levels)
+    for (data, attack, _), found in lines.items():
+        # Where nothing is pruned there is nothing to know, and one attacker stands for all.
+        control = lines.get((data, attack, KNOWN), {}).get(0.0)
+        if control:
+            found.setdefault(0.0, control)
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in who)}"
         f"{''.join(f'<td>{found.get(level, chr(8211))}</td>' for level in levels)}</tr>"
