@@ -78,9 +78,9 @@ def plan(
 ) -> list[Cell]:
     """All cells of an audit, what matters most first.
 
-    The first dataset gets every attacker and defence, the others a control and pruning at one rate. DLG, which
-    takes the least time to give up, meets every kind of knowledge at every rate. Where nothing is removed there
-    is nothing to know, so one attacker is the control of all.
+    The first dataset gets every attacker and defence, the others a control and pruning at one rate.
+    DLG, which is quickest to give up, meets every kind of knowledge at every rate. Where nothing is
+    removed there is nothing to know, so one attacker is the control of all.
 
     Args:
         datasets: names.
