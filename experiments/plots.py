@@ -105,7 +105,7 @@ def draw_attackers(
         path: file to write.
     """
     figure, places = plt.subplots(
-        1, len(reconstructions) + 1, figsize=(3.4 * (len(reconstructions) + 1), 4.4), layout="constrained"
+        1, len(reconstructions) + 1, figsize=(3.4 * (len(reconstructions) + 1), 4.9), layout="constrained"
     )
     _show(places[0], truth)
     places[0].set_title("true image")
