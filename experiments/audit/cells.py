@@ -101,9 +101,6 @@ def plan(
             if knowledge != WEIGHTS_ONLY  # it does not look at weights
         ]
     cells += [Cell(first, attack, "padded upload", SECURE, 0.0, NOTHING) for attack in ATTACKS[:3]]
-    for data in others:
-        cells += [_pruned(data, "iDLG", level, KNOWN) for level in some[:1]]
-        cells += [_pruned(data, "iDLG", level, OBLIVIOUS) for level in some[:1]]
     for level in [level for level in removed if level]:
         for knowledge in (ZEROS_LEFT_OUT, ZEROS_COUNT) if level in some else (ZEROS_LEFT_OUT,):
             cells += [_sparse(first, defence, level, knowledge) for defence in (SPARSE, WITHHELD)]
@@ -115,6 +112,9 @@ def plan(
     for level in some:
         cells += [_pruned(first, ATTACKS[2], level, knowledge) for knowledge in (KNOWN, OBLIVIOUS)]
         cells += [_pruned(first, "iDLG", level, KNOWN)]
+    for data in others:
+        cells += [_pruned(data, "iDLG", level, KNOWN) for level in some[:1]]
+        cells += [_pruned(data, "iDLG", level, OBLIVIOUS) for level in some[:1]]
     return list(dict.fromkeys(cells))
 
 
@@ -123,4 +123,6 @@ def _pruned(data: str, attack: str, level: float, knowledge: str) -> Cell:
 
 
 def _sparse(data: str, defence: str, level: float, knowledge: str) -> Cell:
-    return Cell(data, "iDLG", "gradient", defence, level, knowledge)
+    # What is withheld is what the label would be read off, so this attacker must guess it.
+    attack = "DLG" if defence == WITHHELD else "iDLG"
+    return Cell(data, attack, "gradient", defence, level, knowledge)
