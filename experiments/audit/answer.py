@@ -93,7 +93,7 @@ def _by_rate(rows: Sequence[Row]) -> list[str]:
                 if half
                 else "gets back half of the images at no rate that was tried"
             )
-            found.append(f"{who}: {reach}, and none at {_list(none) if none else 'no rate'}.")
+            found.append(f"{who}: {reach}{f', and none at {_list(none)}' if none else ''}.")
     return found
 
 

@@ -98,10 +98,11 @@ def _success_curve(rows: Sequence[Row], title: str) -> Any:
 
 def _contact_rows(rows: Sequence[Row]) -> list[Row]:
     """For each dataset what knowing the mask brings, at some rates, and what is left of a padded upload."""
+    with_dlg = {row["data"] for row in rows if row["attack"] == "DLG" and row["knowledge"] == OBLIVIOUS}
     chosen = [
         row
         for row in rows
-        if row["attack"] == "iDLG"
+        if row["attack"] == ("DLG" if row["data"] in with_dlg else "iDLG")
         and row["level"] in _SHEET_LEVELS
         and (
             row["defence"] == SECURE or (_is_pruned_gradient(row) and row["knowledge"] in (KNOWN, OBLIVIOUS))
