@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 
 from experiments.audit.attack_cell import SHOWN
-from experiments.audit.cells import INFERRED, KNOWN, NOISY, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
+from experiments.audit.cells import INFERRED, KNOWN, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
 
 matplotlib.use("Agg")  # files only, no window
 
@@ -108,7 +108,7 @@ def _contact_rows(rows: Sequence[Row]) -> list[Row]:
             row["defence"] == SECURE or (_is_pruned_gradient(row) and row["knowledge"] in (KNOWN, OBLIVIOUS))
         )
     ]
-    order = {PRUNING: 0, SECURE: 1, NOISY: 2}
+    order = {PRUNING: 0, SECURE: 1}
     return sorted(
         chosen, key=lambda row: (row["data"], order[row["defence"]], row["level"], row["knowledge"])
     )
@@ -134,7 +134,9 @@ def _contact_sheet(rows: Sequence[Row]) -> Any:
             if line == 0:
                 for kind, name in enumerate(("true", "found", "difference")):
                     places[0, 3 * number + kind].set_title(name, fontsize=7)
-        what = f"{100 * row['living_rate']:.0f} % living, {row['knowledge']}"
+        what = (
+            f"{100 * row['living_rate']:.0f} % living, {row['knowledge'] if row['level'] else 'undefended'}"
+        )
         if row["defence"] == SECURE:
             what = "padded upload"
         title = places[line, 0].text(
