@@ -278,7 +278,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             with tqdm(total=total, desc=title, unit="round", disable=not options.verbose) as progress:
                 # Decided from rates that everybody knows, so all parties' drivers decide the same.
                 due = any(self._prune_settings.step_due(trained + epoch + 1, rate) for rate in known_rates)
-                self._train_epoch(trained + epoch, steps, due, masks, rates, options, callbacks, progress)
+                is_last = epoch + 1 == options.epochs
+                self._train_epoch(
+                    trained + epoch, steps, due, is_last, masks, rates, options, callbacks, progress
+                )
                 seconds = {"evaluate_seconds": 0.0}
                 if options.validation_data is not None and epoch % options.validation_freq == 0:
                     seconds["evaluate_seconds"] = self._validate(epoch, options, callbacks)
@@ -297,6 +300,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         epoch: int,
         steps: int,
         due: bool,
+        is_last: bool,
         masks: list[PYUObject],
         rates: list[PYUObject],
         options: SimpleNamespace,
@@ -309,6 +313,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             epoch: number of the epoch since the model was made.
             steps: batches in it.
             due: whether a step of pruning ends it.
+            is_last: whether it is the last of the fit.
             masks: the parties' masks, replaced in place by those after pruning. While no step is due they
                 stay the same objects, so that the aggregator does not agree on them again.
             rates: the parties' living rates, likewise.
@@ -324,6 +329,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             how = {
                 "refresh_data": step == 0,
                 "random_seed": options.random_seed,
+                "is_last_round": is_last and step + length == steps,
                 "dp_strategy": self.dp_strategy,
             }
             trained, samples = [], []

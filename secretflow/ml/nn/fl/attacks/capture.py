@@ -32,7 +32,7 @@ class CaptureRounds:
     """Rounds chosen by what happens in them; those of all choices together are captured.
 
     Attributes:
-        numbers: these rounds, counted from 0 over the whole ``fit``.
+        numbers: these rounds, counted from 0 since the model was made.
         first: the first round.
         last: the last round of ``fit``.
         after_mask_change: each first round under a new mask.
