@@ -130,18 +130,14 @@ def _observe(seen: Capture, weights: Any, mask: Any = None) -> Observation:
 
 def run_attack(case: Case, settings: Settings) -> Reconstruction:
     """Makes one attack and shows how it goes on."""
-    total = settings.restarts * settings.attack_iterations
-    with tqdm(total=total, desc=f"DLG {case.name}", unit="step") as bar:
+    chosen = DLGSettings(settings.attack_iterations, settings.restarts, record_every=1, seed=settings.seed)
+    with tqdm(total=100, desc=f"DLG {case.name}", unit="%") as bar:
+        return dlg_attack([case.observation], chosen, lambda done: update_bar(bar, done))[0]
 
-        def show(restart: int, iteration: int, loss: float) -> None:
-            bar.set_postfix_str(f"restart {restart}, loss {loss:.3g}", refresh=False)
-            bar.update(restart * settings.attack_iterations + iteration - bar.n)
 
-        return dlg_attack(
-            case.observation,
-            DLGSettings(settings.attack_iterations, settings.restarts, record_every=1, seed=settings.seed),
-            show,
-        )
+def update_bar(bar: Any, done: float) -> None:
+    """Moves a progress bar of percents to the part of the work that is done, in [0, 1]."""
+    bar.update(round(100 * done) - bar.n)
 
 
 def score(case: Case, result: Reconstruction) -> dict[str, Any]:

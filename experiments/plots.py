@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from secretflow.ml.nn.fl.attacks import Frame
+from secretflow.ml.nn.fl.attacks import Frame, Reconstruction
 from secretflow.ml.nn.fl.attacks.scores import mean_squared_error
 
 matplotlib.use("Agg")  # files only, no window
@@ -90,6 +90,30 @@ def draw_reconstruction(history: Sequence[Frame], truth: torch.Tensor, title: st
         error = mean_squared_error(frame.images, truth)
         axes.set_title(f"iter {frame.iteration}\nloss {frame.loss:.2g}\nMSE {error:.2g}", fontsize=8.5)
     figure.suptitle(title, fontsize=13)
+    _save(figure, path)
+
+
+def draw_attackers(
+    reconstructions: Sequence[tuple[str, Reconstruction]], truth: torch.Tensor, title: str, path: Path
+) -> None:
+    """Draws the true image beside what several attackers got back.
+
+    Args:
+        reconstructions: name of the attacker and its reconstruction.
+        truth: the true image, float of shape (1, 1, height, width) in [0, 1].
+        title: of the picture.
+        path: file to write.
+    """
+    figure, places = plt.subplots(
+        1, len(reconstructions) + 1, figsize=(3.4 * (len(reconstructions) + 1), 4.9), layout="constrained"
+    )
+    _show(places[0], truth)
+    places[0].set_title("true image")
+    for axes, (name, found) in zip(places[1:], reconstructions, strict=True):
+        _show(axes, found.images)
+        error = mean_squared_error(found.images, truth)
+        axes.set_title(f"{name}\niter {found.iteration}, loss {found.loss:.2g}\nMSE {error:.2g}")
+    figure.suptitle(title)
     _save(figure, path)
 
 

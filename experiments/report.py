@@ -22,6 +22,7 @@ DENSE_CAPTURE_DIR = "sf_output/dense"
 REPORT = "report.json"
 BEFORE_PICTURE = "contrast_before_prune.jpg"
 AFTER_PICTURE = "contrast_after_prune.jpg"
+ATTACKERS_PICTURE = "contrast_of_attackers.jpg"
 COMPARISON_PICTURE = "comparison_of_validation_accuracy.jpg"
 
 _NUMBER = r"[0-9.e+-]+"
@@ -29,7 +30,10 @@ _OWN_FILES = {
     "": [
         rf"FL_Model_accuracy_convnet_{_NUMBER}_{_NUMBER}_mnist\.jpg",
         rf"FL_prune_{_NUMBER}_{_NUMBER}_Model_accuracy_convnet_{_NUMBER}_{_NUMBER}_mnist\.jpg",
-        *(re.escape(name) for name in (REPORT, BEFORE_PICTURE, AFTER_PICTURE, COMPARISON_PICTURE)),
+        *(
+            re.escape(name)
+            for name in (REPORT, BEFORE_PICTURE, AFTER_PICTURE, ATTACKERS_PICTURE, COMPARISON_PICTURE)
+        ),
     ],
     CAPTURE_DIR: [r"gradients[0-9]+\.npy", r"(x|y|weights|mask)\.pt", r"meta\.json"],
     DENSE_CAPTURE_DIR: [r"gradients[0-9]+\.npy", r"(x|y|weights|mask)\.pt", r"meta\.json"],

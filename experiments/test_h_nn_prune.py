@@ -19,6 +19,7 @@ if __name__ == "__main__":  # so that it runs from any directory, and the partie
 from experiments.data import MNIST_SHA256, SPLIT, Images, load_images
 from experiments.report import (
     AFTER_PICTURE,
+    ATTACKERS_PICTURE,
     BEFORE_PICTURE,
     COMPARISON_PICTURE,
     Report,
@@ -135,6 +136,7 @@ def _attack(settings: Settings, report: Report) -> None:
 
     torch.set_num_threads(1)  # a net this small gains nothing by more, and loses when cores are busy
     report.attack(image=settings.attack_image, success_is_mse_below=SUCCESS_MSE)
+    after = []
     for case in cases(settings):
         result = run_attack(case, settings)
         scores = score(case, result)
@@ -147,6 +149,11 @@ def _attack(settings: Settings, report: Report) -> None:
         print(title)
         if case.name in _PICTURES:
             plots.draw_reconstruction(result.history, case.seen.x, title, settings.out / _PICTURES[case.name])
+        if case.seen.living_rate < 1:
+            after.append((case.attacker.partition(":")[0], result))
+    if after:
+        title = f"Two attackers on the same gradient at {case.seen.living_rate:.2f} living weights"
+        plots.draw_attackers(after, case.seen.x, title, settings.out / ATTACKERS_PICTURE)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import secretflow as sf
 import secretflow.distributed as sfd
@@ -17,6 +18,10 @@ PARTIES = ["alice", "bob", "carol", "davy"]
 
 def _devices() -> SimpleNamespace:
     return SimpleNamespace(**{party: sf.PYU(party) for party in PARTIES})
+
+
+# Threads that wait for each other make small nets slower, and very slow on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

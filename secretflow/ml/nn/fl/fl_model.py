@@ -230,6 +230,21 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             written.append(worker.export_sparse(str(target)))
         wait(written)
 
+    def epochs_trained(self) -> int:
+        """Epochs of this model with pruning so far, those before it was saved and loaded included.
+
+        Raises:
+            ValueError: they are not the same at all parties, or the strategy does not prune.
+        """
+        if not self.wp_strategy:
+            raise ValueError(f"epochs_trained needs strategy={PRUNE_STRATEGY!r}")
+        epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
+        if len(set(epochs)) != 1:
+            raise ValueError(
+                f"the parties' models have been trained for {epochs} epochs: load the same epoch everywhere"
+            )
+        return epochs[0]
+
     def _fit_pruned(self, options: SimpleNamespace) -> History:
         """Trains with upstream's options and callbacks; see :meth:`_train_epoch` for what a round does."""
         _check_fit(options)
@@ -248,7 +263,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             steps=steps,
             history=history,
         )
-        trained = _same_everywhere(reveal([worker.epochs_trained() for worker in self._workers.values()]))
+        trained = self.epochs_trained()
         masks, rates = self.initialize_masks_prune_rates()
         self.initialize_weights(masks)
         known_rates = reveal(rates)
@@ -263,7 +278,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             with tqdm(total=total, desc=title, unit="round", disable=not options.verbose) as progress:
                 # Decided from rates that everybody knows, so all parties' drivers decide the same.
                 due = any(self._prune_settings.step_due(trained + epoch + 1, rate) for rate in known_rates)
-                self._train_epoch(trained + epoch, steps, due, masks, rates, options, callbacks, progress)
+                is_last = epoch + 1 == options.epochs
+                self._train_epoch(
+                    trained + epoch, steps, due, is_last, masks, rates, options, callbacks, progress
+                )
                 seconds = {"evaluate_seconds": 0.0}
                 if options.validation_data is not None and epoch % options.validation_freq == 0:
                     seconds["evaluate_seconds"] = self._validate(epoch, options, callbacks)
@@ -282,6 +300,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         epoch: int,
         steps: int,
         due: bool,
+        is_last: bool,
         masks: list[PYUObject],
         rates: list[PYUObject],
         options: SimpleNamespace,
@@ -294,6 +313,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             epoch: number of the epoch since the model was made.
             steps: batches in it.
             due: whether a step of pruning ends it.
+            is_last: whether it is the last of the fit.
             masks: the parties' masks, replaced in place by those after pruning. While no step is due they
                 stay the same objects, so that the aggregator does not agree on them again.
             rates: the parties' living rates, likewise.
@@ -309,6 +329,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             how = {
                 "refresh_data": step == 0,
                 "random_seed": options.random_seed,
+                "is_last_round": is_last and step + length == steps,
                 "dp_strategy": self.dp_strategy,
             }
             trained, samples = [], []
@@ -437,14 +458,6 @@ def _as_list(callbacks: Any) -> list[Any]:
     if callbacks is None:
         return []
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-def _same_everywhere(epochs: list[int]) -> int:
-    if len(set(epochs)) != 1:
-        raise ValueError(
-            f"the parties' models have been trained for {epochs} epochs: load the same epoch at all of them"
-        )
-    return epochs[0]
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:

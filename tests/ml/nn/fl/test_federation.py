@@ -15,6 +15,7 @@ import secretflow as sf
 from secretflow.data.ndarray import FedNdarray
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
+from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
 from secretflow.utils.simulation.data.ndarray import create_ndarray
@@ -311,3 +312,29 @@ def test_a_bad_checkpoint_changes_nothing(
     for one, other in zip(before, weights_of(model), strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_captures_of_the_first_the_last_and_each_round_under_a_new_mask(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], tmp_path: Any
+) -> None:
+    rounds = CaptureRounds(first=True, last=True, after_mask_change=True)
+    model = make_model(
+        prune_end_rate=0.5,
+        prune_percent=30,
+        optimizer=optim.Adam,
+        gradient_capture=GradientCapture(f"{tmp_path}/captures", "bob", rounds),
+    )
+    history = model.fit(*data, epochs=4, batch_size=BATCH, verbose=0)
+    # Three rounds an epoch; steps of pruning end the first three epochs.
+    captures = {
+        number: load_capture(tmp_path / "captures" / f"round-{number}") for number in (0, 3, 6, 9, 11)
+    }
+    assert len(list((tmp_path / "captures").iterdir())) == len(captures)
+    living = [
+        1.0,
+        *history.local_history["bob_living_rate"][:2],
+        history.local_history["bob_living_rate"][-1],
+    ]
+    assert [capture.living_rate for capture in captures.values()] == pytest.approx(living)
+    assert captures[0].optimizer is not None and captures[0].optimizer["name"] == "Adam"
+    assert captures[0].optimizer["groups"][0]["lr"] == LR

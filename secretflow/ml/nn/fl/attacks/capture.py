@@ -21,10 +21,59 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-_FORMAT = 1
+_FORMAT = 2
 _TENSORS = ("x", "y", "weights", "mask")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CaptureRounds:
+    """Rounds chosen by what happens in them; those of all choices together are captured.
+
+    Attributes:
+        numbers: these rounds, counted from 0 since the model was made.
+        first: the first round.
+        last: the last round of ``fit``.
+        after_mask_change: each first round under a new mask.
+
+    Raises:
+        TypeError: a number is not a whole number.
+        ValueError: a number is negative or there twice, or nothing is chosen.
+    """
+
+    numbers: tuple[int, ...] = ()
+    first: bool = False
+    last: bool = False
+    after_mask_change: bool = False
+
+    def __post_init__(self) -> None:
+        numbers = self.numbers
+        if not isinstance(numbers, tuple) or any(type(number) is not int for number in numbers):
+            raise TypeError(f"rounds={numbers!r} is not allowed: a tuple of whole numbers")
+        if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
+            raise ValueError(f"rounds={numbers!r} is not allowed: different rounds from 0 on")
+        if not (numbers or self.first or self.last or self.after_mask_change):
+            raise ValueError(f"rounds={numbers!r} is not allowed: at least one round must be chosen")
+
+    def include(self, number: int, *, is_last: bool, mask_changed: bool) -> bool:
+        """Whether a round is captured.
+
+        Args:
+            number: of the round, from 0.
+            is_last: whether it is the last round of ``fit``.
+            mask_changed: whether its mask is another than that of the round before.
+        """
+        return (
+            number in self.numbers
+            or (self.first and number == 0)
+            or (self.last and is_last)
+            or (self.after_mask_change and mask_changed)
+        )
+
+    def is_single(self) -> bool:
+        """Whether one round at most can be captured."""
+        return len(self.numbers) + self.first + self.last == 1 and not self.after_mask_change
 
 
 @dataclass(frozen=True)
@@ -35,8 +84,8 @@ class GradientCapture:
         directory: folder on the party's own disk; a relative one starts at the working directory of the
             party's process. It must not hold a capture yet.
         party: name of the party that writes; the others write nothing.
-        rounds: aggregation rounds to capture, counted from 0 over the whole ``fit``; of each round the
-            first batch. One round is written into ``directory`` itself, of several each into its own
+        rounds: which aggregation rounds to capture, of each the first batch: numbers, or what they are chosen
+            by. A single round is written into ``directory`` itself, of several each into its own
             sub-directory ``round-<n>``.
 
     Raises:
@@ -46,7 +95,7 @@ class GradientCapture:
 
     directory: str
     party: str
-    rounds: tuple[int, ...] = (0,)
+    rounds: tuple[int, ...] | CaptureRounds = (0,)
 
     def __post_init__(self) -> None:
         for name in ("directory", "party"):
@@ -55,16 +104,28 @@ class GradientCapture:
                 raise TypeError(f"{name}={value!r} is not allowed: a string")
             if not value:
                 raise ValueError(f"{name}={value!r} is not allowed: it must not be empty")
-        if not isinstance(self.rounds, tuple) or any(type(number) is not int for number in self.rounds):
-            raise TypeError(f"rounds={self.rounds!r} is not allowed: a tuple of whole numbers")
-        if not self.rounds or min(self.rounds) < 0 or len(set(self.rounds)) < len(self.rounds):
-            raise ValueError(f"rounds={self.rounds!r} is not allowed: one or more different rounds from 0 on")
+        self._chosen()
 
-    def folder(self, party: str, round_number: int) -> str | None:
-        """The folder to write this party's gradient of this round to; None if it is not to be written."""
-        if party != self.party or round_number not in self.rounds:
+    def _chosen(self) -> CaptureRounds:
+        return self.rounds if isinstance(self.rounds, CaptureRounds) else CaptureRounds(self.rounds)
+
+    def folder(
+        self, party: str, round_number: int, *, is_last: bool = False, mask_changed: bool = False
+    ) -> str | None:
+        """The folder to write this party's gradient of this round to; None if it is not to be written.
+
+        Args:
+            party: who asks.
+            round_number: of the round, from 0.
+            is_last: see :meth:`CaptureRounds.include`.
+            mask_changed: see :meth:`CaptureRounds.include`.
+        """
+        chosen = self._chosen()
+        if party != self.party or not chosen.include(
+            round_number, is_last=is_last, mask_changed=mask_changed
+        ):
             return None
-        if len(self.rounds) == 1:
+        if chosen.is_single():
             return self.directory
         return os.path.join(self.directory, f"round-{round_number}")
 
@@ -82,6 +143,7 @@ class Capture:
         party: who computed it.
         round_number: aggregation round, counted from 0.
         living_rate: fraction of prunable weights that live, in [0, 1].
+        optimizer: see :func:`optimizer_settings`; None if the writer did not say.
     """
 
     x: torch.Tensor
@@ -92,6 +154,7 @@ class Capture:
     party: str
     round_number: int
     living_rate: float
+    optimizer: Mapping[str, Any] | None = None
 
     def check(self) -> None:
         """Looks whether the parts belong together.
@@ -117,6 +180,8 @@ class Capture:
                 raise ValueError(f"mask of {name!r} holds more than 0 and 1")
             if torch.any(self.weights[name][entry == 0] != 0):
                 raise ValueError(f"weight {name!r} is not zero where its mask is")
+        if self.optimizer is not None and not {"name", "groups"} <= self.optimizer.keys():
+            raise ValueError(f"optimizer has {sorted(self.optimizer)}; name and groups are needed")
         size = sum(entry.numel() for entry in self.mask.values())
         living = sum(int(torch.count_nonzero(entry)) for entry in self.mask.values())
         if not size or abs(living / size - self.living_rate) > 1e-6:
@@ -134,6 +199,7 @@ def write_capture(
     party: str,
     round_number: int,
     living_rate: float,
+    optimizer: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a capture: all of it or nothing, readable by its owner only.
 
@@ -147,12 +213,13 @@ def write_capture(
         party: who computed it.
         round_number: aggregation round.
         living_rate: fraction of prunable weights that live.
+        optimizer: from :func:`optimizer_settings`; an attacker on several local steps needs it.
 
     Raises:
         FileExistsError: the folder exists and is not empty.
         ValueError: the parts do not belong together.
     """
-    capture = Capture(x, y, weights, mask, tuple(gradients), party, round_number, living_rate)
+    capture = Capture(x, y, weights, mask, tuple(gradients), party, round_number, living_rate, optimizer)
     capture.check()
     target = Path(directory).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -180,6 +247,7 @@ def write_capture(
             "round": round_number,
             "living_rate": living_rate,
             "gradients": len(gradients),
+            "optimizer": None if optimizer is None else dict(optimizer),
         }
         with _create(unfinished / "meta.json") as file:
             file.write(json.dumps(meta, indent=2).encode())
@@ -187,6 +255,28 @@ def write_capture(
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's settings as JSON can hold them: its name and, of each group, all but parameters.
+
+    Args:
+        optimizer: the party's.
+    """
+    plain = (bool, int, float, str, type(None))
+    groups = [
+        {
+            name: list(value)
+            if isinstance(value, tuple)
+            else value
+            if isinstance(value, plain)
+            else str(value)
+            for name, value in group.items()
+            if name != "params"
+        }
+        for group in optimizer.param_groups
+    ]
+    return {"name": type(optimizer).__name__, "groups": groups}
 
 
 def load_capture(directory: str | Path) -> Capture:
@@ -221,6 +311,7 @@ def load_capture(directory: str | Path) -> Capture:
             party=meta["party"],
             round_number=meta["round"],
             living_rate=meta["living_rate"],
+            optimizer=meta["optimizer"],
         )
         capture.check()
     except FileNotFoundError as error:

@@ -6,12 +6,15 @@ can choose by them; scoring is done elsewhere (:mod:`~secretflow.ml.nn.fl.attack
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.func import functional_call
+
+Progress = Callable[[float], None]
+"""Called now and then with the part of the work that is done, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +24,19 @@ class Observation:
     Attributes:
         image_shape: (channels, height, width) of one image.
         classes: number of classes.
-        gradients: what was seen: the gradient of the mean cross entropy over the batch, in the order of
-            ``model().parameters()``.
+        gradients: what was seen, in the order of ``model().parameters()``. After one local step: the gradient
+            of the mean cross entropy over the batch. After k steps of gradient descent, all on the same
+            batch: ``(weights before - weights after) / (k * learning_rate)``, the mean of the k gradients.
         model: builds the net; its initial weights do not matter.
-        weights: the weights that the attacker believes the gradient was computed with, by parameter and
-            buffer name.
+        weights: the weights that the attacker believes training started from, by parameter and buffer name.
         mask: 0 where a weight is known to be pruned and 1 where it lives, by parameter name. With it the
             attacker is *mask-aware*: it evaluates the pruned net and matches living coordinates only.
-            None is the *mask-oblivious* attacker, which evaluates ``weights`` as they are and matches all
-            coordinates.
+            None is the attacker that evaluates ``weights`` as they are and matches all coordinates.
+        compared: 0 where a coordinate is known not to have been uploaded and 1 where it was, by parameter
+            name, for what was dropped from the upload while the net itself is whole. None compares all.
         batch_size: images in the batch, at least 1.
+        local_steps: k, at least 1.
+        learning_rate: of the local steps, above 0; only needed if there is more than one.
 
     Raises:
         ValueError: a shape does not fit the net, or a number is out of its range.
@@ -43,14 +49,27 @@ class Observation:
     weights: Mapping[str, torch.Tensor]
     mask: Mapping[str, torch.Tensor] | None = None
     batch_size: int = 1
+    compared: Mapping[str, torch.Tensor] | None = None
+    local_steps: int = 1
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise ValueError(f"image_shape={self.image_shape!r} is not allowed: (channels, height, width)")
-        if self.classes < 2:
-            raise ValueError(f"classes={self.classes!r} is not allowed: at least 2")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size!r} is not allowed: at least 1")
+        for name, least in (("classes", 2), ("batch_size", 1), ("local_steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: at least {least}")
+        rate = self.learning_rate
+        if rate is None:
+            if self.local_steps > 1:
+                raise ValueError(
+                    "learning_rate=None is not allowed with several local_steps: a number above 0"
+                )
+        elif not 0 < rate < math.inf:
+            raise ValueError(f"learning_rate={rate!r} is not allowed: a number above 0")
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
         net = self.model()
         parameters = dict(net.named_parameters())
         seen = [tuple(gradient.shape) for gradient in self.gradients]
@@ -62,11 +81,12 @@ class Observation:
         for name, value in net.state_dict().items():
             if name not in self.weights or self.weights[name].shape != value.shape:
                 raise ValueError(f"weights: {name!r} of shape {tuple(value.shape)} is missing")
-        for name, entry in (self.mask or {}).items():
-            if name not in parameters or parameters[name].shape != entry.shape:
-                raise ValueError(
-                    f"mask: {name!r} of shape {tuple(entry.shape)} is not a parameter of the net"
-                )
+        for argument in ("mask", "compared"):
+            for name, entry in (getattr(self, argument) or {}).items():
+                if name not in parameters or parameters[name].shape != entry.shape:
+                    raise ValueError(
+                        f"{argument}: {name!r} of shape {tuple(entry.shape)} is not a parameter of the net"
+                    )
 
 
 @dataclass(frozen=True)
@@ -90,14 +110,15 @@ class Reconstruction:
 
     Attributes:
         images: float of shape (batch, channels, height, width); the true ones lie in [0, 1], these may
-            leave it.
-        labels: int64 of shape (batch,).
+            leave it. Their order within the batch means nothing.
+        labels: int64 of shape (batch,), in the order of ``images``.
         loss: matching loss of ``images``; infinite if every restart diverged.
-        history: the way of the restart that was chosen, first frame at iteration 0.
-        iteration: optimiser steps of the restart that was chosen.
+        history: the way of the restart that was chosen, first frame at iteration 0; empty for an attack that
+            does not iterate.
+        iteration: optimiser steps of the restart that was chosen up to ``images``.
         restart: which restart was chosen, from 0.
         diverged: how many restarts ended in NaN or infinity.
-        seconds: wall time of all restarts.
+        seconds: wall time until the answer was there; of observations attacked together an equal share each.
     """
 
     images: torch.Tensor
@@ -108,60 +129,3 @@ class Reconstruction:
     restart: int
     diverged: int
     seconds: float
-
-
-class Target:
-    """The observed gradient as a function to match; made once for each attack.
-
-    Args:
-        observation: what the attacker has.
-    """
-
-    def __init__(self, observation: Observation) -> None:
-        self._net = observation.model().eval()
-        names = [name for name, _ in self._net.named_parameters()]
-        mask = observation.mask or {}
-        self._state = {name: value.detach() for name, value in observation.weights.items()}
-        self._masks = [mask[name].to(self._state[name]) if name in mask else None for name in names]
-        self._parameters = {
-            name: (self._state[name] if factor is None else self._state[name] * factor).requires_grad_()
-            for name, factor in zip(names, self._masks, strict=True)
-        }
-        self._seen = [gradient.detach() for gradient in observation.gradients]
-
-    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Squared distance between the gradient of a guess and the one seen.
-
-        Args:
-            images: the guess, float of shape (batch, channels, height, width).
-            labels: class probabilities of the guess, float of shape (batch, classes).
-
-        Returns:
-            Scalar that can be differentiated with respect to both.
-        """
-        prediction = functional_call(self._net, {**self._state, **self._parameters}, (images,))
-        cross_entropy = nn.functional.cross_entropy(prediction, labels)
-        guess = torch.autograd.grad(cross_entropy, list(self._parameters.values()), create_graph=True)
-        return squared_distance(guess, self._seen, self._masks)
-
-
-def squared_distance(
-    guess: tuple[torch.Tensor, ...] | list[torch.Tensor],
-    seen: tuple[torch.Tensor, ...] | list[torch.Tensor],
-    masks: list[torch.Tensor | None],
-) -> torch.Tensor:
-    """Squared Euclidean distance over the coordinates that live.
-
-    Source: Zhu, Liu, Han, "Deep Leakage from Gradients", NeurIPS 2019, section 3.2, eq. (3); the mask is
-    ours.
-
-    Args:
-        guess: gradient arrays.
-        seen: gradient arrays of the same shapes.
-        masks: for each array 1 where it counts and 0 where it does not; None counts all.
-
-    Returns:
-        Scalar, at least 0.
-    """
-    differences = [a - b if m is None else (a - b) * m for a, b, m in zip(guess, seen, masks, strict=True)]
-    return torch.stack([difference.square().sum() for difference in differences]).sum()

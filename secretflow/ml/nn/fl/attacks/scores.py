@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 SUCCESS_MSE = 0.01
@@ -38,3 +40,95 @@ def peak_signal_to_noise(images: torch.Tensor, truth: torch.Tensor) -> float:
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     return float(peak_signal_noise_ratio(images.clamp(0, 1), truth, data_range=1.0))
+
+
+def structural_similarity(images: torch.Tensor, truth: torch.Tensor) -> float:
+    """Structural similarity on pixels in [0, 1], 1 is perfect.
+
+    Args:
+        images: reconstruction, float of shape (batch, channels, height, width), height and width at least
+            11; clipped as in :func:`mean_squared_error`.
+        truth: the true images, of the same shape, in [0, 1].
+
+    Returns:
+        The mean over windows and images, in [-1, 1].
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    found = structural_similarity_index_measure(images.clamp(0, 1), truth, data_range=1.0)
+    assert isinstance(found, torch.Tensor)  # a tuple only if the whole picture is asked for
+    return float(found)
+
+
+def label_accuracy(labels: torch.Tensor, truth: torch.Tensor) -> float:
+    """Fraction of labels that are right.
+
+    Args:
+        labels: int64 of shape (batch,).
+        truth: of the same shape.
+
+    Returns:
+        A fraction in [0, 1].
+    """
+    return float((labels == truth).float().mean())
+
+
+def nearest(images: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """For each reconstruction the candidate of the smallest squared error.
+
+    Args:
+        images: reconstructions, float of shape (batch, ...), clipped as in :func:`mean_squared_error`.
+        candidates: images of shape (candidates, ...), the true ones among them.
+
+    Returns:
+        Numbers of candidates, int64 of shape (batch,).
+    """
+    return torch.cdist(images.clamp(0, 1).flatten(1).double(), candidates.flatten(1).double()).argmin(dim=1)
+
+
+def match(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Which reconstruction belongs to which true image: the assignment of the smallest total squared error.
+
+    The gradient of a batch does not depend on the order of its images, so no attack can know it.
+
+    Args:
+        images: reconstructions, float of shape (batch, ...), clipped as in :func:`mean_squared_error`.
+        truth: the true images, of the same shape.
+
+    Returns:
+        For each true image the number of its reconstruction, int64 of shape (batch,).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    costs = torch.cdist(truth.flatten(1).double(), images.clamp(0, 1).flatten(1).double()).square()
+    return torch.from_numpy(linear_sum_assignment(costs.numpy(force=True))[1])
+
+
+def wilson_interval(successes: int, trials: int, confidence_z: float = 1.959964) -> tuple[float, float]:
+    """Interval of a success rate that holds up near 0 and 1 and for few trials.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+
+    Args:
+        successes: from 0 to ``trials``.
+        trials: at least 1.
+        confidence_z: quantile of the standard normal distribution; the default gives 95 percent.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            f"successes={successes!r} of trials={trials!r} is not allowed: 0 to trials, at least 1"
+        )
+    rate, square = successes / trials, confidence_z**2
+    middle = (rate + square / (2 * trials)) / (1 + square / trials)
+    reach = (
+        confidence_z
+        * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials**2))
+        / (1 + square / trials)
+    )
+    return max(0.0, middle - reach), min(1.0, middle + reach)

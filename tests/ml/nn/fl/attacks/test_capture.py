@@ -7,7 +7,13 @@ import stat
 import pytest
 import torch
 
-from secretflow.ml.nn.fl.attacks import GradientCapture, load_capture, write_capture
+from secretflow.ml.nn.fl.attacks import (
+    CaptureRounds,
+    GradientCapture,
+    load_capture,
+    optimizer_settings,
+    write_capture,
+)
 
 
 @pytest.fixture
@@ -153,3 +159,46 @@ def test_one_round_is_written_into_the_folder_itself_and_several_beside_each_oth
 def test_a_choice_that_makes_no_sense_is_refused_by_name(chosen, error):
     with pytest.raises(error, match=next(iter(chosen))):
         GradientCapture(**{"directory": "/here", "party": "alice", **chosen})
+
+
+def rounds_captured(chosen, rounds=6, changes=(2, 4)):
+    capture = GradientCapture("/here", "alice", chosen)
+    return [
+        number
+        for number in range(rounds)
+        if capture.folder("alice", number, is_last=number == rounds - 1, mask_changed=number in changes)
+    ]
+
+
+def test_rounds_are_chosen_by_number_or_by_what_happens_in_them():
+    assert rounds_captured(CaptureRounds(first=True)) == [0]
+    assert rounds_captured(CaptureRounds(last=True)) == [5]
+    assert rounds_captured(CaptureRounds(after_mask_change=True)) == [2, 4]
+    assert rounds_captured(CaptureRounds((3,), first=True, last=True)) == [0, 3, 5]
+    assert rounds_captured((1, 3)) == [1, 3]
+
+
+def test_only_a_choice_of_one_round_writes_into_the_folder_itself():
+    last = GradientCapture("/here", "alice", CaptureRounds(last=True))
+    assert last.folder("alice", 7, is_last=True, mask_changed=False) == "/here"
+    changes = GradientCapture("/here", "alice", CaptureRounds(after_mask_change=True))
+    assert changes.folder("alice", 7, is_last=False, mask_changed=True) == "/here/round-7"
+
+
+def test_the_settings_of_the_optimiser_are_written_and_read(tmp_path, parts):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    settings = optimizer_settings(torch.optim.Adam([weight], lr=0.01, betas=(0.8, 0.9)))
+    write_capture(str(tmp_path / "capture"), **parts, optimizer=settings)
+    read = load_capture(tmp_path / "capture").optimizer
+    assert read == settings and read["name"] == "Adam"
+    assert (read["groups"][0]["lr"], read["groups"][0]["betas"]) == (0.01, [0.8, 0.9])
+
+
+def test_settings_of_an_optimiser_without_its_name_are_refused(tmp_path, parts):
+    with pytest.raises(ValueError, match="optimizer"):
+        write_capture(str(tmp_path / "capture"), **parts, optimizer={"lr": 1.0})
+
+
+def test_a_choice_of_no_round_is_refused():
+    with pytest.raises(ValueError, match="rounds"):
+        CaptureRounds()

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from secretflow.ml.nn.core.torch import BuilderType
-from secretflow.ml.nn.fl.attacks.capture import GradientCapture, write_capture
+from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
+from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
@@ -148,6 +149,7 @@ class FedAvgWPrune(FedAvgW):
         self._party = party
         self._rounds = 0
         self._seconds = 0.0
+        self._mask_changed = False
         self._use_mask(self.make_prune_mask())
         for optimizer in self.model._optimizers:
             optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
@@ -192,7 +194,8 @@ class FedAvgWPrune(FedAvgW):
             cur_steps: number of the first step since training began.
             train_steps: how many batches to train on, at least 1.
             **kwargs: ``refresh_data`` starts the data and the metrics anew, ``random_seed`` of the fit then
-                gives this epoch its order of rows, ``dp_strategy`` adds noise to the upload.
+                gives this epoch its order of rows, ``is_last_round`` is the last of the fit, for captures,
+                ``dp_strategy`` adds noise to the upload.
 
         Returns:
             The weights to upload, and the number of samples they were trained on.
@@ -318,8 +321,6 @@ class FedAvgWPrune(FedAvgW):
 
     def export_sparse(self, path: str) -> None:
         """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
-        from secretflow.ml.nn.fl.sparse_model import export_sparse
-
         export_sparse(self.model.state_dict(), path)
 
     def _train(
@@ -329,8 +330,9 @@ class FedAvgWPrune(FedAvgW):
         train_steps: int,
         refresh_data: bool = False,
         random_seed: int | None = None,
+        is_last_round: bool = False,
         **_: Any,
-    ) -> Tuple[int, torch.Tensor]:
+    ) -> Tuple[int, torch.Tensor | None]:
         started = time.perf_counter()
         self.model.train()
         if refresh_data:
@@ -341,7 +343,10 @@ class FedAvgWPrune(FedAvgW):
         if weights is not None:
             self.set_weights(weights)
         samples = 0
-        folder = self._gradient_capture and self._gradient_capture.folder(self._party, self._rounds)
+        folder = self._gradient_capture and self._gradient_capture.folder(
+            self._party, self._rounds, is_last=is_last_round, mask_changed=self._mask_changed
+        )
+        self._mask_changed = False
         for step in range(train_steps):
             x, y, sample_weight = self.next_batch()
             samples += x.shape[0]
@@ -359,9 +364,11 @@ class FedAvgWPrune(FedAvgW):
     def _prune_if_due(self, rate: float) -> None:
         if self._settings.step_due(len(self.epoch), rate):
             self._use_mask(prune_model(self.model, self._mask, self._settings, len(self.epoch)))
+            self._mask_changed = True
 
-    def _finish_epoch(self, loss: torch.Tensor) -> None:
-        self.logs = self.transform_metrics({"train-loss": loss.item()})
+    def _finish_epoch(self, loss: torch.Tensor | None) -> None:
+        # A model that steps its optimisers itself need not return a loss.
+        self.logs = self.transform_metrics({} if loss is None else {"train-loss": loss.item()})
         self.epoch_logs = dict(self.logs)
         # Anew in each epoch: the history takes all of them from here every time it looks.
         self.wrapped_metrics = self.wrap_local_metrics()
@@ -399,10 +406,18 @@ class FedAvgWPrune(FedAvgW):
             y=y.detach().cpu(),
             weights=before,
             mask={name: torch.tensor(entry) for name, _, entry in masked_weights(self.model, self._mask)},
-            gradients=[parameter.grad.detach().cpu().clone() for parameter in self.model.parameters()],
+            gradients=[
+                # A frozen parameter has no gradient.
+                (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+                .detach()
+                .cpu()
+                .clone()
+                for parameter in self.model.parameters()
+            ],
             party=self._party,
             round_number=self._rounds,
             living_rate=living_rate(self._mask),
+            optimizer=optimizer_settings(self.model._optimizers[0]),
         )
 
 

@@ -1,0 +1,1 @@
+"""The parts of the leakage audit: ``leakage_audit.py`` beside this folder puts them together."""

@@ -1,0 +1,183 @@
+"""The report as one page that needs nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from experiments.audit.answer import sentences
+from experiments.audit.cells import KNOWN, PRUNING
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8885; --ink: #1b1f24; --paper: #fff; --soft: #f4f6f8 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --paper: #14171a; --soft: #1e2226 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink); background: var(--paper);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word }
+h1 { font-size: 1.6rem; line-height: 1.2 } h2 { font-size: 1.2rem; margin-top: 2rem }
+figure { margin: 1rem 0 }
+img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px }
+figcaption { font-size: .85rem; margin-top: .3rem }
+.figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)) }
+.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px }
+table { border-collapse: collapse; font-size: .85rem; width: 100% }
+th, td { padding: .35rem .6rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+th { background: var(--soft); position: sticky; top: 0 } td.number { text-align: right }
+.note { background: var(--soft); padding: .6rem .9rem; border-radius: 6px }
+"""
+
+_COLUMNS = {
+    "data": "images",
+    "attack": "attack",
+    "view": "view",
+    "defence": "defence",
+    "level": "removed or noise",
+    "living_rate": "living",
+    "knowledge": "attacker",
+    "successes": "got back",
+    "interval": "95 % interval",
+    "median_mse": "MSE",
+    "median_psnr_db": "PSNR (dB)",
+    "median_ssim": "SSIM",
+    "label_accuracy": "labels right",
+    "retrieved": "retrieved of 100",
+    "failed_restarts": "failed restarts",
+}
+
+_ATTACKERS = (
+    ("mask-oblivious", "has the unpruned weights and matches all coordinates of the gradient"),
+    (
+        "pruned weights, mask ignored",
+        "has the pruned weights and matches all coordinates; beside the next one it shows what the mask does",
+    ),
+    ("mask-aware", "has the pruned weights and matches the coordinates that live"),
+    ("mask inferred from zeros", "has the unpruned weights and takes the zeros of the upload for the mask"),
+)
+
+_LIMITS = (
+    "Nets are initialised at random (weights uniform in [-0.5, 0.5]) and use sigmoids, the case in which "
+    "these attacks were first shown; trained nets are not attacked here.",
+    "Each row attacks batches of one image unless the view is an aggregate. Labels of crops are drawn.",
+    "The attackers have no generative prior. A stronger attacker may get back more than any row says; no row "
+    "is a guarantee.",
+    "The closed form is measured on a perceptron that starts with a fully connected layer, the other attacks "
+    "on a LeNet.",
+    "Accuracies come from a short training of the small net of the main job with one seed, not from the "
+    "attacked net.",
+    "The aggregates are of parties with one mask, so they are the gradient of all batches together; masks "
+    "that differ are not measured here.",
+)
+
+
+def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    """The page.
+
+    Args:
+        content: of ``report.json``.
+        pictures: caption and ``data:`` address of each picture.
+    """
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in content["settings"].items())
+    versions = ", ".join(f"{name} {value}" for name, value in content["versions"].items())
+    missing = len(content["missing"])
+    state = f'<p class="note">Not complete: {missing} rows are missing.</p>' if missing else ""
+    attackers = "".join(f"<li><b>{escape(name)}</b> {escape(what)}.</li>" for name, what in _ATTACKERS)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Leakage audit</title>
+<style>{_STYLE}</style></head><body>
+<h1>Leakage audit</h1>{state}
+<h2>Question</h2>
+<p>What does an attacker who sees what a party of federated learning uploads get back of its training images,
+and what do pruning, other defences and secure aggregation change about it?</p>
+<h2>Method</h2>
+<p>A party computes a gradient on one image. The attacker looks for an image that has the same gradient; it
+never sees the true one, and of several random starts the one whose gradient matches best counts. An image is
+got back if the mean squared error is below {content["success_is_mse_below"]:g} on pixels in [0, 1], fixed
+beforehand. Under every row are the same images and starts, and for each image its own net. Attackers differ
+in what they know:</p>
+<ul>{attackers}</ul>
+<h2>Answer</h2>
+<ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(content))}</ul>
+<h2>Figures</h2>
+<div class="figures">{"".join(_figure(caption, address) for caption, address in pictures.items())}</div>
+<h2>Images got back, by living weights</h2>
+<div class="wide">{_matrix(content["rows"])}</div>
+<h2>All rows</h2>
+<p>Medians over images. The last rows are attackers who see nothing.</p>
+<div class="wide">{_table(content)}</div>
+<h2>Accuracy under each defence</h2>
+<div class="wide">{_accuracies(content)}</div>
+<h2>Limits</h2>
+<ul>{"".join(f"<li>{escape(limit)}</li>" for limit in _LIMITS)}</ul>
+<h2>Settings</h2>
+<p>{escape(settings)}. {escape(versions)}.</p>
+</body></html>
+"""
+
+
+def _figure(caption: str, address: str) -> str:
+    text = escape(caption)
+    return f'<figure><img src="{address}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def _matrix(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Attackers on a pruned party's gradient, one line each, beside the living rates."""
+    chosen = [row for row in rows if (row["view"], row["defence"]) == ("gradient", PRUNING)]
+    levels = sorted({row["level"] for row in chosen})
+    lines: dict[tuple[str, ...], dict[float, str]] = {}
+    for row in chosen:
+        low, high = (100 * end for end in row["interval"])
+        lines.setdefault((row["data"], row["attack"], row["knowledge"]), {})[row["level"]] = (
+            f"{row['successes']}/{row['images']}<br><small>{low:.0f} to {high:.0f} %</small>"
+        )
+    head = "".join(f"<th>{100 * (1 - level):.3g} %</th>" for level in levels)
+    for (data, attack, _), found in lines.items():
+        # Where nothing is pruned there is nothing to know, and one attacker stands for all.
+        control = lines.get((data, attack, KNOWN), {}).get(0.0)
+        if control:
+            found.setdefault(0.0, control)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in who)}"
+        f"{''.join(f'<td>{found.get(level, chr(8211))}</td>' for level in levels)}</tr>"
+        for who, found in lines.items()
+    )
+    names = "<th>images</th><th>attack</th><th>attacker</th>"
+    return f"<table><thead><tr>{names}{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _table(content: Mapping[str, Any]) -> str:
+    head = "".join(f"<th>{escape(title)}</th>" for title in _COLUMNS.values())
+    blind = [
+        {**row, "attack": row["baseline"], "view": "nothing", "defence": "", "knowledge": ""}
+        for row in content["baselines"]
+    ]
+    body = "".join(f"<tr>{_cells(row)}</tr>" for row in [*content["rows"], *blind])
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(row: Mapping[str, Any]) -> str:
+    found = []
+    for name in _COLUMNS:
+        value = row.get(name, "")
+        if name == "successes":
+            text = f"{value} of {row['images']}"
+        elif name == "interval":
+            text = f"{100 * value[0]:.0f} to {100 * value[1]:.0f} %"
+        elif value is None:
+            text = "none"
+        else:
+            text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        kind = "" if isinstance(value, str) else ' class="number"'
+        found.append(f"<td{kind}>{escape(text)}</td>")
+    return "".join(found)
+
+
+def _accuracies(content: Mapping[str, Any]) -> str:
+    body = "".join(
+        f'<tr><td>{escape(row["defence"])}</td><td class="number">{row["level"]:g}</td>'
+        f'<td class="number">{100 * row["accuracy"]:.1f} %</td></tr>'
+        for row in content["accuracies"]
+    )
+    head = "<tr><th>defence</th><th>removed or noise</th><th>test accuracy</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"

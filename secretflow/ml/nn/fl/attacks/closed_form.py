@@ -1,0 +1,99 @@
+"""Closed-form recovery of the input of a first fully connected layer with bias.
+
+For a neuron, the gradient of its weights is the input times the gradient of its bias, so one division gives
+the input. Source: Phong et al., "Privacy-Preserving Deep Learning via Additively Homomorphic Encryption",
+IEEE TIFS 13 (2018), section III; Geiping et al. 2020, proposition 3.1. To use when the net starts with such a
+layer and the batch is one image: then it needs no search and is exact, however many weights are pruned, as
+long as each pixel has a living weight to a neuron whose bias has a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+
+from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.observation import Observation, Progress, Reconstruction
+
+
+def input_of_first_layer(
+    weight: torch.Tensor, bias: torch.Tensor, counts: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The input that a layer's gradient gives away.
+
+    Of each input the least-squares estimate over the neurons whose weight to it counts:
+    ``sum_i b_i w_ij / sum_i b_i^2``. With an exact gradient every neuron gives the same: the input.
+
+    Args:
+        weight: gradient of the weights, float of shape (neurons, inputs).
+        bias: gradient of the bias, (neurons,).
+        counts: 0 where ``weight`` is known not to be there, (neurons, inputs); None if all is.
+
+    Returns:
+        The input, (inputs,), 0 where it is not known, and where it is known, bool of shape (inputs,).
+    """
+    counts = torch.ones_like(weight) if counts is None else counts.to(weight)
+    evidence = counts.T @ bias.square()
+    known = evidence > 0
+    return torch.where(known, (counts * weight).T @ bias / torch.where(known, evidence, 1), 0), known
+
+
+def closed_form_attack(
+    observations: Sequence[Observation], progress: Progress | None = None
+) -> list[Reconstruction]:
+    """Recovers single images.
+
+    Args:
+        observations: what the attacker has; the first two parameters of the net are weights, of shape
+            (neurons, pixels), and bias of its first layer.
+        progress: called once, at the end.
+
+    Returns:
+        For each observation its image. ``loss`` is the part of the pixels that stay unknown; they are 0.
+        Without a single known pixel the loss is infinite and ``diverged`` is 1.
+
+    Raises:
+        ValueError: the net does not start with a fully connected layer with bias, or a batch holds more
+            than one image.
+    """
+    found = [_recover(observation) for observation in observations]
+    if progress is not None:
+        progress(1.0)
+    return found
+
+
+def _recover(observation: Observation) -> Reconstruction:
+    started = time.perf_counter()
+    names = [name for name, _ in observation.model().named_parameters()][:2]
+    shapes = [tuple(gradient.shape) for gradient in observation.gradients[:2]]
+    pixels = math.prod(observation.image_shape)
+    if observation.batch_size != 1:
+        raise ValueError(f"batch_size={observation.batch_size} is not allowed: one image has one closed form")
+    if shapes != [(shapes[0][0], pixels), (shapes[0][0],)]:
+        raise ValueError(
+            f"the net's first parameters have the shapes {shapes}; allowed are the weights "
+            f"(neurons, {pixels}) and the bias of a fully connected layer"
+        )
+    weight, bias = (gradient.double() for gradient in observation.gradients[:2])
+    counts = torch.ones_like(weight)
+    for seen in (observation.mask, observation.compared):
+        if seen is not None and names[0] in seen:
+            counts = counts * seen[names[0]].to(counts)
+    # A saturated net has gradients whose squares would vanish.
+    largest = bias.abs().max()
+    image, known = input_of_first_layer(weight, bias / largest if largest > 0 else bias, counts)
+    image = (image / largest if largest > 0 else image).to(observation.gradients[0].dtype)
+    sound = bool(known.any() and image.isfinite().all())
+    return Reconstruction(
+        images=(image if sound else torch.zeros_like(image)).view(1, *observation.image_shape),
+        labels=labels_from_gradient(observation),
+        loss=float((~known).float().mean()) if sound else math.inf,
+        history=(),
+        iteration=0,
+        restart=0,
+        diverged=int(not sound),
+        seconds=time.perf_counter() - started,
+    )

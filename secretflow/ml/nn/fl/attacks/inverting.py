@@ -1,0 +1,93 @@
+"""Inverting Gradients: match the direction of the gradient, and prefer smooth images in the range of pixels.
+
+Source: Geiping, Bauermeister, Dröge, Moeller, "Inverting Gradients - How easy is it to break privacy in
+federated learning?", NeurIPS 2020, section 4. To use when the length of the gradient says little (trained
+nets, rectifiers, noise) or several local steps were taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from secretflow.ml.nn.fl.attacks.adam import BatchedSignedAdam, SignedAdamSettings
+from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.objective import Objective, cosine_distance
+from secretflow.ml.nn.fl.attacks.observation import Observation, Progress, Reconstruction
+from secretflow.ml.nn.fl.attacks.restarts import START_STRIDE, SearchSettings, search
+
+
+@dataclass(frozen=True)
+class InvertingSettings(SearchSettings):
+    """How hard to try; a step is 20 moves of signed Adam.
+
+    Attributes:
+        iterations: see :class:`~.restarts.SearchSettings`, also for the rest. The step size falls along
+            all of them, so this attack knows no patience unless it is asked for.
+        loss_reached: absolute; the loss is at most 2 plus the total variation.
+        tv_weight: weight of the total variation, at least 0.
+        learning_rate: first step size on pixels in [0, 1], above 0.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    iterations: int = 60
+    restarts: int = 1
+    loss_reached: float = 0.0
+    patience: int = 10**9
+    tv_weight: float = 1e-4
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.tv_weight < float("inf"):
+            raise ValueError(f"tv_weight={self.tv_weight!r} is not allowed: at least 0")
+
+
+MOVES = 20
+"""Moves of one step, as many as one of L-BFGS, so that steps of the attacks cost the same."""
+
+
+def inverting_attack(
+    observations: Sequence[Observation],
+    settings: InvertingSettings = InvertingSettings(),
+    progress: Progress | None = None,
+) -> list[Reconstruction]:
+    """Reconstructs batches from their gradients; the labels are read off first.
+
+    Args:
+        observations: what the attacker has, one for each batch.
+        settings: how hard to try.
+        progress: called after each step.
+
+    Returns:
+        For each observation the reconstruction of the smallest matching loss; see
+        :func:`~.restarts.search`.
+
+    Raises:
+        ValueError: labels cannot be read off, or the observations cannot be attacked together.
+    """
+    labels = torch.stack([labels_from_gradient(observation) for observation in observations])
+    objective = Objective(
+        observations, cosine_distance, F.one_hot(labels, observations[0].classes), settings.tv_weight
+    )
+    adam = SignedAdamSettings(MOVES * settings.iterations, settings.learning_rate)
+
+    def start(restart: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(settings.seed + START_STRIDE * restart)
+        return torch.rand(objective.size, generator=generator, dtype=objective.dtype)
+
+    return search(
+        objective,
+        len(observations),
+        start,
+        lambda points: BatchedSignedAdam(points, adam, MOVES),
+        settings,
+        [settings.loss_reached] * len(observations),
+        lambda number, _: labels[number],
+        progress,
+    )

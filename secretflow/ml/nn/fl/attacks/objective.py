@@ -1,0 +1,205 @@
+"""What an optimising attack brings down: how far a guess's gradient is from the one that was seen.
+
+The distances and the prior are pure functions; :class:`Objective` evaluates one of them for many guesses at
+once, each against its own observation, by ``torch.func.vmap``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad, grad_and_value, vmap
+
+from secretflow.ml.nn.fl.attacks.observation import Observation
+
+Arrays = Sequence[torch.Tensor]
+Distance = Callable[[Arrays, Arrays], torch.Tensor]
+
+
+def squared_distance(guess: Arrays, seen: Arrays) -> torch.Tensor:
+    """Squared Euclidean distance over all arrays together.
+
+    Source: Zhu, Liu, Han, "Deep Leakage from Gradients", NeurIPS 2019, section 3.2, eq. (3).
+
+    Args:
+        guess: gradient arrays.
+        seen: gradient arrays of the same shapes.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    return torch.stack([(a - b).square().sum() for a, b in zip(guess, seen, strict=True)]).sum()
+
+
+def cosine_distance(guess: Arrays, seen: Arrays) -> torch.Tensor:
+    """One minus the cosine of the angle between two gradients, each taken as one long vector.
+
+    Source: Geiping et al., "Inverting Gradients", NeurIPS 2020, section 4, eq. (4), first term.
+
+    Args:
+        guess: gradient arrays.
+        seen: gradient arrays of the same shapes.
+
+    Returns:
+        Scalar in [0, 2]; NaN if one of the vectors is zero.
+    """
+    products = torch.stack([(a * b).sum() for a, b in zip(guess, seen, strict=True)]).sum()
+    norms = [torch.stack([a.square().sum() for a in arrays]).sum().sqrt() for arrays in (guess, seen)]
+    return 1 - products / (norms[0] * norms[1])
+
+
+def total_variation(images: torch.Tensor) -> torch.Tensor:
+    """Anisotropic total variation: mean absolute difference of vertical plus that of horizontal neighbours.
+
+    Source: Geiping et al., "Inverting Gradients", NeurIPS 2020, section 4, eq. (4), second term.
+
+    Args:
+        images: float of shape (..., height, width), both at least 2.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
+    return vertical + (images[..., 1:] - images[..., :-1]).abs().mean()
+
+
+class Objective:
+    """The matching loss of many guesses, each beside its own observation.
+
+    A guess is one vector: the pixels of its images, then, unless labels are given, the scores whose softmax
+    is the guessed label.
+
+    Args:
+        observations: what the attacker has; all of one net, batch size and number of local steps.
+        distance: between the gradient of a guess and the one seen.
+        labels: class probabilities of shape (observations, batch, classes) if the attacker fixes them.
+        tv_weight: weight of the total variation of the images, at least 0.
+        device: where to compute; None is a GPU if there is one.
+
+    Raises:
+        ValueError: there is no observation, or two of them cannot be attacked together.
+    """
+
+    def __init__(
+        self,
+        observations: Sequence[Observation],
+        distance: Distance = squared_distance,
+        labels: torch.Tensor | None = None,
+        tv_weight: float = 0.0,
+        device: torch.device | None = None,
+    ) -> None:
+        if not observations:
+            raise ValueError("observations is empty: at least one is needed")
+        first = observations[0]
+        for field in ("image_shape", "classes", "batch_size", "local_steps", "learning_rate", "model"):
+            values = {getattr(observation, field) for observation in observations}
+            if len(values) > 1:
+                raise ValueError(f"observations differ in {field}: {values}; attack them one after the other")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = first.gradients[0].dtype
+        self.image_shape = (first.batch_size, *first.image_shape)
+        self.label_shape = (first.batch_size, first.classes)
+        self.squared_norms = torch.tensor(
+            [float(sum(g.square().sum() for g in observation.gradients)) for observation in observations],
+            dtype=torch.float64,
+        )
+        self._net = first.model().eval().to(self.device)
+        self._steps, self._learning_rate = first.local_steps, first.learning_rate or 1.0
+        self._distance, self._tv_weight = distance, tv_weight
+        self._names = [name for name, _ in self._net.named_parameters()]
+        self._fixed_labels = labels is not None
+        self._stacked = _stack([self._tensors(observation) for observation in observations])
+        if labels is not None:
+            self._stacked["labels"] = labels.to(self.device, self.dtype)
+
+    def _tensors(self, observation: Observation) -> dict[str, torch.Tensor]:
+        """One observation, flat by kind and name; pruned weights are zero and what does not count is too."""
+        found: dict[str, torch.Tensor] = {}
+        mask, compared = observation.mask or {}, observation.compared or {}
+        for name, seen in zip(self._names, observation.gradients, strict=True):
+            weight = observation.weights[name].detach()
+            alive = mask[name].to(weight) if name in mask else torch.ones_like(weight)
+            counts = alive * compared[name].to(weight) if name in compared else alive
+            found |= {
+                f"weight {name}": weight * alive,
+                f"alive {name}": alive,
+                f"counts {name}": counts,
+                f"seen {name}": seen.detach() * counts,
+            }
+        for name, value in observation.weights.items():
+            if name not in self._names:
+                found[f"weight {name}"] = value.detach()
+        return {name: value.to(self.device) for name, value in found.items()}
+
+    @property
+    def size(self) -> int:
+        """Numbers in one guess."""
+        pixels = torch.Size(self.image_shape).numel()
+        return pixels if self._fixed_labels else pixels + torch.Size(self.label_shape).numel()
+
+    def split(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A guess's images, (batch, channels, height, width), and the scores of its labels, if guessed."""
+        pixels = torch.Size(self.image_shape).numel()
+        scores = None if self._fixed_labels else guess[pixels:].view(self.label_shape)
+        return guess[:pixels].view(self.image_shape), scores
+
+    def bind(self, rows: Sequence[int]) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """The objective as a function of guesses.
+
+        Args:
+            rows: number of the observation of each guess.
+
+        Returns:
+            A function from guesses of shape (rows, size) to their losses, (rows,), and the gradients of the
+            losses, (rows, size).
+        """
+        index = torch.tensor(rows, device=self.device)
+        chosen = {name: value.index_select(0, index) for name, value in self._stacked.items()}
+        batched = vmap(grad_and_value(self._loss))
+
+        def evaluate(guesses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            gradients, losses = batched(guesses, chosen)
+            return losses.detach(), gradients.detach()
+
+        return evaluate
+
+    def _loss(self, guess: torch.Tensor, seen: dict[str, torch.Tensor]) -> torch.Tensor:
+        images, scores = self.split(guess)
+        labels = seen["labels"] if scores is None else scores.softmax(dim=-1)
+        simulated = self._simulate(images, labels, seen)
+        counted = [simulated[name] * seen[f"counts {name}"] for name in self._names]
+        loss = self._distance(counted, [seen[f"seen {name}"] for name in self._names])
+        return loss + self._tv_weight * total_variation(images) if self._tv_weight else loss
+
+    def _simulate(
+        self, images: torch.Tensor, labels: torch.Tensor, seen: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """What training on a guess would have shown: the mean gradient of the local steps, by parameter.
+
+        Source of the simulated steps: Geiping et al., "Inverting Gradients", NeurIPS 2020, section 6.
+        """
+        state = {name.removeprefix("weight "): value for name, value in seen.items() if name[:7] == "weight "}
+        start = {name: state.pop(name) for name in self._names}
+
+        def cross_entropy(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+            return nn.functional.cross_entropy(
+                functional_call(self._net, {**state, **parameters}, (images,)), labels
+            )
+
+        gradient = grad(cross_entropy)
+        found = gradient(start)
+        total, parameters = found, start
+        for _ in range(self._steps - 1):
+            parameters = {
+                name: parameters[name] - self._learning_rate * seen[f"alive {name}"] * found[name]
+                for name in self._names
+            }
+            found = gradient(parameters)
+            total = {name: total[name] + found[name] for name in self._names}
+        return {name: value / self._steps for name, value in total.items()} if self._steps > 1 else total
+
+
+def _stack(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

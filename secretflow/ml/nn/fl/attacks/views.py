@@ -1,0 +1,202 @@
+"""What an attacker sees, and what it knows besides: from what parties compute to an :class:`Observation`.
+
+A *view* is what is seen: a party's gradient, its weight update over several local steps, the plain average of
+several parties. *Knowledge* is what the attacker does about pruning. With local pruning the upload is zero
+where the mask is, so an upload in the clear shows its mask; that is one kind of knowledge below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from secretflow.ml.nn.fl.attacks.defences import support
+from secretflow.ml.nn.fl.attacks.observation import Observation
+
+Weights = Mapping[str, torch.Tensor]
+
+
+class Knowledge(Enum):
+    """What an attacker does about zeros in what it sees. All else is equal: optimiser, starts, image, net."""
+
+    OBLIVIOUS = "mask-oblivious"
+    """Believes that nothing was pruned: evaluates the unpruned weights and matches all coordinates. It lacks
+    two things at once, the mask and the weights that the gradient was computed with."""
+
+    WEIGHTS_ONLY = "pruned weights, mask ignored"
+    """Evaluates the pruned weights, as whoever receives the model does, but matches all coordinates, so the
+    zeros of the upload count against every guess. Beside ``MASK_KNOWN`` this isolates what matching only the
+    mask's coordinates brings."""
+
+    MASK_KNOWN = "mask-aware"
+    """Evaluates the pruned net and matches the coordinates of the mask only. Nothing is pruned during the
+    steps it simulates that was not pruned during the real ones."""
+
+    MASK_INFERRED = "mask inferred from zeros"
+    """Has the unpruned weights, takes every prunable coordinate that is zero in what it sees for pruned, and
+    goes on as ``MASK_KNOWN``. A living weight whose gradient happens to be zero misleads it."""
+
+
+@dataclass(frozen=True)
+class PartyStep:
+    """What one party starts a round with; no attacker gets it.
+
+    Attributes:
+        model: builds the net.
+        weights: before pruning, by parameter and buffer name.
+        x: its batch, float of shape (batch, channels, height, width) in [0, 1].
+        y: labels, int64 of shape (batch,).
+        mask: for each prunable parameter by name 0 where it is pruned and 1 where it lives; empty if nothing
+            is pruned.
+    """
+
+    model: Callable[[], nn.Module]
+    weights: Weights
+    x: torch.Tensor
+    y: torch.Tensor
+    mask: Weights
+
+    def pruned_weights(self) -> dict[str, torch.Tensor]:
+        """The weights that are trained: zero where the mask is."""
+        return apply_mask(self.weights, self.mask)
+
+
+def apply_mask(weights: Weights, mask: Weights) -> dict[str, torch.Tensor]:
+    """Weights with those that a mask prunes set to zero."""
+    return {name: value * mask[name] if name in mask else value for name, value in weights.items()}
+
+
+def party_gradient(party: PartyStep) -> tuple[torch.Tensor, ...]:
+    """View: one party's gradient as it is uploaded, zero where its mask is.
+
+    Args:
+        party: who uploads.
+
+    Returns:
+        The gradient of the mean cross entropy, in the order of the parameters.
+    """
+    return weight_update(party, steps=1, learning_rate=1.0)
+
+
+def weight_update(party: PartyStep, steps: int, learning_rate: float) -> tuple[torch.Tensor, ...]:
+    """View: one party's weights after k steps of gradient descent on its batch, beside those before.
+
+    What is pruned stays zero at every step.
+
+    Args:
+        party: who uploads.
+        steps: k, at least 1.
+        learning_rate: of the steps, above 0; the attacker knows it, as all parties do.
+
+    Returns:
+        ``(before - after) / (k * learning_rate)``, the mean of the gradients, in the order of the parameters.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps!r} is not allowed: at least 1")
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(f"learning_rate={learning_rate!r} is not allowed: above 0")
+    net = party.model().eval()
+    names = [name for name, _ in net.named_parameters()]
+    state = party.pruned_weights()
+    total = [torch.zeros_like(state[name]) for name in names]
+    for _ in range(steps):
+        parameters = {name: state[name].detach().clone().requires_grad_() for name in names}
+        loss = nn.functional.cross_entropy(functional_call(net, {**state, **parameters}, (party.x,)), party.y)
+        found = torch.autograd.grad(loss, list(parameters.values()))
+        living = [
+            gradient * party.mask[name] if name in party.mask else gradient
+            for name, gradient in zip(names, found, strict=True)
+        ]
+        state |= {name: state[name] - learning_rate * step for name, step in zip(names, living, strict=True)}
+        total = [sum_ + step for sum_, step in zip(total, living, strict=True)]
+    return tuple(array / steps for array in total)
+
+
+def plain_aggregate(uploads: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, ...]:
+    """View: the average of n parties' uploads in the clear, which is all that secure aggregation shows.
+
+    With equal weights, equally large batches and one mask for all it is the gradient of all batches together,
+    so the attacker matches one batch of n times as many images; it knows n.
+
+    Args:
+        uploads: of each party, in the order of the parameters.
+
+    Returns:
+        Their mean.
+
+    Raises:
+        ValueError: there is no upload.
+    """
+    if not uploads:
+        raise ValueError("uploads is empty: at least one is needed")
+    return tuple(torch.stack(list(arrays)).mean(dim=0) for arrays in zip(*uploads, strict=True))
+
+
+def observe(
+    party: PartyStep,
+    seen: Sequence[torch.Tensor],
+    knowledge: Knowledge,
+    *,
+    classes: int,
+    parties: int = 1,
+    local_steps: int = 1,
+    learning_rate: float | None = None,
+) -> Observation:
+    """What an attacker on a pruned model has.
+
+    Args:
+        party: one of those whose upload is in ``seen``; of it only the net, its weights, the number of its
+            images and, if that is known, its mask are used.
+        seen: the view.
+        knowledge: what the attacker does about zeros.
+        classes: of the task.
+        parties: how many uploads are averaged in ``seen``.
+        local_steps: that they took.
+        learning_rate: of these steps.
+    """
+    weights, mask = party.weights, None
+    if knowledge is Knowledge.WEIGHTS_ONLY:
+        weights = party.pruned_weights()
+    elif knowledge is Knowledge.MASK_KNOWN:
+        mask = party.mask
+    elif knowledge is Knowledge.MASK_INFERRED:
+        names = [name for name, _ in party.model().named_parameters()]
+        mask = {name: entry for name, entry in support(seen, names).items() if entry.dim() >= 2}
+    return Observation(
+        image_shape=(party.x.shape[1], party.x.shape[2], party.x.shape[3]),
+        classes=classes,
+        gradients=tuple(seen),
+        model=party.model,
+        weights=weights,
+        mask=mask,
+        batch_size=parties * len(party.x),
+        local_steps=local_steps,
+        learning_rate=learning_rate,
+    )
+
+
+def observe_sparse(
+    party: PartyStep, seen: Sequence[torch.Tensor], zeros_count: bool, *, classes: int
+) -> Observation:
+    """What an attacker has of an upload from which entries were dropped while the net is whole.
+
+    Args:
+        party: who uploads; nothing of it is pruned.
+        seen: its gradient after :func:`~.defences.sparsify` or :func:`~.defences.withhold`.
+        zeros_count: True is the attacker that takes zeros for numbers, False the one that sees that nothing
+            was uploaded there and leaves them out.
+        classes: of the task.
+    """
+    observation = observe(party, seen, Knowledge.OBLIVIOUS, classes=classes)
+    if zeros_count:
+        return observation
+    names = [name for name, _ in party.model().named_parameters()]
+    return replace(observation, compared=support(seen, names))

@@ -1,0 +1,98 @@
+"""Callbacks for ``FLModel.fit``: checkpoints after epochs, and curves in TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secretflow.device import wait
+from secretflow.ml.nn.callbacks import Callback
+
+
+class Checkpoint(Callback):
+    """Saves every party's model, optimisers and masks to its own disk, so that a stopped run can go on.
+
+    A checkpoint replaces the one before it at once or not at all.
+
+    Args:
+        path: folder and name, as ``FLModel.save_model`` takes them.
+        every: epochs from one checkpoint to the next, at least 1.
+        is_test: adds the party's name to the folder, for parties that share a disk.
+
+    Raises:
+        ValueError: ``path`` has no folder or ``every`` is below 1.
+
+    Examples:
+        >>> model.fit(x, y, epochs=10, random_seed=1, callbacks=[Checkpoint("run/model")])
+        >>> # later, in another process
+        >>> model.load_model("run/model")
+        >>> model.fit(x, y, epochs=10 - model.epochs_trained(), random_seed=1)
+    """
+
+    def __init__(self, path: str, every: int = 1, is_test: bool = False) -> None:
+        super().__init__()
+        if not Path(path).name or "/" not in path:
+            raise ValueError(f"path={path!r} is not allowed: 'folder/name'")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every={every!r} is not allowed: an integer from 1 up")
+        self._path = Path(path)
+        self._every = every
+        self._is_test = is_test
+
+    def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
+        """Saves, if it is time."""
+        assert epoch is not None and self._workers is not None  # as CallbackList calls it
+        if (epoch + 1) % self._every:
+            return
+        saved = []
+        for device, worker in self._workers.items():
+            folder = self._path.parent / device.party if self._is_test else self._path.parent
+            saved.append(worker.save_model(str(folder / self._path.name)))
+        wait(saved)
+
+
+class TensorBoard(Callback):
+    """Writes every number of the history after each epoch, for TensorBoard to draw.
+
+    Columns of all parties together are under ``global/<name>``, those of one party under
+    ``local/<party>_<name>``; the step is the number of the epoch in this fit, from 1.
+
+    Args:
+        log_dir: folder for the event files.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+    """
+
+    def __init__(self, log_dir: str | Path) -> None:
+        super().__init__()
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "TensorBoard needs the package tensorboard: pip install 'secretflow-prune[tensorboard]'"
+            ) from error
+        self._make_writer = lambda: SummaryWriter(str(log_dir))
+        self._writer: Any = None
+        self._written: dict[str, int] = {}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Opens an event file."""
+        self._writer = self._make_writer()
+        self._written = {}
+
+    def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
+        """Writes the newest number of each column that has one of this epoch."""
+        assert epoch is not None  # as CallbackList calls it
+        history = self.params["history"]
+        for place, columns in (("global", history.global_history), ("local", history.local_history)):
+            for name, values in columns.items():
+                tag = f"{place}/{name}"
+                if len(values) > self._written.get(tag, 0) and not isinstance(values[-1], list):
+                    self._writer.add_scalar(tag, float(values[-1]), epoch + 1)
+                    self._written[tag] = len(values)
+        self._writer.flush()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Closes the event file."""
+        self._writer.close()

@@ -1,0 +1,111 @@
+"""The sparse model as a file: only what lives takes room on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+_FORMAT = "secretflow-prune sparse 1"
+_BITS = tuple(1 << bit for bit in range(8))
+
+
+def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Writes the living weights of a model into a safetensors file.
+
+    An array of floats that takes less room so is written as two: ``<name>.values``, its numbers that are
+    not zero, in memory order, and ``<name>.bitmap``, uint8, in which bit ``k % 8`` of byte ``k // 8``, the
+    lowest first, says whether the number at the flat position ``k`` is one of them. Every other array is
+    written as it is, under ``<name>``. The metadata hold ``format`` and ``arrays``, JSON: for each name in
+    order the ``shape``, and whether it is ``sparse``. Negative zeros become zeros.
+
+    Args:
+        state_dict: arrays by name; those that share memory are written once for each name.
+        path: file to write, with folders that are missing; it is there at once or not at all.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    arrays: dict[str, dict[str, Any]] = {}
+    for name, value in state_dict.items():
+        flat = value.detach().cpu().reshape(-1)
+        living = flat != 0
+        values = flat[living]
+        bitmap_size = (flat.numel() + 7) // 8
+        sparse = value.is_floating_point() and (
+            values.numel() * values.element_size() + bitmap_size < flat.numel() * flat.element_size()
+        )
+        arrays[name] = {"shape": list(value.shape), "sparse": sparse}
+        if sparse:
+            tensors[f"{name}.values"] = values
+            tensors[f"{name}.bitmap"] = _packed(living)
+        else:
+            # A copy, since safetensors refuses arrays that share memory.
+            tensors[name] = flat.clone().reshape(value.shape)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, unfinished, metadata={"format": _FORMAT, "arrays": json.dumps(arrays)})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
+    """Reads what :func:`export_sparse` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The dense ``state_dict``, on the CPU, equal to the one that was written.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: the file is damaged or another one; the message says which.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(
+            f"path={str(path)!r} cannot be read: damaged or no safetensors file ({error}); export it again"
+        ) from None
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(
+            f"path={str(path)!r} has the format {metadata.get('format')!r}: only {_FORMAT!r}, as "
+            "export_sparse writes it, can be read"
+        )
+    state_dict = {}
+    try:
+        for name, array in json.loads(metadata["arrays"]).items():
+            if array["sparse"]:
+                values = tensors[f"{name}.values"]
+                dense = torch.zeros(array["shape"], dtype=values.dtype)
+                dense.view(-1)[_unpacked(tensors[f"{name}.bitmap"], dense.numel())] = values
+            else:
+                dense = tensors[name]
+            state_dict[name] = dense
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"path={str(path)!r} is damaged: its arrays do not fit their description "
+            f"({type(error).__name__} {error}); export it again"
+        ) from None
+    return state_dict
+
+
+def _packed(bits: torch.Tensor) -> torch.Tensor:
+    padded = torch.zeros((bits.numel() + 7) // 8 * 8, dtype=torch.uint8)
+    padded[: bits.numel()] = bits
+    return (padded.view(-1, 8) * torch.tensor(_BITS, dtype=torch.uint8)).sum(dim=1, dtype=torch.uint8)
+
+
+def _unpacked(bitmap: torch.Tensor, size: int) -> torch.Tensor:
+    bits = bitmap[:, None] & torch.tensor(_BITS, dtype=torch.uint8)
+    return (bits != 0).view(-1)[:size]

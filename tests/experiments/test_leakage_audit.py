@@ -1,0 +1,259 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import leakage_audit
+from experiments.audit import answer, page
+from experiments.audit.accuracy import accuracy_under
+from experiments.audit.attack_cell import Effort, baselines, measure
+from experiments.audit.cells import (
+    INFERRED,
+    KNOWN,
+    OBLIVIOUS,
+    PRUNING,
+    REMOVED,
+    SECURE,
+    SPARSE,
+    WEIGHTS_ONLY,
+    ZEROS_LEFT_OUT,
+    Cell,
+    plan,
+)
+from experiments.audit.data import SEED_IMAGE, cifar100, crops, mnist
+from experiments.audit.rows import Rows, key_of, write_whole
+from experiments.data import load_images
+
+SCRIPT = Path(leakage_audit.__file__)
+SMALL = ["--images", "2", "--restarts", "1", "--iterations", "2", "--datasets", "MNIST", "--workers", "1"]
+CLOSED_FORM = [
+    *SMALL,
+    "--attacks",
+    "closed form",
+    "--defences",
+    "none",
+    "weight pruning",
+    "--removed",
+    "0",
+    "0.5",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An audit of the closed form alone, which takes no search."""
+    out = tmp_path_factory.mktemp("audit")
+    assert leakage_audit.main(["--out", str(out), *CLOSED_FORM]) == 0
+    return out
+
+
+def test_help_explains_every_flag_and_runs_from_any_directory(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    flags = [action for action in leakage_audit.make_parser()._actions if action.option_strings]
+    assert all(flag.help and flag.option_strings[-1] in done.stdout for flag in flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--images", "0"],
+        ["--images", "81"],
+        ["--restarts", "0"],
+        ["--minutes", "0"],
+        ["--removed", "1.0"],
+        ["--noise", "-1"],
+        ["--attacks", "guessing"],
+        ["--datasets", "CIFAR-100"],
+        ["--data", "/nowhere"],
+    ],
+)
+def test_a_flag_that_is_not_allowed_ends_the_program_before_anything_starts(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        leakage_audit.main(["--out", str(tmp_path / "out"), *arguments])
+    assert stopped.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_audit_has_its_report_its_plots_and_a_page(finished):
+    report = json.loads((finished / "report.json").read_text())
+    assert report["complete"] and report["missing"] == []
+    found = {(row["level"], row["knowledge"]): row for row in report["rows"]}
+    assert found.keys() == {(0.0, KNOWN)} | {(0.5, knowledge) for knowledge in (OBLIVIOUS, KNOWN, INFERRED)}
+    assert found[0.5, KNOWN]["successes"] == 2 and found[0.5, KNOWN]["living_rate"] == pytest.approx(0.5)
+    assert found[0.5, OBLIVIOUS]["successes"] == 0
+    assert {row["baseline"] for row in report["baselines"]} == {"mean image", "random noise"}
+    assert (finished / "success_closed_form_mnist.png").stat().st_size > 1000
+    html = (finished / "report.html").read_text()
+    assert "closed form" in html and "data:image/png;base64," in html
+    assert "http" not in html.replace("http-equiv", "")  # nothing is loaded from elsewhere
+
+
+def test_an_audit_goes_on_where_it_was_stopped(finished, monkeypatch):
+    measured = (finished / "rows.jsonl").read_text().splitlines()
+    (finished / "rows.jsonl").write_text(
+        "\n".join(measured[:-1]) + "\n" + measured[-1][: len(measured[-1]) // 2]
+    )
+    submitted = []
+    real = leakage_audit._work
+    monkeypatch.setattr(
+        leakage_audit, "_work", lambda task, effort: submitted.append(task) or real(task, effort)
+    )
+    assert leakage_audit.main(["--out", str(finished), *CLOSED_FORM]) == 0
+    assert len(submitted) == 1
+    assert json.loads((finished / "report.json").read_text())["complete"]
+
+
+def test_other_settings_measure_anew():
+    cell = Cell("MNIST", "DLG", "gradient", PRUNING, 0.5, KNOWN).as_dict()
+    assert key_of(cell, {"seed": 1}) == key_of(dict(reversed(cell.items())), {"seed": 1})
+    assert key_of(cell, {"seed": 1}) != key_of(cell, {"seed": 2})
+
+
+def test_no_row_starts_after_the_time_is_over(tmp_path):
+    assert leakage_audit.main(["--out", str(tmp_path), *CLOSED_FORM, "--minutes", "1e-9"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert not report["complete"] and report["rows"] == [] and len(report["missing"]) == 6
+    assert "6 rows are missing" in (tmp_path / "report.html").read_text()
+
+
+def test_rows_survive_being_killed_while_one_is_written(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    Rows(path).add("a", {"mse": float("inf")})
+    with path.open("a") as file:
+        file.write('{"key": "b", "ms')
+    assert Rows(path).get("a") == {"mse": None} and Rows(path).get("b") is None
+
+
+def test_a_row_after_a_torn_line_is_not_lost(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"key": "torn')
+    Rows(path).add("a", {"mse": 1.0})
+    assert Rows(path).get("a") == {"mse": 1.0}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    write_whole(tmp_path / "page", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(tmp_path / "page", "new \udcff")
+    assert (tmp_path / "page").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_both_attackers_meet_every_pruning_rate():
+    cells = plan(["MNIST", "colour crops"])
+    assert REMOVED[0] == 0 and Cell("MNIST", "DLG", "gradient", PRUNING, 0.0, KNOWN) in cells
+    for level in REMOVED[1:]:
+        for knowledge in (OBLIVIOUS, WEIGHTS_ONLY, KNOWN, INFERRED):
+            assert Cell("MNIST", "DLG", "gradient", PRUNING, level, knowledge) in cells
+    assert len(set(cells)) == len(cells)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Cell("MNIST", "DLG", "update k=5", PRUNING, 0.5, KNOWN),
+        Cell("MNIST", "DLG", "aggregate n=2", PRUNING, 0.5, INFERRED),
+        Cell("MNIST", "Inverting Gradients", "gradient", "Gaussian noise", 0.1, "nothing to know"),
+        Cell("MNIST", "iDLG", "gradient", SPARSE, 0.5, ZEROS_LEFT_OUT),
+        Cell("MNIST", "iDLG", "padded upload", SECURE, 0.0, KNOWN),
+        Cell("colour crops", "iDLG", "gradient", PRUNING, 0.9, WEIGHTS_ONLY),
+    ],
+)
+def test_every_kind_of_cell_is_measured(cell):
+    dataset = mnist() if cell.data == "MNIST" else crops()
+    row = measure(cell, dataset, Effort(images=2, restarts=1, iterations=1, adam_iterations=1))
+    assert row["images"] == 2 and 0 <= row["interval"][0] <= row["interval"][1] <= 1
+    assert len(row["examples"]) == 2 and row["attack"] == cell.attack
+    json.dumps(row)
+
+
+def test_guessing_without_seeing_anything_fails():
+    for row in baselines(mnist(), 20, seed=0):
+        assert row["successes"] == 0
+
+
+def test_crops_are_a_hundred_different_colour_images():
+    dataset = crops()
+    assert dataset.x.shape == (100, 3, 32, 32) and dataset.x.min() >= 0 and dataset.x.max() <= 1
+    assert len(torch.unique(dataset.x.flatten(1), dim=0)) == 100
+
+
+def write_cifar(folder, content):
+    (folder / "cifar-100-python").mkdir()
+    (folder / "cifar-100-python" / "train").write_bytes(pickle.dumps(content, protocol=2))
+
+
+def test_cifar_is_read_from_torchvisions_layout_the_seeds_image_first(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 3072)).astype(np.uint8)
+    write_cifar(tmp_path, {b"data": pixels, b"fine_labels": list(range(100)) + [7] * 20})
+    dataset = cifar100(tmp_path)
+    expected = torch.from_numpy(pixels[SEED_IMAGE].reshape(3, 32, 32)) / 255
+    assert torch.equal(dataset.x[0], expected) and dataset.y[0] == SEED_IMAGE
+    assert dataset.x.shape == (100, 3, 32, 32) and dataset.classes == 100
+
+
+class _Trap:
+    def __reduce__(self):
+        return (pytest.fail, ("code in the data was run",))
+
+
+@pytest.mark.parametrize(
+    "content", [{b"data": _Trap(), b"fine_labels": []}, {b"data": np.zeros((2, 3072), "u1")}, 3]
+)
+def test_what_is_not_cifar_is_refused_and_runs_nothing(tmp_path, content):
+    write_cifar(tmp_path, content)
+    with pytest.raises(ValueError, match="not CIFAR-100"):
+        cifar100(tmp_path)
+
+
+def made_up_row(knowledge, level, successes):
+    return {
+        **Cell("MNIST", "DLG", "gradient", PRUNING, level, knowledge).as_dict(),
+        "living_rate": 1 - level,
+        "images": 20,
+        "successes": successes,
+        "interval": [max(0, successes / 20 - 0.1), min(1, successes / 20 + 0.1)],
+        "median_mse": 0.1,
+    }
+
+
+def made_up(*rows):
+    return {"rows": list(rows), "baselines": [], "accuracies": []}
+
+
+def test_the_answer_says_what_the_rows_say_whichever_way_it_comes_out():
+    aware_wins = " ".join(
+        answer.sentences(made_up(made_up_row(KNOWN, 0.5, 19), made_up_row(WEIGHTS_ONLY, 0.5, 2)))
+    )
+    equal = " ".join(answer.sentences(made_up(made_up_row(KNOWN, 0.5, 2), made_up_row(WEIGHTS_ONLY, 0.5, 2))))
+    assert "at 50 % living weights (1 of 1 rates" in aware_wins
+    assert "at no rate of living weights (0 of 1 rates" in equal
+    oblivious_wins = " ".join(answer.sentences(made_up(made_up_row(OBLIVIOUS, 0.05, 20))))
+    assert "mask-oblivious, weights pruned: gets back at least half of the images at 95 %" in oblivious_wins
+    assert answer.sentences(made_up()) == []
+
+
+def test_names_on_the_page_cannot_break_it():
+    row = {**made_up_row(KNOWN, 0.5, 1), "attack": "<script>"}
+    content = {
+        **made_up(row),
+        "settings": {},
+        "versions": {},
+        "missing": [],
+        "success_is_mse_below": 0.01,
+    }
+    assert "<script>" not in page.render(content, {})
+
+
+def test_a_defence_that_removes_nothing_costs_nothing():
+    images = load_images().first(500)
+    whole, same = (accuracy_under(defence, 0.0, images, seed=1) for defence in (PRUNING, SPARSE))
+    assert whole["accuracy"] == same["accuracy"] > 0.3

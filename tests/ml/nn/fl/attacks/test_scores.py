@@ -1,0 +1,69 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from secretflow.ml.nn.fl.attacks.scores import (
+    label_accuracy,
+    match,
+    mean_squared_error,
+    nearest,
+    peak_signal_to_noise,
+    structural_similarity,
+    wilson_interval,
+)
+
+
+def test_errors_are_those_computed_by_hand():
+    truth, guess = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.2, 7.0]])  # clipped to 1
+    assert mean_squared_error(guess, truth) == pytest.approx(0.02)
+    assert peak_signal_to_noise(guess, truth) == pytest.approx(10 * math.log10(1 / 0.02), rel=1e-5)
+
+
+def test_the_similarity_of_flat_images_is_that_computed_by_hand():
+    """Without structure only the means count: (2 a b + c) / (a^2 + b^2 + c) with c = 0.01^2."""
+    one, other = (torch.full((1, 1, 16, 16), value).double() for value in (0.4, 0.6))
+    expected = (2 * 0.4 * 0.6 + 1e-4) / (0.4**2 + 0.6**2 + 1e-4)
+    assert structural_similarity(other, one) == pytest.approx(expected, rel=1e-4)
+    assert structural_similarity(one, one) == pytest.approx(1)
+
+
+def test_the_fraction_of_right_labels_is_counted():
+    assert label_accuracy(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 4])) == 0.75
+
+
+def test_the_nearest_candidate_is_found_after_clipping():
+    candidates = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    assert nearest(torch.tensor([[9.0, -4.0], [0.2, 0.3]]), candidates).tolist() == [2, 0]
+
+
+def test_reconstructions_are_matched_to_true_images_at_the_smallest_total_error():
+    torch.manual_seed(0)
+    truth = torch.rand(4, 1, 3, 3)
+    order = torch.tensor([2, 0, 3, 1])
+    guess = torch.empty_like(truth)
+    guess[order] = truth + 0.1 * torch.randn_like(truth)
+    assert torch.equal(match(guess, truth), order)
+
+
+def test_no_other_assignment_is_better():
+    torch.manual_seed(1)
+    truth, guess = torch.rand(4, 5), torch.rand(4, 5)
+    totals = [
+        float((guess[list(order)] - truth).square().sum()) for order in itertools.permutations(range(4))
+    ]
+    assert float((guess[match(guess, truth)] - truth).square().sum()) == pytest.approx(min(totals))
+
+
+def test_the_interval_is_that_of_the_textbook():
+    """10 of 10 and 1 of 20, computed with the closed formula by hand."""
+    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson_interval(1, 20) == pytest.approx((0.0089, 0.2361), abs=1e-4)
+    assert wilson_interval(0, 20)[0] == 0
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (3, 2), (-1, 2)])
+def test_an_interval_of_impossible_counts_is_refused(successes, trials):
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(successes, trials)

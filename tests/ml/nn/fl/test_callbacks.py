@@ -1,0 +1,103 @@
+"""Checkpoints after epochs, also of a killed run, and curves in TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import secretflow as sf
+from secretflow.ml.nn.fl.callbacks import Checkpoint, TensorBoard
+from secretflow.ml.nn.fl.sparse_model import load_sparse
+
+from .conftest import Task
+
+RUN = Path(__file__).with_name("resumed_run.py")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(RUN), *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask_scope", ["local", "global"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, mask_scope: str) -> None:
+    whole = run(str(tmp_path / "whole"), mask_scope)
+    killed = run(str(tmp_path / "killed"), mask_scope, "--kill-after", "2")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    resumed = run(str(tmp_path / "killed"), mask_scope, "--resume")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    curves, rest = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
+    for name in ("val_multiclassaccuracy", "living_rate"):
+        assert len(curves[name]) == 5 and len(rest[name]) == 3
+        np.testing.assert_allclose(rest[name], curves[name][2:], atol=1e-6)
+    for party in ("alice", "bob"):
+        saved = [
+            torch.load(tmp_path / folder / party / "model")["model_state_dict"]
+            for folder in ("whole", "killed")
+        ]
+        for name, value in saved[0].items():
+            torch.testing.assert_close(saved[1][name], value, rtol=0, atol=1e-5)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(("path", "every"), [("model", 1), ("folder/", 0), ("a/b", 0), ("a/b", 1.5)])
+def test_a_bad_checkpoint_setting_is_named(path: str, every: Any) -> None:
+    with pytest.raises(ValueError, match=r"(path|every)=.* is not allowed"):
+        Checkpoint(path, every)
+
+
+def test_a_checkpoint_is_written_every_so_many_epochs(task: Task, tmp_path: Path) -> None:
+    model = task.make_model()
+    model.fit(
+        *(task.x, task.y),
+        epochs=3,
+        batch_size=8,
+        verbose=0,
+        callbacks=Checkpoint(f"{tmp_path}/model", every=2, is_test=True),
+    )
+    for party in ("alice", "bob"):
+        assert torch.load(tmp_path / party / "model")["epoch"] == 2
+
+
+def test_tensorboard_has_every_number_of_the_history(task: Task, tmp_path: Path) -> None:
+    history = task.make_model().fit(
+        *(task.x, task.y),
+        validation_data=(task.x, task.y),
+        validation_freq=2,
+        epochs=3,
+        batch_size=8,
+        verbose=0,
+        callbacks=[TensorBoard(tmp_path)],
+    )
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    expected = {f"global/{name}": values for name, values in history.global_history.items()}
+    expected.update({f"local/{name}": values for name, values in history.local_history.items()})
+    expected = {name: values for name, values in expected.items() if not isinstance(values[0], list)}
+    assert set(events.Tags()["scalars"]) == set(expected)
+    for name, values in expected.items():
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == ([1, 2, 3] if len(values) == 3 else [1, 3])
+        np.testing.assert_allclose([scalar.value for scalar in scalars], np.array(values, float), rtol=1e-6)
+
+
+def test_the_exported_model_is_the_trained_one_and_shrinks_with_the_living_rate(
+    task: Task, tmp_path: Path
+) -> None:
+    model = task.make_model(prune_end_rate=0.1)
+    model.fit(task.x, task.y, epochs=5, batch_size=8, verbose=0)
+    model.export_sparse(f"{tmp_path}/model", is_test=True)
+    for party, worker in model._workers.items():
+        back = load_sparse(tmp_path / party.party / "model")
+        trained = sf.reveal(worker.get_weights())
+        for (name, value), array in zip(back.items(), trained, strict=True):
+            np.testing.assert_array_equal(value.numpy(), array, err_msg=name)
