@@ -35,8 +35,8 @@ local and global are the mask scopes of `fed_avg_w_prune` with `SecurePruneAggre
 threshold over all layers. The dense and the pruned runs of a table have the same rows, split, epochs,
 optimiser and seeds.
 
-- **accuracy**: of the models that the parties hold after the last epoch, on all test rows dealt out evenly
-  among them; mean and sample deviation over the seeds, in percent.
+- **accuracy**: of the models that the parties hold after the last epoch, on test rows dealt out evenly among
+  them; mean and sample deviation over the seeds, in percent.
 - **loss**: points below the dense runs of the same seeds.
 - **upload**: of one party, over all rounds, in millions of bytes. Pruned: measured, ring elements and masks
   that it sent, message headers not counted. Dense: computed, 4 bytes a parameter in each round.
@@ -178,9 +178,10 @@ def _coverage(rows: Sequence[Row]) -> str:
 
 def _recipes(recipes: dict[str, Recipe]) -> str:
     return " and ".join(
-        f"{model}: {recipe.rows:,} rows, {recipe.epochs} epochs, Adam {recipe.learning_rate:g} "
-        f"with weight decay {recipe.weight_decay:g}, target rate "
-        f"after {recipe.prune_end_epoch} epochs, an average every {recipe.aggregate_freq} steps"
+        f"{model}: {recipe.rows:,} rows, {recipe.epochs} epochs, {recipe.optimizer} "
+        f"{recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, batches of {recipe.batch_size}, "
+        f"target rate after {recipe.prune_end_epoch} epochs, an average every {recipe.aggregate_freq} steps, "
+        f"{recipe.test_rows:,} test rows"
         for model, recipe in recipes.items()
     )
 

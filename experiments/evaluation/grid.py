@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 DENSE = "fed_avg_w"
@@ -69,8 +69,10 @@ class Recipe:
         rows: training rows over all parties.
         epochs: passes over them, at least 2.
         prune_end_epoch: epochs after which the target rate is reached, from 1 to ``epochs``.
-        learning_rate: of Adam, above 0.
-        weight_decay: of Adam, added to the gradient as an L2 penalty, from 0 up.
+        test_rows: so many first of the dataset's test rows validate each epoch.
+        optimizer: of each party, "adam" or "sgd" (without momentum).
+        learning_rate: of the optimiser, above 0.
+        weight_decay: of the optimiser, added to the gradient as an L2 penalty, from 0 up.
         aggregate_freq: steps between two averages, at least 1.
         batch_size: mean rows in a party's batch; a party's part of it is its part of the rows.
     """
@@ -78,6 +80,8 @@ class Recipe:
     rows: int
     epochs: int
     prune_end_epoch: int
+    test_rows: int
+    optimizer: str
     learning_rate: float
     weight_decay: float
     aggregate_freq: int = 10
@@ -125,15 +129,31 @@ def grid(
     return ordered(cases)
 
 
-FULL = {
-    "convnet": Recipe(rows=60_000, epochs=10, prune_end_epoch=8, learning_rate=1e-2, weight_decay=1e-3),
-    "fedavg-cnn": Recipe(rows=6_000, epochs=12, prune_end_epoch=3, learning_rate=1e-3, weight_decay=1e-4),
-}
+_CONVNET = Recipe(
+    rows=60_000,
+    epochs=8,
+    prune_end_epoch=6,
+    test_rows=10_000,
+    optimizer="adam",
+    learning_rate=1e-2,
+    weight_decay=1e-3,
+)
+_CNN = Recipe(
+    rows=4_000,
+    epochs=12,
+    prune_end_epoch=3,
+    test_rows=3_000,
+    optimizer="sgd",
+    learning_rate=0.05,
+    weight_decay=5e-4,
+)
+
+FULL = {"convnet": _CONVNET, "fedavg-cnn": _CNN}
 """For the cases that have targets: MNIST, IID, two parties."""
 
 REDUCED = {
-    "convnet": Recipe(rows=10_000, epochs=8, prune_end_epoch=6, learning_rate=1e-2, weight_decay=1e-3),
-    "fedavg-cnn": Recipe(rows=3_000, epochs=6, prune_end_epoch=3, learning_rate=1e-3, weight_decay=1e-4),
+    "convnet": replace(_CONVNET, rows=10_000, epochs=8, prune_end_epoch=6),
+    "fedavg-cnn": replace(_CNN, rows=2_000, epochs=8, prune_end_epoch=3),
 }
 """For all others."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ Row = dict[str, Any]
 TARGET_POINTS = 1.0
 """So many points below the dense run's final accuracy is the target of ``bytes_to_target``."""
 
-_RECIPE = ("rows", "epochs", "aggregate_freq", "learning_rate", "weight_decay", "batch_size")
+_SCHEDULE = "prune_end_epoch"
+_RECIPE = tuple(field.name for field in fields(Recipe) if field.name != _SCHEDULE)
 
 
 def group_of(row: Row) -> tuple[Any, ...]:
@@ -88,7 +89,7 @@ class Results:
 
 
 def _read(path: Path) -> list[Row]:
-    needed = {*Case._fields, *_RECIPE, "prune_end_epoch", "accuracy", "bytes", "seconds", "curve"}
+    needed = {*Case._fields, *_RECIPE, _SCHEDULE, "accuracy", "bytes", "seconds", "curve"}
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         complete = isinstance(rows, list) and all(needed <= set(row) for row in rows)
@@ -101,5 +102,5 @@ def _read(path: Path) -> list[Row]:
 
 def _identity(row: Row) -> tuple[Any, ...]:
     """What makes a run the same run; a dense one knows no schedule of pruning."""
-    schedule = None if row["strategy"] == DENSE else row["prune_end_epoch"]
+    schedule = None if row["strategy"] == DENSE else row[_SCHEDULE]
     return (*case_of(row), *(row[name] for name in _RECIPE), schedule)

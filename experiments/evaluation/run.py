@@ -23,6 +23,7 @@ from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrappe
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
 
 NETS: dict[str, Callable[[], nn.Module]] = {"convnet": ConvNet, "fedavg-cnn": FedAvgCNN}
+OPTIMIZERS = {"adam": optim.Adam, "sgd": optim.SGD}
 SERVER = "server"
 
 _VALIDATION_BATCH = 500
@@ -40,8 +41,8 @@ def run_case(case: Case, recipe: Recipe, images: Images) -> dict[str, Any]:
     Args:
         case: what is measured. SecretFlow is initialised with its :func:`party_names` and :data:`SERVER`.
         recipe: how it is trained.
-        images: the whole dataset; the rows are drawn from its training rows, and all its test rows, dealt
-            out evenly, validate each epoch.
+        images: the whole dataset; the rows are drawn from its training rows, and its first test rows,
+            dealt out evenly, validate each epoch.
 
     Returns:
         A row of the results. ``accuracy`` is the mean over the parties of that of the model each holds
@@ -107,7 +108,7 @@ def _share_out(
         train = partition.dirichlet(
             images.y_train[chosen], case.parties, partition.LABEL_SKEW, least, generator
         )
-    test = partition.iid(len(images.x_test), case.parties, generator)
+    test = partition.iid(min(recipe.test_rows, len(images.x_test)), case.parties, generator)
     return (
         _held(images.x_train, images.y_train, [chosen[rows] for rows in train], parties),
         _held(images.x_test, images.y_test, test, parties),
@@ -133,7 +134,9 @@ def _model(case: Case, recipe: Recipe, parties: list[PYU]) -> FLModel:
         "model": TorchModel(
             model_fn=NETS[case.model],
             loss_fn=nn.CrossEntropyLoss,
-            optim_fn=optim_wrapper(optim.Adam, lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
+            optim_fn=optim_wrapper(
+                OPTIMIZERS[recipe.optimizer], lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            ),
             metrics=[metric_wrapper(Accuracy, task="multiclass", num_classes=CLASSES, average="micro")],
         ),
         "strategy": case.strategy,
