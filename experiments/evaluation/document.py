@@ -42,8 +42,8 @@ optimiser and seeds.
   that it sent, message headers not counted. Dense: computed, 4 bytes a parameter in each round.
 - **upload to target**: of one party until the validation accuracy first reached the dense run's final one
   minus 1 point (same seed), looked at after each epoch.
-- **seconds**: training and validation of all parties one after the other in one process, so no measure of a
-  network.
+- **seconds**: of one core, for training and validation of all parties one after the other, so no measure of
+  a network.
 """
 
 
