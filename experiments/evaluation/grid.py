@@ -130,22 +130,22 @@ def grid(
 
 
 _CONVNET = Recipe(
-    rows=60_000,
-    epochs=8,
-    prune_end_epoch=6,
+    rows=30_000,
+    epochs=12,
+    prune_end_epoch=9,
     test_rows=10_000,
     optimizer="adam",
     learning_rate=1e-2,
     weight_decay=1e-3,
 )
 _CNN = Recipe(
-    rows=4_000,
-    epochs=12,
+    rows=3_000,
+    epochs=16,
     prune_end_epoch=3,
-    test_rows=3_000,
-    optimizer="sgd",
-    learning_rate=0.05,
-    weight_decay=5e-4,
+    test_rows=2_000,
+    optimizer="adam",
+    learning_rate=1e-3,
+    weight_decay=1e-4,
 )
 
 FULL = {"convnet": _CONVNET, "fedavg-cnn": _CNN}
@@ -153,7 +153,7 @@ FULL = {"convnet": _CONVNET, "fedavg-cnn": _CNN}
 
 REDUCED = {
     "convnet": replace(_CONVNET, rows=10_000, epochs=8, prune_end_epoch=6),
-    "fedavg-cnn": replace(_CNN, rows=2_000, epochs=8, prune_end_epoch=3),
+    "fedavg-cnn": replace(_CNN, rows=2_000, epochs=8),
 }
 """For all others."""
 
