@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from experiments.evaluation.grid import FULL, LIVING_RATES, REDUCED, SEEDS, Recipe, grid
@@ -93,8 +95,8 @@ def _target_table(judged: Iterable[Verdict]) -> str:
             f"{verdict.target.living_rate:g}",
             str(verdict.target),
             verdict.method,
-            verdict.measured or "-",
-            str(verdict.seeds),
+            verdict.measured,
+            str(len(verdict.pruned.rows) if verdict.pruned else 0),
             f"**{verdict.outcome}**",
         ]
         for verdict in judged
@@ -121,31 +123,25 @@ def _stalled(rows: Sequence[Row]) -> list[str]:
 
 def _why_missed(judged: Iterable[Verdict]) -> list[str]:
     """What is known of the reasons, where a target was missed."""
-    missed = {
-        (verdict.target.model, verdict.target.fewer is not None)
-        for verdict in judged
-        if verdict.outcome == MISSED
-    }
-    reasons = {
-        (
-            "convnet",
-            False,
-        ): "The ConvNet has 1,947 prunable weights, so at 0.1 living 194 are left for ten classes.",
-        (
-            "convnet",
-            True,
-        ): "At 0.1 living the ConvNet ends further than 1 point below dense, at whatever upload.",
-        (
-            "fedavg-cnn",
-            False,
-        ): "The CNN is trained on a part of the rows, in which a tenth of its weights fits less.",
-        (
-            "fedavg-cnn",
-            True,
-        ): "A step of pruning ends an epoch, so the rounds of the first epoch are dense, and dense "
-        "training of the CNN itself reaches its target within few epochs.",
-    }
-    return [f"Missed: {reasons[key]}\n" for key in sorted(missed)]
+    missed = [verdict for verdict in judged if verdict.outcome == MISSED]
+    reasons = [
+        f"- {verdict.target.model}, {verdict.target.living_rate:g} living, {verdict.method}: "
+        f"{_reason(verdict)}\n"
+        for verdict in missed
+    ]
+    return ["Why targets were missed:\n", "".join(reasons)] if reasons else []
+
+
+def _reason(verdict: Verdict) -> str:
+    if verdict.target.within is not None or verdict.pruned is None:
+        return "as few weights as these do not fit the digits as well in the same epochs."
+    if verdict.pruned.to_target is None:
+        return "not every run comes within 1 point of dense, at whatever upload."
+    first_epoch = statistics.mean(row["curve"][0][1] for row in verdict.pruned.rows)
+    return (
+        "a step of pruning ends an epoch, so the first epoch is dense but for its last round; it takes "
+        f"{first_epoch / verdict.pruned.to_target:.0%} of the upload to the target."
+    )
 
 
 def _coverage(rows: Sequence[Row]) -> str:
@@ -169,21 +165,20 @@ def _coverage(rows: Sequence[Row]) -> str:
     rates = ", ".join(f"{rate:g}" for rate in LIVING_RATES)
     return (
         f"The whole grid is {len(grid())} runs (living rates 1, {rates}; "
-        f"seeds {', '.join(map(str, SEEDS))}). Run so far: {len(rows)}. `make evaluate` goes on with the "
-        "missing ones.\n\n"
-        f"By default MNIST, IID, two parties is trained with {_recipes(FULL)}; the rest, reduced, "
-        f"with {_recipes(REDUCED)}.\n\n{_table(head, lines)}"
+        f"seeds {', '.join(map(str, SEEDS))}); {len(rows)} have been\nrun. "
+        f"`make evaluate` goes on with the missing ones.\n\n{_table(head, lines)}\n"
+        f"Recipes, the same for dense and pruned:\n\n{_recipe_table()}"
     )
 
 
-def _recipes(recipes: dict[str, Recipe]) -> str:
-    return " and ".join(
-        f"{model}: {recipe.rows:,} rows, {recipe.epochs} epochs, {recipe.optimizer} "
-        f"{recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, batches of {recipe.batch_size}, "
-        f"target rate after {recipe.prune_end_epoch} epochs, an average every {recipe.aggregate_freq} steps, "
-        f"{recipe.test_rows:,} test rows"
+def _recipe_table() -> str:
+    names = [field.name for field in fields(Recipe)]
+    lines = [
+        [model, cases, *(f"{getattr(recipe, name)}" for name in names)]
+        for cases, recipes in (("MNIST, IID, 2 parties", FULL), ("all others, reduced", REDUCED))
         for model, recipe in recipes.items()
-    )
+    ]
+    return _table(["model", "cases", *(name.replace("_", " ") for name in names)], lines)
 
 
 def _summary_table(found: Iterable[Summary]) -> str:

@@ -22,6 +22,7 @@ METHOD_COLORS = {"dense": "black", "local": "tab:blue", "global": "tab:orange"}
 _DPI = 110
 _COLUMNS = 4
 _RATE_STYLES = {0.6: ":", 0.3: "-.", 0.1: "-", 0.05: "--"}
+_SHIFTS = {"local": 0.97, "global": 1.03}  # so that one does not hide the other
 _MEGABYTE = 1e6
 
 
@@ -48,7 +49,7 @@ def draw_accuracy_over_rate(rows: Iterable[Row], path: Path) -> None:
             own = [summary for summary in found if summary.method == method]
             if own:
                 axes.errorbar(
-                    [summary.living_rate for summary in own],
+                    [summary.living_rate * _SHIFTS[method] for summary in own],
                     [summary.accuracy for summary in own],
                     yerr=[summary.deviation or 0 for summary in own],
                     color=METHOD_COLORS[method],
@@ -90,7 +91,7 @@ def draw_accuracy_over_bytes(rows: Iterable[Row], path: Path) -> None:
         last = [summary.accuracy for summary in found]
         low, high = min(last), max(last)
         axes.set_ylim(low - max(2.0, 0.6 * (high - low)), high + 0.8)
-        axes.set_xscale("log")
+        axes.set_xlim(left=0)
         axes.set_xlabel("Upload of a party (MB)")
     _finish(figure, panels, path)
 
@@ -123,12 +124,14 @@ def _finish(figure: Any, panels: Sequence[tuple[Any, Any]], path: Path) -> None:
         if number % _COLUMNS == 0:
             axes.set_ylabel("Accuracy (%)")
         labels.update({label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)})
+    columns = 3 * min(_COLUMNS, len(panels))
     figure.legend(
         list(labels.values()),
         list(labels),
         loc="outside lower center",
-        ncols=min(5, len(labels)),
+        ncols=min(columns, len(labels)),
         frameon=False,
+        fontsize=9,
     )
     figure.savefig(path, dpi=_DPI)
     plt.close(figure)

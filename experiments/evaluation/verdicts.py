@@ -84,14 +84,14 @@ class Verdict:
         method: "local" or "global".
         outcome: :data:`MET`, :data:`MISSED` or :data:`NOT_MEASURED`.
         measured: the figure, in words.
-        seeds: how many pruned runs it comes from.
+        pruned: the runs that were judged; None if some are missing.
     """
 
     target: Target
     method: str
     outcome: str
     measured: str
-    seeds: int
+    pruned: Summary | None
 
 
 STALLED_POINTS = 5.0
@@ -193,16 +193,16 @@ def _verdict(target: Target, method: str, found: Sequence[Summary]) -> Verdict:
     dense = next((summary for summary in found if summary.method == "dense"), None)
     own = next((s for s in found if (s.method, s.living_rate) == (method, target.living_rate)), None)
     if dense is None or own is None or own.loss is None or dense.to_target is None:
-        return Verdict(target, method, NOT_MEASURED, "", 0)
-    seeds = len(own.rows)
+        return Verdict(target, method, NOT_MEASURED, "-", None)
     if target.within is not None:
         outcome = MET if own.loss <= target.within else MISSED
-        return Verdict(target, method, outcome, f"{own.loss:+.2f} points below dense", seeds)
+        where = "below" if own.loss >= 0 else "above"
+        return Verdict(target, method, outcome, f"{abs(own.loss):.2f} points {where} dense", own)
     if own.to_target is None:
-        return Verdict(target, method, MISSED, f"reached by {own.reached} of {seeds} seeds", seeds)
+        return Verdict(target, method, MISSED, f"reached by {own.reached} of {len(own.rows)} seeds", own)
     # The dense runs of the same seeds, in case more dense than pruned ones are there.
     compared = {row["seed"] for row in own.rows}
     dense_bytes = [row["bytes_to_target"] for row in dense.rows if row["seed"] in compared]
     ratio = statistics.mean(dense_bytes) / own.to_target
     outcome = MET if ratio >= (target.fewer or 0) else MISSED
-    return Verdict(target, method, outcome, f"{ratio:.2f} times smaller", seeds)
+    return Verdict(target, method, outcome, f"{ratio:.2f} times smaller", own)

@@ -135,7 +135,10 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, content
 
 def outcome(target, *rows):
     judged = verdicts.verdicts(with_bytes_to_target(rows), [target])
-    return {verdict.method: (verdict.outcome, verdict.seeds) for verdict in judged}
+    return {
+        verdict.method: (verdict.outcome, len(verdict.pruned.rows) if verdict.pruned else 0)
+        for verdict in judged
+    }
 
 
 def test_accuracy_targets_compare_means_over_seeds():
@@ -172,7 +175,7 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     text = document.document(rows)
     assert "| dense | 1 | 2 | 94.50 ± 0.71 | 0.00 |" in text
     assert "| local | 0.6 | 2 | 93.50 ± 0.71 | 1.00 |" in text
-    assert "local | +1.00 points below dense | 2 | **missed** |" in text
+    assert "local | 1.00 points below dense | 2 | **missed** |" in text
     document.write_document(rows, tmp_path)
     assert (tmp_path / document.DOCUMENT).read_text() == text
     assert all(
