@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from experiments.dgl_utils import ConvNet, LeNet, attacked_net, weights_init
+from experiments.dgl_utils import ConvNet, FedAvgCNN, LeNet, attacked_net, weights_init
 
 
 def test_the_trained_net_has_1947_prunable_weights():
@@ -12,6 +12,13 @@ def test_the_trained_net_gives_probabilities():
     output = ConvNet()(torch.rand(4, 1, 28, 28))
     assert output.shape == (4, 10)
     torch.testing.assert_close(output.sum(dim=1), torch.ones(4))
+
+
+def test_the_larger_net_has_the_papers_parameters_and_gives_ten_scores():
+    net = FedAvgCNN()
+    assert sum(parameter.numel() for parameter in net.parameters()) == 1_663_370
+    assert sum(weight.numel() for weight in net.parameters() if weight.dim() >= 2) == 1_662_752
+    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
 def test_the_attacked_net_gives_ten_scores_and_sees_588_features():
