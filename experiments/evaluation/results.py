@@ -1,0 +1,106 @@
+"""The rows of finished runs, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from experiments.evaluation.grid import DENSE, Case, Recipe
+
+Row = dict[str, Any]
+
+TARGET_POINTS = 1.0
+"""So many points below the dense run's final accuracy is the target of ``bytes_to_target``."""
+
+_SCHEDULE = "prune_end_epoch"
+_RECIPE = tuple(field.name for field in fields(Recipe) if field.name != _SCHEDULE)
+
+
+def group_of(row: Row) -> tuple[Any, ...]:
+    """What rows must share to stand in one table: all but method, living rate and seed."""
+    return tuple(row[name] for name in ("dataset", "split", "parties", "model", *_RECIPE))
+
+
+def case_of(row: Row) -> Case:
+    """The case that a row measures."""
+    return Case(**{name: row[name] for name in Case._fields})
+
+
+def bytes_to_target(curve: Iterable[Sequence[float]], target: float) -> int | None:
+    """What a party has uploaded when the validation accuracy first reaches a target.
+
+    Args:
+        curve: accuracy in percent and uploaded bytes after each epoch.
+        target: accuracy in percent.
+
+    Returns:
+        Bytes, or None if the target is never reached.
+    """
+    return next((int(uploaded) for accuracy, uploaded in curve if accuracy >= target), None)
+
+
+def with_bytes_to_target(rows: Sequence[Row]) -> list[Row]:
+    """Fills ``bytes_to_target`` in: the target is the dense run's of the same group and seed.
+
+    Args:
+        rows: each with ``curve``.
+
+    Returns:
+        New rows; None stands where the target was never reached or the dense run is missing.
+    """
+    final = {(group_of(row), row["seed"]): row["accuracy"] for row in rows if row["strategy"] == DENSE}
+    filled = []
+    for row in rows:
+        dense = final.get((group_of(row), row["seed"]))
+        reached = None if dense is None else bytes_to_target(row["curve"], dense - TARGET_POINTS)
+        filled.append({**row, "bytes_to_target": reached})
+    return filled
+
+
+class Results:
+    """The rows in a file, which is written anew, at once, whenever a run has finished.
+
+    Args:
+        path: the JSON file; it need not exist.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows: list[Row] = _read(path) if path.exists() else []
+
+    def has(self, case: Case, recipe: Recipe) -> bool:
+        """Whether this case has been run with this recipe."""
+        return _identity({**case._asdict(), **asdict(recipe)}) in map(_identity, self.rows)
+
+    def add(self, row: Row) -> None:
+        """Keeps a row; a reader of the file sees all rows before it, or all with it."""
+        self.rows = with_bytes_to_target([*self.rows, row])
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_name(f".{self._path.name}.part")
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in self.rows)
+        unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        unfinished.replace(self._path)
+
+
+def _read(path: Path) -> list[Row]:
+    needed = {*Case._fields, *_RECIPE, _SCHEDULE, "accuracy", "bytes", "seconds", "curve"}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        complete = isinstance(rows, list) and all(needed <= set(row) for row in rows)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not allowed: no rows of an evaluation ({error})") from None
+    if not complete:
+        raise ValueError(f"{path} is not allowed: each row of an evaluation has {sorted(needed)}")
+    return rows
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    """What makes a run the same run; a dense one knows no schedule of pruning."""
+    schedule = None if row["strategy"] == DENSE else row[_SCHEDULE]
+    return (*case_of(row), *(row[name] for name in _RECIPE), schedule)
