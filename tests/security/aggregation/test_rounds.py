@@ -240,3 +240,18 @@ def test_two_aggregators_over_the_same_parties_do_not_disturb_each_other(consort
     for _ in range(2):
         assert_average(one, data)
         assert_average(two, data)
+
+
+def test_a_mask_said_to_be_the_same_is_not_agreed_on_and_must_be_the_same(consortium: Any) -> None:
+    aggregator = consortium.aggregator(3)
+    data = consortium.held(VALUES)
+    same, others = (
+        consortium.held([[np.array(mask)] for mask in masks])
+        for masks in ([[1, 0, 1]] * 3, [[1, 0, 1], [1, 0, 1], [1, 1, 0]])
+    )
+    for result in sf.reveal(aggregator.average_at_parties(data, prune_mask=same, same_mask=True)).values():
+        np.testing.assert_allclose(result, AVERAGE * np.array([1, 0, 1]), atol=1e-5)
+    assert set(sf.reveal(aggregator.payload_bytes()).values()) == {2 * 4}
+    with pytest.raises(AggregationError, match="differ in frame"):
+        sf.reveal(aggregator.average_at_parties(data, prune_mask=others, same_mask=True))
+    assert_average(aggregator, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
     An array of floats that takes less room so is written as two: ``<name>.values``, its numbers that are
     not zero, in memory order, and ``<name>.bitmap``, uint8, in which bit ``k % 8`` of byte ``k // 8``, the
     lowest first, says whether the number at the flat position ``k`` is one of them. Every other array is
-    written as it is, under ``<name>``. The metadata hold ``format`` and ``arrays``, JSON: for each name in
-    order the ``shape``, and whether it is ``sparse``. Negative zeros become zeros.
+    written as it is, under ``<name>``. The metadata hold ``format``, ``arrays``, JSON: for each name in
+    order the ``shape``, and whether it is ``sparse``, and ``sha256`` of both, so that damage is noticed.
+    Negative zeros become zeros.
 
     Args:
         state_dict: arrays by name; those that share memory are written once for each name.
@@ -50,7 +52,9 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, unfinished, metadata={"format": _FORMAT, "arrays": json.dumps(arrays)})
+        description = json.dumps(arrays)
+        digest = _digest(description, tensors)
+        save_file(tensors, unfinished, metadata={"format": _FORMAT, "arrays": description, "sha256": digest})
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -82,22 +86,25 @@ def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
             f"path={str(path)!r} has the format {metadata.get('format')!r}: only {_FORMAT!r}, as "
             "export_sparse writes it, can be read"
         )
+    if metadata.get("sha256") != _digest(metadata.get("arrays", ""), tensors):
+        raise ValueError(f"path={str(path)!r} is damaged: its content has changed; export it again")
     state_dict = {}
-    try:
-        for name, array in json.loads(metadata["arrays"]).items():
-            if array["sparse"]:
-                values = tensors[f"{name}.values"]
-                dense = torch.zeros(array["shape"], dtype=values.dtype)
-                dense.view(-1)[_unpacked(tensors[f"{name}.bitmap"], dense.numel())] = values
-            else:
-                dense = tensors[name]
-            state_dict[name] = dense
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"path={str(path)!r} is damaged: its arrays do not fit their description "
-            f"({type(error).__name__} {error}); export it again"
-        ) from None
+    for name, array in json.loads(metadata["arrays"]).items():
+        if array["sparse"]:
+            values = tensors[f"{name}.values"]
+            dense = torch.zeros(array["shape"], dtype=values.dtype)
+            dense.view(-1)[_unpacked(tensors[f"{name}.bitmap"], dense.numel())] = values
+        else:
+            dense = tensors[name]
+        state_dict[name] = dense
     return state_dict
+
+
+def _digest(description: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    state = sha256(description.encode())
+    for name in sorted(tensors):
+        state.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def _packed(bits: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,6 @@ class Kill(Callback):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
-    parser.add_argument("mask_scope")
     parser.add_argument("--kill-after", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
@@ -74,7 +73,6 @@ def main() -> None:
         strategy="fed_avg_w_prune",
         backend="torch",
         random_seed=1,
-        mask_scope=arguments.mask_scope,
         prune_schedule="cubic",
         prune_start_epoch=1,
         prune_end_epoch=4,

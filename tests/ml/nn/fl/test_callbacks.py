@@ -28,12 +28,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mask_scope", ["local", "global"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, mask_scope: str) -> None:
-    whole = run(str(tmp_path / "whole"), mask_scope)
-    killed = run(str(tmp_path / "killed"), mask_scope, "--kill-after", "2")
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    whole = run(str(tmp_path / "whole"))
+    killed = run(str(tmp_path / "killed"), "--kill-after", "2")
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    resumed = run(str(tmp_path / "killed"), mask_scope, "--resume")
+    resumed = run(str(tmp_path / "killed"), "--resume")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     curves, rest = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
     for name in ("val_multiclassaccuracy", "living_rate"):

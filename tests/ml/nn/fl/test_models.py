@@ -13,7 +13,7 @@ from torch import nn, optim
 from torch.nn import functional as F
 
 import secretflow as sf
-from experiments.dgl_utils import ConvNet, LeNet
+from experiments.dgl_utils import ConvNet, FedAvgCNN, LeNet
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import BaseModule, TorchModel, optim_wrapper
 from secretflow.security.aggregation import SecurePruneAggregator
@@ -60,22 +60,6 @@ class ResNet18(nn.Module):
 
 def group_normed_resnet() -> nn.Module:
     return ResNet18(lambda channels: nn.GroupNorm(8, channels))
-
-
-class FedAvgCNN(nn.Module):
-    """The CNN of McMahan et al. 2017, section 3: 1,663,370 parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
-        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
-        self.hidden = nn.Linear(64 * 7 * 7, 512)
-        self.fc = nn.Linear(512, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for conv in (self.conv1, self.conv2):
-            x = F.max_pool2d(torch.relu(conv(x)), 2)
-        return self.fc(torch.relu(self.hidden(x.flatten(1))))
 
 
 class Mlp(nn.Module):
@@ -191,10 +175,6 @@ def test_in_every_net(devices: SimpleNamespace, net: str, mask_scope: str) -> No
     build, shape, options = NETS[net]
     model = TorchModel(build, nn.CrossEntropyLoss, optim_wrapper(optim.Adam, lr=1e-3), [])
     assert_zero_stays_zero(trained(devices, model, shape, mask_scope=mask_scope, **options))
-
-
-def test_the_cnn_of_the_fedavg_paper_has_its_size() -> None:
-    assert sum(parameter.numel() for parameter in FedAvgCNN().parameters()) == 1_663_370
 
 
 @pytest.mark.parametrize("build", [ByHand, Groups])

@@ -97,13 +97,20 @@ def _without_values(path: Path) -> None:
     save_file({"weight.bitmap": torch.zeros(13, dtype=torch.uint8)}, path, metadata=metadata)
 
 
+def _one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # within the last number
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (_cut, "cannot be read"),
         (_text, "cannot be read"),
         (_foreign, "has the format None: only"),
-        (_without_values, "is damaged: its arrays do not fit"),
+        (_without_values, "is damaged"),
+        (_one_bit, "is damaged"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
