@@ -8,10 +8,6 @@ def test_the_trained_net_has_1947_prunable_weights():
     assert sum(weight.numel() for weight in ConvNet().parameters() if weight.dim() >= 2) == 1947
 
 
-def test_the_cnn_of_the_fedavg_paper_has_its_size():
-    assert sum(parameter.numel() for parameter in FedAvgCNN().parameters()) == 1_663_370
-
-
 def test_the_trained_net_gives_probabilities():
     output = ConvNet()(torch.rand(4, 1, 28, 28))
     assert output.shape == (4, 10)
