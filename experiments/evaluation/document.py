@@ -133,8 +133,15 @@ def _why_missed(judged: Iterable[Verdict]) -> list[str]:
 
 
 def _reason(verdict: Verdict) -> str:
-    if verdict.target.within is not None or verdict.pruned is None:
-        return "as few weights as these do not fit the digits as well in the same epochs."
+    if verdict.pruned is None or verdict.pruned.loss is None:
+        raise ValueError(f"verdict={verdict!r} is not allowed: one of a target that was measured")
+    if verdict.target.within is not None:
+        deviation = verdict.pruned.deviation
+        return (
+            f"{verdict.pruned.loss - verdict.target.within:.2f} points too far below dense, on "
+            f"{verdict.pruned.rows[0]['rows']:,} of {_WHOLE:,} rows"
+            + ("." if deviation is None else f"; the seeds deviate by {deviation:.2f} points.")
+        )
     if verdict.pruned.to_target is None:
         return "not every run comes within 1 point of dense, at whatever upload."
     first_epoch = statistics.mean(row["curve"][0][1] for row in verdict.pruned.rows)
