@@ -51,7 +51,7 @@ def draw_accuracy_over_rate(rows: Iterable[Row], path: Path) -> None:
                 axes.errorbar(
                     [summary.living_rate * _SHIFTS[method] for summary in own],
                     [summary.accuracy for summary in own],
-                    yerr=[summary.deviation or 0 for summary in own],
+                    yerr=[math.nan if summary.deviation is None else summary.deviation for summary in own],
                     color=METHOD_COLORS[method],
                     marker="o",
                     markersize=4,
@@ -60,6 +60,7 @@ def draw_accuracy_over_rate(rows: Iterable[Row], path: Path) -> None:
                 )
         rates = sorted({summary.living_rate for summary in found if summary.method != "dense"})
         axes.set_xscale("log")
+        axes.set_xlim(0.7 * min(rates, default=0.1), 1.4 * max(rates, default=0.6))
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.minorticks_off()
         axes.set_xlabel("Living rate")
