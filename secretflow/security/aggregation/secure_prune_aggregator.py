@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,20 @@ from secretflow.security.aggregation.prune.ring import Ring
 from secretflow.security.aggregation.prune.server import Adder
 
 _MAX_PARTIES = 255  # contributor counts travel as one byte
+
+
+class _HostedSealer:
+    """A party's sealer that lives in another actor of its party; called as one in its own actor is.
+
+    Args:
+        host: an actor with a method ``sealer(name, *arguments)``.
+    """
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def __getattr__(self, name: str) -> Callable[..., PYUObject]:
+        return partial(self._host.sealer, name)
 
 
 class SecurePruneAggregator(Aggregator):
@@ -100,32 +115,38 @@ class SecurePruneAggregator(Aggregator):
             raise ValueError(
                 f"server_blind=True is not allowed with device={device}: as a participant it has the key"
             )
-        ring = Ring.make(ring_bits, fxp_bits, len(participants))
         self._device = device
         self._participants = list(participants)
-        names = [party.party for party in participants]
-        self._sealers = {
-            party: proxy(PYUObject)(Sealer)(party.party, names, ring, min_contributors, device=party)
-            for party in participants
-        }
+        self._how = Ring.make(ring_bits, fxp_bits, len(participants)), min_contributors
+        self._server_blind = server_blind
         self._adder = proxy(PYUObject)(Adder)(device=device)
         self._calls = 0
-        self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
-        self._settled: dict[PYU, PYUObject] = {}
-        public_keys = [sealer.public_key() for sealer in self._sealers.values()]
-        for party, sealer in self._sealers.items():
-            sealer.agree(*(key.to(party) for key in public_keys))
-        self._server_blind = server_blind
-        if server_blind:
-            first, *others = self._sealers
-            wrapped = self._sealers[first].share_group_key()
-            for party in others:
-                self._sealers[party].take_group_key(wrapped.to(party))
+        self._hosts: Mapping[PYU, Any] | None = None
+        self._made: dict[PYU, Any] = {}
 
     @property
     def participants(self) -> list[PYU]:
         """The parties, in the order in which their keys and weights are given to each other."""
         return list(self._participants)
+
+    def host_at(self, hosts: Mapping[PYU, Any]) -> None:
+        """Lets the parties' ends live in actors that the parties have anyway: a process less for each.
+
+        New keys are agreed on, unless the ends live there already. What was settled about masks and counted
+        in bytes at other ends is forgotten.
+
+        Args:
+            hosts: for each party an actor at it with the methods ``make_sealer(*arguments)``, which makes a
+                :class:`~secretflow.security.aggregation.prune.party.Sealer` of them, and
+                ``sealer(name, *arguments)``, which calls its methods.
+        """
+        if hosts is self._hosts:
+            return
+        for party, arguments in self._sealer_arguments().items():
+            hosts[party].make_sealer(*arguments)
+        self._hosts = hosts
+        self._made = {party: _HostedSealer(hosts[party]) for party in self._participants}
+        self._agree()
 
     def sum(self, data: list[PYUObject], axis: int | None = None) -> PYUObject:
         """Adds up the parties' data.
@@ -196,11 +217,39 @@ class SecurePruneAggregator(Aggregator):
         Returns:
             The average at each party.
         """
-        total = self._seal(data, average=True, weights=weights, prune_mask=prune_mask, same_mask=same_mask)
+        return self.open_at_parties(self.sealed_average(data, weights, prune_mask, same_mask=same_mask))
+
+    def sealed_average(
+        self,
+        data: list[PYUObject],
+        weights: Any = None,
+        prune_mask: Sequence[PYUObject] | None = None,
+        *,
+        same_mask: bool = False,
+    ) -> PYUObject:
+        """The same without the last step.
+
+        Returns:
+            The average in ring elements, at the server, for :meth:`open_at_parties`.
+        """
+        return self._seal(data, average=True, weights=weights, prune_mask=prune_mask, same_mask=same_mask)
+
+    def hosted_average(self, seal: Callable[[PYU, int], PYUObject]) -> PYUObject:
+        """The same of what the hosts of the parties' ends seal by themselves, under the masks settled last.
+
+        Args:
+            seal: given a party and the number of the call, has the party's host seal its data in this call;
+                returns the payload.
+        """
+        call = self._next_call()
+        return self._add([seal(party, call) for party in self._participants])
+
+    def open_at_parties(self, total: PYUObject) -> dict[PYU, PYUObject]:
+        """Opens an average that was sealed last, at every party."""
         return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
 
     def payload_bytes(self) -> dict[PYU, PYUObject]:
-        """Bytes that each party has uploaded since the aggregator was made: ring elements and masks.
+        """Bytes that each party has uploaded since its end was made: ring elements and masks.
 
         The few dozen bytes of each message's header are not counted.
         """
@@ -219,6 +268,34 @@ class SecurePruneAggregator(Aggregator):
     def take_seconds(self) -> dict[PYU, PYUObject]:
         """Seconds that each party has spent encoding, padding and opening since this was asked last."""
         return {party: sealer.take_seconds() for party, sealer in self._sealers.items()}
+
+    @property
+    def _sealers(self) -> dict[PYU, Any]:
+        """The parties' ends; made when they are first needed, in actors of their own, if nobody hosts them."""
+        if not self._made:
+            self._made = {
+                party: proxy(PYUObject)(Sealer)(*arguments, device=party)
+                for party, arguments in self._sealer_arguments().items()
+            }
+            self._agree()
+        return self._made
+
+    def _sealer_arguments(self) -> dict[PYU, tuple[Any, ...]]:
+        names = [party.party for party in self._participants]
+        return {party: (party.party, names, *self._how) for party in self._participants}
+
+    def _agree(self) -> None:
+        """Has the parties agree on keys."""
+        self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
+        self._settled: dict[PYU, PYUObject] = {}
+        public_keys = [sealer.public_key() for sealer in self._made.values()]
+        for party, sealer in self._made.items():
+            sealer.agree(*(key.to(party) for key in public_keys))
+        if self._server_blind:
+            first, *others = self._made
+            wrapped = self._made[first].share_group_key()
+            for party in others:
+                self._made[party].take_group_key(wrapped.to(party))
 
     def _seal(
         self,

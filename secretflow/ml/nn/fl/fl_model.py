@@ -144,6 +144,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             skip_bn=skip_bn,
             **kwargs,
         )
+        if self.wp_strategy:
+            self._aggregator.host_at(self._workers)
 
     def init_workers(
         self,
@@ -250,7 +252,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         _check_fit(options)
         if not options.random_seed:
             options.random_seed = global_random(next(iter(self._workers)), 100000)
+        # Another model may have taken the parties' ends in since.
+        self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
+        rows_known = self._exchange_rows(steps, options.aggregate_freq)
         history = History(global_history={}, local_history={})
         recorder = MetricsHistory(history=history)
         callbacks = CallbackList(
@@ -280,7 +285,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 due = any(self._prune_settings.step_due(trained + epoch + 1, rate) for rate in known_rates)
                 is_last = epoch + 1 == options.epochs
                 self._train_epoch(
-                    trained + epoch, steps, due, is_last, masks, rates, options, callbacks, progress
+                    trained + epoch, steps, rows_known, due, is_last, masks, rates, options, callbacks, progress
                 )
                 seconds = {"evaluate_seconds": 0.0}
                 if options.validation_data is not None and epoch % options.validation_freq == 0:
@@ -299,6 +304,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         self,
         epoch: int,
         steps: int,
+        rows_known: bool,
         due: bool,
         is_last: bool,
         masks: list[PYUObject],
@@ -312,6 +318,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         Args:
             epoch: number of the epoch since the model was made.
             steps: batches in it.
+            rows_known: whether all parties know how many rows everybody trains on in each round; then a round
+                takes one message to each party and one back.
             due: whether a step of pruning ends it.
             is_last: whether it is the last of the fit.
             masks: the parties' masks, replaced in place by those after pruning. While no step is due they
@@ -321,46 +329,70 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             callbacks: told of every round.
             progress: moved on by every round.
         """
-        prune_average = due and self._prune_settings.mask_scope == "global"
-        weights: dict[PYU, PYUObject | None] = dict.fromkeys(self._workers)
-        for number, step in enumerate(range(0, steps, options.aggregate_freq), start=1):
+        same_mask = self._prune_settings.mask_scope == "global"
+        prune_average = due and same_mask
+        average: PYUObject | None = None  # of the last round, at the server
+        for number, step in enumerate(range(0, steps, options.aggregate_freq)):
             callbacks.on_train_batch_begin(batch=step)
             length = min(options.aggregate_freq, steps - step)
+            ends = step + length == steps
+            batches = epoch * steps + step, length
             how = {
                 "refresh_data": step == 0,
                 "random_seed": options.random_seed,
-                "is_last_round": is_last and step + length == steps,
+                "is_last_round": is_last and ends,
                 "dp_strategy": self.dp_strategy,
             }
-            trained, samples = [], []
-            for k, (device, worker) in enumerate(self._workers.items()):
-                batches = (weights[device], epoch * steps + step, length)
-                if step + length < steps:
-                    upload, size = worker.train_step(*batches, **how)
-                else:
-                    upload, size, mask, rate = worker.train_step_with_prune(
-                        *batches, masks[k], rates[k], True, **how
+            if rows_known and not ends:
+                average = self._aggregator.hosted_average(
+                    lambda device, call: self._workers[device].train_and_seal(
+                        average and average.to(device), *batches, call, number, **how  # noqa: B023
                     )
-                    if due and not prune_average:
-                        masks[k], rates[k] = mask, rate
-                trained.append(upload)
-                samples.append(size)
-            weights = self._aggregator.average_at_parties(
-                trained,
-                weights=samples,
-                prune_mask=masks,
-                same_mask=self._prune_settings.mask_scope == "global",
-            )
-            self._log_privacy(math.ceil(epoch * steps / options.aggregate_freq) + number - 1, options)
-            if number % options.wait_steps == 0:
+                )
+            else:
+                weights = self._opened(average)
+                trained, samples = [], []
+                for k, (device, worker) in enumerate(self._workers.items()):
+                    if not ends:
+                        upload, size = worker.train_step(weights[device], *batches, **how)
+                    else:
+                        upload, size, mask, rate = worker.train_step_with_prune(
+                            weights[device], *batches, masks[k], rates[k], True, **how
+                        )
+                        if due and not prune_average:
+                            masks[k], rates[k] = mask, rate
+                    trained.append(upload)
+                    samples.append(size)
+                average = self._aggregator.sealed_average(
+                    trained, weights=samples, prune_mask=masks, same_mask=same_mask
+                )
+            self._log_privacy(math.ceil(epoch * steps / options.aggregate_freq) + number, options)
+            if (number + 1) % options.wait_steps == 0:
                 self._catch_up()
             callbacks.on_train_batch_end(batch=step)
             progress.update()
+        weights = self._opened(average)
         for k, (device, worker) in enumerate(self._workers.items()):
             if prune_average:
                 masks[k], rates[k] = worker.prune_average(weights[device])
             else:
                 worker.apply_weights(weights[device])
+
+    def _opened(self, average: PYUObject | None) -> dict[PYU, PYUObject | None]:
+        """The average at each party; None before the first round of an epoch, which goes on from the own."""
+        return dict.fromkeys(self._workers) if average is None else self._aggregator.open_at_parties(average)
+
+    def _exchange_rows(self, steps: int, aggregate_freq: int) -> bool:
+        """Tells every party how many rows everybody trains on in each round, if all know it beforehand."""
+        rows, known = zip(
+            *(worker.rows_by_round(steps, aggregate_freq) for worker in self._workers.values()), strict=True
+        )
+        if not all(reveal(list(known))):
+            return False
+        by_party = dict(zip(self._workers, rows, strict=True))
+        for device, worker in self._workers.items():
+            worker.expect_rows(*(by_party[party].to(device) for party in self._aggregator.participants))
+        return True
 
     def _log_privacy(self, rounds: int, options: SimpleNamespace) -> None:
         """Logs, for debugging, the privacy spent every ``dp_spent_step_freq`` rounds, as upstream does."""

@@ -12,10 +12,13 @@ from torch import nn
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
+from secretflow.ml.nn.fl.backend.torch.rows import rows_of_batches
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
+from secretflow.security.aggregation.prune.party import Sealer
+from secretflow.security.aggregation.prune.payload import Payload
 
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
 
@@ -183,6 +186,59 @@ class FedAvgWPrune(FedAvgW):
         else:
             super().set_weights(weights)
         self._zero_pruned()
+
+    def make_sealer(self, *arguments: Any) -> None:
+        """Takes in this party's end of the aggregation, see :class:`Sealer`: a process less."""
+        self._sealer = Sealer(*arguments)
+
+    def sealer(self, name: str, *arguments: Any) -> Any:
+        """Calls a method of the :class:`Sealer` taken in."""
+        return getattr(self._sealer, name)(*arguments)
+
+    def rows_by_round(self, steps: int, aggregate_freq: int) -> Tuple[List[int], bool]:
+        """How many rows this party trains on in each round of an epoch, and whether that is known before.
+
+        Args:
+            steps: batches of an epoch.
+            aggregate_freq: batches of a round; the last one may have fewer.
+        """
+        rows = rows_of_batches(self.train_set, steps)
+        if rows is None:
+            return [], False
+        return [sum(rows[k : k + aggregate_freq]) for k in range(0, steps, aggregate_freq)], True
+
+    def expect_rows(self, *rows_by_round: List[int]) -> None:
+        """Takes everybody's rows in each round of an epoch, in the order of the parties."""
+        self._expected_rows = list(zip(*rows_by_round, strict=True))
+
+    def train_and_seal(
+        self,
+        average: Payload | None,
+        cur_steps: int,
+        train_steps: int,
+        call: int,
+        number: int,
+        **kwargs: Any,
+    ) -> Payload:
+        """One round without a word to the other parties in between: opens, trains and seals.
+
+        The same numbers as of the sealer's ``open``, :meth:`train_step` and the sealer's ``seal``, in one
+        message instead of three.
+
+        Args:
+            average: sum of the last round's payloads; None goes on with the own weights.
+            cur_steps: as for :meth:`train_step`.
+            train_steps: as for :meth:`train_step`.
+            call: number of the aggregator's call.
+            number: number of the round in the epoch, for the rows that everybody trains on.
+            **kwargs: as for :meth:`train_step`.
+
+        Returns:
+            The padded upload.
+        """
+        weights = None if average is None else self._sealer.open(average)
+        upload, _ = self.train_step(weights, cur_steps, train_steps, **kwargs)
+        return self._sealer.seal(call, True, True, upload, *self._expected_rows[number])
 
     def train_step(
         self, weights: List[np.ndarray] | None, cur_steps: int, train_steps: int, **kwargs: Any

@@ -1,0 +1,194 @@
+"""One training run, of upstream or of the fork: what :mod:`benchmarks.training` starts, times and compares.
+
+It uses nothing but names that upstream has as well, so that the same file runs in both environments::
+
+    python benchmarks/training_job.py '{"strategy": "fed_avg_w", ...}' report.json
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STARTED = time.time()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        aggregator: name of a class in ``secretflow.security.aggregation``.
+        strategy: ``FLModel``'s.
+        options: further arguments of ``FLModel``.
+        net: name of a class in ``experiments/dgl_utils.py``.
+        images: path of an ``.npz`` with ``x`` (uint8, (rows, 28, 28)) and ``y`` (uint8, (rows,)).
+        learning_rate: of Adam.
+        parties: how many train, at least 2; a further one is the server.
+        rounds: rounds of an epoch, at least 2.
+        epochs: epochs, at least 1; the first one warms up.
+        aggregate_freq: steps between two averages.
+        batch_size: rows of each party's batch.
+    """
+
+    aggregator: str
+    strategy: str
+    images: str
+    options: dict[str, Any] = field(default_factory=dict)
+    net: str = "ConvNet"
+    learning_rate: float = 1e-2
+    parties: int = 2
+    rounds: int = 200
+    epochs: int = 3
+    aggregate_freq: int = 1
+    batch_size: int = 32
+
+
+def main() -> None:
+    """Runs the job named on the command line and writes its report."""
+    job = Job(**json.loads(sys.argv[1]))
+    report = run(job)
+    Path(sys.argv[2]).write_text(json.dumps(report), encoding="utf-8")
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Trains.
+
+    Returns:
+        ``first_round``: seconds since the epoch when the first average had been taken up by all parties;
+        ``epochs``: seconds of each epoch; ``history``: the metrics of all parties together.
+    """
+    import ray
+    import secretflow as sf
+
+    names = [f"party{k}" for k in range(job.parties)]
+    sf.init([*names, "server"], address="local", log_to_driver=False)
+    try:
+        parties = [sf.PYU(name) for name in names]
+        server = sf.PYU("server")
+        return train(job, parties, server)
+    finally:
+        sf.shutdown()
+        del ray
+
+
+def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
+    """Builds model and data, and fits."""
+    import secretflow.security.aggregation as aggregation
+    from ray import cloudpickle
+    from secretflow.ml.nn import FLModel
+    from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
+    from torch import nn, optim
+    from torchmetrics import Accuracy, Precision
+
+    nets = _nets()
+    # The workers cannot import this module by name: it is no part of upstream's environment.
+    cloudpickle.register_pickle_by_value(nets)
+    kind = {"task": "multiclass", "num_classes": nets.CLASSES, "average": "micro"}
+    definition = TorchModel(
+        model_fn=getattr(nets, job.net),
+        loss_fn=nn.CrossEntropyLoss,
+        optim_fn=optim_wrapper(optim.Adam, lr=job.learning_rate),
+        metrics=[metric_wrapper(Accuracy, **kind), metric_wrapper(Precision, **kind)],
+    )
+    model = FLModel(
+        server=server,
+        device_list=parties,
+        model=definition,
+        aggregator=getattr(aggregation, job.aggregator)(server, parties),
+        strategy=job.strategy,
+        backend="torch",
+        random_seed=1,
+        **job.options,
+    )
+    x, y = _data(job, parties)
+    clock = _clock()
+    history = model.fit(
+        x,
+        y,
+        epochs=job.epochs,
+        batch_size=job.batch_size,
+        aggregate_freq=job.aggregate_freq,
+        callbacks=[clock],
+        verbose=0,
+    )
+    metrics = {name: [float(v) for v in values] for name, values in history["global_history"].items()}
+    return {
+        "started": STARTED,
+        "first_round": clock.first_round,
+        "epochs": clock.epochs,
+        "history": metrics,
+    }
+
+
+def _nets() -> Any:
+    path = Path(__file__).resolve().parent.parent / "experiments" / "dgl_utils.py"
+    spec = importlib.util.spec_from_file_location("benchmarked_nets", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _data(job: Job, parties: list[Any]) -> tuple[Any, Any]:
+    """Each party reads its own rows."""
+    from secretflow.data.ndarray import FedNdarray, PartitionWay
+
+    rows = job.rounds * job.aggregate_freq * job.batch_size
+    images = job.images
+
+    def load(k: int) -> tuple[Any, Any]:
+        import numpy as np
+
+        with np.load(images) as arrays:
+            mine = np.arange(k * rows, (k + 1) * rows) % len(arrays["x"])
+            x = arrays["x"][mine].astype(np.float32)[:, None] / 255
+            return x, np.eye(10, dtype=np.float32)[arrays["y"][mine]]
+
+    parts = {party: party(load, num_returns=2)(k) for k, party in enumerate(parties)}
+    x, y = ({party: part[i] for party, part in parts.items()} for i in range(2))
+    return FedNdarray(x, PartitionWay.HORIZONTAL), FedNdarray(y, PartitionWay.HORIZONTAL)
+
+
+def _clock() -> Any:
+    from secretflow.device import reveal
+    from secretflow.ml.nn.callbacks.callback import Callback
+
+    class Clock(Callback):  # type: ignore[misc]
+        """Takes the time when all workers have caught up."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first_round: float | None = None
+            self.epochs: list[float] = []
+            self._rounds = 0
+            self._began = 0.0
+
+        def on_train_batch_end(self, batch: int) -> None:
+            self._rounds += 1
+            if self._rounds == 2:
+                # The second step starts from the first average, so the first round is over.
+                self._catch_up()
+                self.first_round = time.time()
+
+        def on_epoch_begin(self, epoch: int | None = None, logs: Any = None) -> None:
+            self._began = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
+            self._catch_up()
+            self.epochs.append(time.perf_counter() - self._began)
+
+        def _catch_up(self) -> None:
+            reveal([worker.get_stop_training() for worker in self._workers.values()])
+
+    return Clock()
+
+
+if __name__ == "__main__":
+    main()
