@@ -336,8 +336,9 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             callbacks.on_train_batch_begin(batch=step)
             length = min(options.aggregate_freq, steps - step)
             ends = step + length == steps
-            batches = epoch * steps + step, length
             how = {
+                "cur_steps": epoch * steps + step,
+                "train_steps": length,
                 "refresh_data": step == 0,
                 "random_seed": options.random_seed,
                 "is_last_round": is_last and ends,
@@ -346,7 +347,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             if rows_known and not ends:
                 average = self._aggregator.hosted_average(
                     lambda device, call: self._workers[device].train_and_seal(
-                        average and average.to(device), *batches, call, number, **how  # noqa: B023
+                        average and average.to(device), call, number, how  # noqa: B023
                     )
                 )
             else:
@@ -354,10 +355,14 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 trained, samples = [], []
                 for k, (device, worker) in enumerate(self._workers.items()):
                     if not ends:
-                        upload, size = worker.train_step(weights[device], *batches, **how)
+                        upload, size = worker.train_step(weights[device], **how)
                     else:
                         upload, size, mask, rate = worker.train_step_with_prune(
-                            weights[device], *batches, masks[k], rates[k], True, **how
+                            weights[device],
+                            prune_current_mask=masks[k],
+                            prune_current_rate=rates[k],
+                            is_update_mask=True,
+                            **how,
                         )
                         if due and not prune_average:
                             masks[k], rates[k] = mask, rate

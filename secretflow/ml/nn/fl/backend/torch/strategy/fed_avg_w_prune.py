@@ -12,7 +12,7 @@ from torch import nn
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
-from secretflow.ml.nn.fl.backend.torch.rows import rows_of_batches
+from secretflow.ml.nn.fl.backend.torch.rows import fetching_batches, rows_of_batches
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
 from secretflow.ml.nn.fl.sparse_model import export_sparse
@@ -157,7 +157,9 @@ class FedAvgWPrune(FedAvgW):
         for optimizer in self.model._optimizers:
             optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
 
-    def build_dataset(self, x: np.ndarray, y: np.ndarray | None = None, *args: Any, **kwargs: Any) -> None:
+    def build_dataset(
+        self, x: np.ndarray, y: np.ndarray | None = None, *args: Any, stage: str = "train", **kwargs: Any
+    ) -> None:
         """Takes data as upstream does; refuses what are no numbers."""
         for name, array in (("x", x), ("y", y)):
             if array is not None and array.dtype.kind not in "biuf":
@@ -165,7 +167,9 @@ class FedAvgWPrune(FedAvgW):
                     f"{name} of {self._party} has the dtype {array.dtype}: numbers are needed, for example "
                     f"{name}.astype(numpy.float32)"
                 )
-        super().build_dataset(x, y, *args, **kwargs)
+        super().build_dataset(x, y, *args, stage=stage, **kwargs)
+        name = f"{stage}_set"
+        setattr(self, name, fetching_batches(getattr(self, name)))
 
     def prune_state(self) -> Tuple[Mask, float]:
         """The current mask and its living rate."""
@@ -184,7 +188,9 @@ class FedAvgWPrune(FedAvgW):
             taken = {name: torch.tensor(value) for name, value in zip(names, weights, strict=True)}
             self.model.load_state_dict(taken, strict=False)
         else:
-            super().set_weights(weights)
+            for own, value in zip(self.model.state_dict().values(), weights, strict=True):
+                # What comes out of Ray's object store is read-only, which torch warns of.
+                own.copy_(torch.as_tensor(value if value.flags.writeable else value.copy()))
         self._zero_pruned()
 
     def make_sealer(self, *arguments: Any) -> None:
@@ -211,15 +217,7 @@ class FedAvgWPrune(FedAvgW):
         """Takes everybody's rows in each round of an epoch, in the order of the parties."""
         self._expected_rows = list(zip(*rows_by_round, strict=True))
 
-    def train_and_seal(
-        self,
-        average: Payload | None,
-        cur_steps: int,
-        train_steps: int,
-        call: int,
-        number: int,
-        **kwargs: Any,
-    ) -> Payload:
+    def train_and_seal(self, average: Payload | None, call: int, number: int, how: Dict[str, Any]) -> Payload:
         """One round without a word to the other parties in between: opens, trains and seals.
 
         The same numbers as of the sealer's ``open``, :meth:`train_step` and the sealer's ``seal``, in one
@@ -227,17 +225,16 @@ class FedAvgWPrune(FedAvgW):
 
         Args:
             average: sum of the last round's payloads; None goes on with the own weights.
-            cur_steps: as for :meth:`train_step`.
-            train_steps: as for :meth:`train_step`.
             call: number of the aggregator's call.
             number: number of the round in the epoch, for the rows that everybody trains on.
-            **kwargs: as for :meth:`train_step`.
+            how: further arguments of :meth:`train_step` by name; one dictionary is sent with less work than
+                each by itself.
 
         Returns:
             The padded upload.
         """
         weights = None if average is None else self._sealer.open(average)
-        upload, _ = self.train_step(weights, cur_steps, train_steps, **kwargs)
+        upload, _ = self.train_step(weights, **how)
         return self._sealer.seal(call, True, True, upload, *self._expected_rows[number])
 
     def train_step(
