@@ -123,6 +123,8 @@ class SecurePruneAggregator(Aggregator):
         self._calls = 0
         self._hosts: Mapping[PYU, Any] | None = None
         self._made: dict[PYU, Any] = {}
+        self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
+        self._settled: dict[PYU, PYUObject] = {}
 
     @property
     def participants(self) -> list[PYU]:
@@ -234,6 +236,10 @@ class SecurePruneAggregator(Aggregator):
         """
         return self._seal(data, average=True, weights=weights, prune_mask=prune_mask, same_mask=same_mask)
 
+    def has_settled(self, prune_mask: Sequence[PYUObject], *, same_mask: bool = False) -> bool:
+        """Whether an average at the parties under these masks would go without agreeing on them first."""
+        return self._is_settled(prune_mask, None, same_mask)
+
     def hosted_average(self, seal: Callable[[PYU, int], PYUObject]) -> PYUObject:
         """The same of what the hosts of the parties' ends seal by themselves, under the masks settled last.
 
@@ -286,8 +292,7 @@ class SecurePruneAggregator(Aggregator):
 
     def _agree(self) -> None:
         """Has the parties agree on keys."""
-        self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
-        self._settled: dict[PYU, PYUObject] = {}
+        self._settled_for = None
         public_keys = [sealer.public_key() for sealer in self._made.values()]
         for party, sealer in self._made.items():
             sealer.agree(*(key.to(party) for key in public_keys))
@@ -330,14 +335,8 @@ class SecurePruneAggregator(Aggregator):
         self, own: dict[PYU, PYUObject], masks: list[PYUObject], at_least: int | None, same_mask: bool
     ) -> None:
         by_party = self._by_party(masks, "prune_mask")
-        # Objects on devices never change, so the same objects are the same masks, and every party's
-        # driver comes to the same decision without looking at a value.
-        if self._settled_for is not None:
-            known, *how = self._settled_for
-            if how == [at_least, same_mask] and all(
-                new is old for new, old in zip(masks, known, strict=True)
-            ):
-                return
+        if self._is_settled(masks, at_least, same_mask):
+            return
         self._settled_for = None
         if same_mask:
             self._settled = {
@@ -353,6 +352,16 @@ class SecurePruneAggregator(Aggregator):
                 party: sealer.settle(total.to(party), at_least) for party, sealer in self._sealers.items()
             }
         self._settled_for = masks, at_least, same_mask
+
+    def _is_settled(self, masks: Sequence[PYUObject], at_least: int | None, same_mask: bool) -> bool:
+        # Objects on devices never change, so the same objects are the same masks, and every party's
+        # driver comes to the same decision without looking at a value.
+        if self._settled_for is None:
+            return False
+        known, *how = self._settled_for
+        return how == [at_least, same_mask] and all(
+            new is old for new, old in zip(masks, known, strict=True)
+        )
 
     def _add(self, payloads: list[PYUObject]) -> PYUObject:
         return self._adder.add(*(payload.to(self._device) for payload in payloads))

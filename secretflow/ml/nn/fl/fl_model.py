@@ -344,7 +344,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 "is_last_round": is_last and ends,
                 "dp_strategy": self.dp_strategy,
             }
-            if rows_known and not ends:
+            if rows_known and not ends and self._aggregator.has_settled(masks, same_mask=same_mask):
                 average = self._aggregator.hosted_average(
                     lambda device, call: self._workers[device].train_and_seal(
                         average and average.to(device), call, number, how  # noqa: B023
