@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-STARTED = time.time()
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Job:
         aggregator: name of a class in ``secretflow.security.aggregation``.
         strategy: ``FLModel``'s.
         options: further arguments of ``FLModel``.
-        net: name of a class in ``experiments/dgl_utils.py``.
+        net: name of a class in ``experiments/dgl_utils.py``, or ``wide-N``: about N weights.
         images: path of an ``.npz`` with ``x`` (uint8, (rows, 28, 28)) and ``y`` (uint8, (rows,)).
         learning_rate: of Adam.
         parties: how many train, at least 2; a further one is the server.
@@ -34,6 +33,7 @@ class Job:
         epochs: epochs, at least 1; the first one warms up.
         aggregate_freq: steps between two averages.
         batch_size: rows of each party's batch.
+        one_process: SecretFlow's debug mode: all parties in this process, one after the other.
     """
 
     aggregator: str
@@ -47,6 +47,7 @@ class Job:
     epochs: int = 3
     aggregate_freq: int = 1
     batch_size: int = 32
+    one_process: bool = False
 
 
 def main() -> None:
@@ -60,47 +61,48 @@ def run(job: Job) -> dict[str, Any]:
     """Trains.
 
     Returns:
-        ``first_round``: seconds since the epoch when the first average had been taken up by all parties;
-        ``epochs``: seconds of each epoch; ``history``: the metrics of all parties together.
+        ``first_round``: point of time when the first average had been taken up by all parties; ``epochs``:
+        seconds of each epoch; ``memory``: after each epoch, resident bytes of each process; ``history``: what
+        ``fit`` recorded of all parties together.
     """
-    import ray
     import secretflow as sf
 
     names = [f"party{k}" for k in range(job.parties)]
-    sf.init([*names, "server"], address="local", log_to_driver=False)
+    where = {"debug_mode": True} if job.one_process else {"address": "local", "log_to_driver": False}
+    sf.init([*names, "server"], logging_level="error", **where)
     try:
-        parties = [sf.PYU(name) for name in names]
-        server = sf.PYU("server")
-        return train(job, parties, server)
+        return train(job, [sf.PYU(name) for name in names], sf.PYU("server"))
     finally:
         sf.shutdown()
-        del ray
 
 
 def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     """Builds model and data, and fits."""
-    import secretflow.security.aggregation as aggregation
     from ray import cloudpickle
-    from secretflow.ml.nn import FLModel
-    from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
     from torch import nn, optim
     from torchmetrics import Accuracy, Precision
+
+    import secretflow.security.aggregation as aggregation
+    from secretflow.ml.nn import FLModel
+    from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 
     nets = _nets()
     # The workers cannot import this module by name: it is no part of upstream's environment.
     cloudpickle.register_pickle_by_value(nets)
     kind = {"task": "multiclass", "num_classes": nets.CLASSES, "average": "micro"}
     definition = TorchModel(
-        model_fn=getattr(nets, job.net),
+        model_fn=_wide(int(job.net[5:])) if job.net.startswith("wide-") else getattr(nets, job.net),
         loss_fn=nn.CrossEntropyLoss,
         optim_fn=optim_wrapper(optim.Adam, lr=job.learning_rate),
         metrics=[metric_wrapper(Accuracy, **kind), metric_wrapper(Precision, **kind)],
     )
+    # A plain aggregator works where it is told to, whoever the parties are.
+    whose = [server] if job.aggregator == "PlainAggregator" else [server, parties]
     model = FLModel(
         server=server,
         device_list=parties,
         model=definition,
-        aggregator=getattr(aggregation, job.aggregator)(server, parties),
+        aggregator=getattr(aggregation, job.aggregator)(*whose),
         strategy=job.strategy,
         backend="torch",
         random_seed=1,
@@ -119,11 +121,21 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     )
     metrics = {name: [float(v) for v in values] for name, values in history["global_history"].items()}
     return {
-        "started": STARTED,
         "first_round": clock.first_round,
         "epochs": clock.epochs,
+        "memory": clock.memory,
         "history": metrics,
     }
+
+
+def _wide(weights: int) -> Any:
+    from torch import nn
+
+    def build() -> nn.Module:
+        hidden = max(1, weights // (28 * 28 + 10))
+        return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+    return build
 
 
 def _nets() -> Any:
@@ -160,13 +172,14 @@ def _clock() -> Any:
     from secretflow.device import reveal
     from secretflow.ml.nn.callbacks.callback import Callback
 
-    class Clock(Callback):  # type: ignore[misc]
+    class Clock(Callback):
         """Takes the time when all workers have caught up."""
 
         def __init__(self) -> None:
             super().__init__()
             self.first_round: float | None = None
             self.epochs: list[float] = []
+            self.memory: list[dict[str, int]] = []
             self._rounds = 0
             self._began = 0.0
 
@@ -183,11 +196,30 @@ def _clock() -> Any:
         def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
             self._catch_up()
             self.epochs.append(time.perf_counter() - self._began)
+            self.memory.append(resident_bytes())
 
         def _catch_up(self) -> None:
             reveal([worker.get_stop_training() for worker in self._workers.values()])
 
     return Clock()
+
+
+def resident_bytes() -> dict[str, int]:
+    """Resident memory of this process and of Ray's actors on this machine, by name; empty without /proc."""
+    sizes: dict[str, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_text().replace("\0", " ").strip()
+            status = (folder / "status").read_text()
+        except OSError:  # it has ended
+            continue
+        name = title.partition("::Actor")[2].partition(".")[0]
+        if folder.name == str(os.getpid()):
+            name = "driver"
+        if name:
+            key = f"{name} {sum(other.startswith(name) for other in sizes)}"
+            sizes[key] = 1024 * int(status.partition("VmRSS:")[2].split()[0])
+    return sizes
 
 
 if __name__ == "__main__":

@@ -1,0 +1,259 @@
+"""Rounds of training beside upstream's: how long a round and a start take, and how both grow.
+
+Every job is :mod:`benchmarks.training_job` in a process of its own, of upstream's environment or of this
+one; the sides alternate. The first epoch of a job warms up and is not counted. What was found and changed is in
+``docs/performance.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.environment import ROOT, describe, write_json
+from benchmarks.growth_plot import draw_growth, exponent
+from benchmarks.upstream_environment import upstream_python
+from experiments.data import load_images
+
+Report = dict[str, Any]
+
+SIDES: dict[str, dict[str, Any]] = {
+    "upstream_secure": {"aggregator": "SecureAggregator", "strategy": "fed_avg_w"},
+    "upstream_plain": {"aggregator": "PlainAggregator", "strategy": "fed_avg_w"},
+    "fork": {"aggregator": "SecurePruneAggregator", "strategy": "fed_avg_w_prune"},
+}
+DENSE = {"prune_end_rate": 1}
+TO_A_TENTH = {"prune_end_rate": 0.1, "prune_schedule": "cubic", "prune_end_epoch": 1}
+PARTIES = (2, 4, 8, 16)
+WEIGHTS = (10**4, 10**5, 10**6, 10**7)
+TARGETS = {
+    "round.ratio_vs_upstream_secure": 10.0,
+    "start.ratio": 3.0,
+    "prune_over_dense.convnet": 1.0,
+    "prune_over_dense.cnn_aggregation": 0.2,
+    "overhead.aggregate_freq_10": 0.25,
+    "memory.growth_of_server": 0.05,
+}
+"""Ratios to upstream are to be at least, all others at most."""
+
+
+class Jobs:
+    """Runs jobs.
+
+    Args:
+        images: of :class:`~benchmarks.training_job.Job`.
+        upstream: upstream's interpreter.
+    """
+
+    def __init__(self, images: Path, upstream: Path) -> None:
+        self._images = str(images)
+        self._upstream = upstream
+        self._progress = tqdm(unit="job")
+
+    def run(self, side: str, **job: Any) -> Report:
+        """Runs a job of one of :data:`SIDES`; adds to its report ``start``, seconds to the first average.
+
+        Raises:
+            RuntimeError: it failed; has the end of what it said.
+        """
+        job = {**SIDES[side], "images": self._images, **job}
+        python = sys.executable if side == "fork" else str(self._upstream)
+        self._progress.set_description(f"{side} {job.get('net', 'ConvNet')} {job.get('parties', 2)} parties")
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "report.json"
+            script = Path(__file__).with_name("training_job.py")
+            began = time.time()
+            done = subprocess.run(
+                # Not from the checkout, where upstream's environment would find the overlay.
+                [python, str(script), json.dumps(job), str(out)],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise RuntimeError(f"{side} {job} failed:\n{done.stderr[-3000:]}")
+            report: Report = json.loads(out.read_text(encoding="utf-8"))
+        self._progress.update()
+        return {**report, "start": report["first_round"] - began}
+
+
+def counted(report: Report) -> list[float]:
+    """Seconds of the epochs after the first."""
+    return report["epochs"][1:]
+
+
+def compare_rounds(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[str, Any]:
+    """Round and start of all sides with the job of the experiment, one step a round.
+
+    The mean is what a user waits. The median epoch leaves out those in which upstream's server stood still,
+    because Ray had to start processes for its stateless calls.
+    """
+    reports: dict[str, list[Report]] = {side: [] for side in SIDES}
+    for _ in range(repeats):
+        for side, done in reports.items():
+            done.append(jobs.run(side, rounds=rounds, epochs=epochs))
+    sides = {}
+    for side, done in reports.items():
+        seconds = [epoch / rounds for report in done for epoch in counted(report)]
+        sides[side] = {
+            "round_seconds": seconds,
+            "round_mean": statistics.mean(seconds),
+            "round_median": statistics.median(seconds),
+            "start_seconds": [report["start"] for report in done],
+            "start_median": statistics.median(report["start"] for report in done),
+            "metrics": {name: v[-1] for name, v in done[0]["history"].items() if "multiclass" in name},
+        }
+    fork = sides["fork"]
+    ratios = {
+        f"ratio_vs_{side}": sides[side]["round_mean"] / fork["round_mean"] for side in sides if side != "fork"
+    }
+    medians = {
+        f"ratio_of_medians_vs_{side}": sides[side]["round_median"] / fork["round_median"]
+        for side in sides
+        if side != "fork"
+    }
+    start = sides["upstream_secure"]["start_median"] / fork["start_median"]
+    return {"round": {**ratios, **medians}, "start": {"ratio": start}, "sides": sides}
+
+
+def compare_pruning(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[str, float]:
+    """Seconds of pruned training over those of dense training with the fork, under both mask scopes."""
+    seconds: dict[str, list[float]] = {"dense": [], "local": [], "global": []}
+    for _ in range(repeats):
+        for name, done in seconds.items():
+            options = DENSE if name == "dense" else {"mask_scope": name}
+            done.append(sum(counted(jobs.run("fork", rounds=rounds, epochs=epochs, options=options))))
+    dense = statistics.median(seconds["dense"])
+    return {
+        "convnet": statistics.median(seconds["local"]) / dense,
+        "convnet_global_masks": statistics.median(seconds["global"]) / dense,
+    }
+
+
+def compare_aggregation(jobs: Jobs, repeats: int) -> float:
+    """Seconds of sealing and opening at 0.1 living over those of dense, with the CNN of the FedAvg paper."""
+    seconds: dict[str, list[float]] = {"dense": [], "tenth": []}
+    job = {"net": "FedAvgCNN", "learning_rate": 1e-3, "rounds": 10, "epochs": 3}
+    for _ in range(repeats):
+        for name, done in seconds.items():
+            # In the second epoch masks may still be agreed on; the third has none of it.
+            history = jobs.run("fork", options=DENSE if name == "dense" else TO_A_TENTH, **job)["history"]
+            done.append(history["aggregate_seconds"][-1])
+    return statistics.median(seconds["tenth"]) / statistics.median(seconds["dense"])
+
+
+def overhead(jobs: Jobs, repeats: int, rounds: int) -> float:
+    """Of ten local steps a round: seconds of an epoch that are not training, over those that are."""
+    shares = []
+    for _ in range(repeats):
+        history = jobs.run("fork", rounds=rounds, epochs=3, aggregate_freq=10)["history"]
+        shares += [
+            whole / train - 1
+            for whole, train in zip(history["seconds"][1:], history["train_seconds"][1:], strict=True)
+        ]
+    return statistics.median(shares)
+
+
+def growth(jobs: Jobs, parties: Sequence[int], weights: Sequence[int]) -> dict[str, Any]:
+    """Seconds of a round, and of sealing and opening at one party, over parties and over weights.
+
+    In one process, so that the number of cores does not matter: the parties work one after the other.
+    """
+
+    def row(**job: Any) -> dict[str, float]:
+        rounds = 5
+        report = jobs.run("fork", rounds=rounds, epochs=3, one_process=True, options=DENSE, **job)
+        sealing = statistics.median(report["history"]["aggregate_seconds"][1:]) / rounds
+        return {"round_seconds": statistics.median(counted(report)) / rounds, "sealing_seconds": sealing}
+
+    series = {
+        "parties": [{"parties": count, **row(parties=count, net="wide-100000")} for count in parties],
+        "weights": [{"weights": count, **row(net=f"wide-{count}", learning_rate=1e-3)} for count in weights],
+    }
+    exponents = {
+        f"exponent_of_{name}": {
+            column: exponent(rows, name, column) for column in ("round_seconds", "sealing_seconds")
+        }
+        for name, rows in series.items()
+    }
+    return {**series, **exponents}
+
+
+def memory(jobs: Jobs, rounds: int) -> dict[str, Any]:
+    """Growth of each process's resident memory from its 100th round to its last, as a part of what it was."""
+    report = jobs.run("fork", rounds=100, epochs=rounds // 100, options=DENSE)
+    first, last = report["memory"][0], report["memory"][-1]
+    grown = {name: last[name] / size - 1 for name, size in first.items() if name in last}
+    server = next((value for name, value in grown.items() if name.startswith("Adder")), None)
+    return {"rounds": rounds, "growth": grown, "growth_of_server": server, "bytes": last}
+
+
+def verdicts(result: Report) -> dict[str, dict[str, Any]]:
+    """Each target beside what was measured."""
+    found = {}
+    for name, target in TARGETS.items():
+        part, key = name.split(".", 1)
+        value = result.get(part, {}).get(key)
+        if value is not None:
+            met = value >= target if "ratio" in key else value <= target
+            found[name] = {"measured": round(value, 3), "target": target, "met": met}
+    return found
+
+
+def main() -> None:
+    """Measures and writes the result and the plots."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one short run of each side, nothing else")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default 3)")
+    parser.add_argument(
+        "--upstream-python",
+        type=Path,
+        help="interpreter of an environment with plain upstream (default: .venv-upstream, made if missing)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks/results/latest.json", help="the result"
+    )
+    chosen = parser.parse_args()
+    if chosen.repeats < 1:
+        parser.error(f"--repeats {chosen.repeats} is not allowed: from 1 up")
+
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "images.npz"
+        mnist = load_images()
+        np.savez(images, x=mnist.x_train, y=mnist.y_train)
+        jobs = Jobs(images, chosen.upstream_python or upstream_python())
+        if chosen.quick:
+            result: Report = compare_rounds(jobs, 1, rounds=100, epochs=2)
+        else:
+            result = compare_rounds(jobs, chosen.repeats, rounds=200, epochs=3)
+            result["prune_over_dense"] = {
+                **compare_pruning(jobs, 2, rounds=200, epochs=10),
+                "cnn_aggregation": compare_aggregation(jobs, 2),
+            }
+            result["overhead"] = {"aggregate_freq_10": overhead(jobs, 2, rounds=20)}
+            result["memory"] = memory(jobs, rounds=1100)
+            result["growth"] = growth(jobs, PARTIES, WEIGHTS)
+            draw_growth(result["growth"], chosen.out.parent)
+    result = {"targets": verdicts(result), **result, "quick": chosen.quick, "environment": describe()}
+    write_json(chosen.out, result)
+    for name, verdict in result["targets"].items():
+        outcome = "met" if verdict["met"] else "MISSED"
+        print(f"{name}: {verdict['measured']} (target {verdict['target']}): {outcome}")
+    print(f"round: {result['round']}")
+
+
+if __name__ == "__main__":
+    main()
