@@ -1,8 +1,8 @@
 """Rounds of training beside upstream's: how long a round and a start take, and how both grow.
 
 Every job is :mod:`benchmarks.training_job` in a process of its own, of upstream's environment or of this
-one; the sides alternate. The first epoch of a job warms up and is not counted. What was found and changed is in
-``docs/performance.md``.
+one; the sides alternate. The first epoch of a job warms up and is not counted. ``docs/performance.md`` has
+what was found and changed.
 """
 
 from __future__ import annotations
