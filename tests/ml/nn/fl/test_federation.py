@@ -335,3 +335,17 @@ def test_captures_of_the_first_the_last_and_each_round_under_a_new_mask(
     assert [capture.living_rate for capture in captures.values()] == pytest.approx(living)
     assert captures[0].optimizer is not None and captures[0].optimizer["name"] == "Adam"
     assert captures[0].optimizer["groups"][0]["lr"] == LR
+
+
+def test_rows_that_rounding_counts_one_batch_too_many_for_are_trained_and_evaluated(
+    make_model: Callable[..., FLModel], parties: list[Any]
+) -> None:
+    assert np.ceil(1 / (10 / 490)) == 50  # though 49 batches of 10 rows are all there are
+    x, y = (np.concatenate([part, part]) for part in data_of(0, 490))
+    halves = {parties[0]: (0, 490), parties[1]: (490, 980)}
+    both = create_ndarray(x, parts=halves, axis=0), create_ndarray(y, parts=halves, axis=0, is_label=True)
+    history = make_model().fit(
+        *both, validation_data=both, epochs=2, batch_size=10, aggregate_freq=7, verbose=0
+    )
+    assert len(history.global_history["val_multiclassaccuracy"]) == 2
+    assert len(history.local_history["alice_round_payload_bytes"][0]) == 7
