@@ -180,6 +180,7 @@ class SecurePruneAggregator(Aggregator):
         prune_mask: Sequence[PYUObject] | None = None,
         *,
         same_mask: bool = False,
+        kept: list[PYUObject] | None = None,
     ) -> dict[PYU, PYUObject]:
         """Averages the parties' data and opens the result at every party, as training does.
 
@@ -192,12 +193,17 @@ class SecurePruneAggregator(Aggregator):
             prune_mask: as for :meth:`average`.
             same_mask: all parties hold the same mask, so nothing travels to agree on it. Where one does
                 not, the call fails.
+            kept: what a party finds where too few others keep an element, if not ``data``: one object for
+                each party like ``data``, which had noise added for the upload, say. It travels nowhere.
 
         Returns:
             The average at each party.
         """
         total = self._seal(data, average=True, weights=weights, prune_mask=prune_mask, same_mask=same_mask)
-        return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
+        own = {} if kept is None else self._by_party(kept, "kept")
+        return {
+            party: sealer.open(total.to(party), own.get(party)) for party, sealer in self._sealers.items()
+        }
 
     def payload_bytes(self) -> dict[PYU, PYUObject]:
         """Bytes that each party has uploaded since the aggregator was made: ring elements and masks.

@@ -351,6 +351,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 weights=samples,
                 prune_mask=masks,
                 same_mask=self._prune_settings.mask_scope == "global",
+                kept=self._without_noise(),
             )
             self._log_privacy(math.ceil(epoch * steps / options.aggregate_freq) + number - 1, options)
             if number % options.wait_steps == 0:
@@ -362,6 +363,12 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 masks[k], rates[k] = worker.prune_average(weights[device])
             else:
                 worker.apply_weights(weights[device])
+
+    def _without_noise(self) -> list[PYUObject] | None:
+        """The parties' weights as trained, if what they upload has noise added."""
+        if self.dp_strategy is None or self.dp_strategy.model_gdp is None:
+            return None
+        return [worker.get_weights() for worker in self._workers.values()]
 
     def _log_privacy(self, rounds: int, options: SimpleNamespace) -> None:
         """Logs, for debugging, the privacy spent every ``dp_spent_step_freq`` rounds, as upstream does."""

@@ -252,8 +252,13 @@ class Sealer:
         return payload
 
     @_timed
-    def open(self, total: Payload) -> Any:
+    def open(self, total: Payload, kept: Any = None) -> Any:
         """Reads the sum of the call sealed last.
+
+        Args:
+            total: the sum.
+            kept: the own values of elements that too few parties keep, arrays as in the own data; None has
+                those that were sealed back.
 
         Returns:
             Arrays of the shapes of the own data, and of its dtypes if they are floats; averages of integers
@@ -270,6 +275,8 @@ class Sealer:
         if sparse is not None and opening.frame is sparse.frame:
             if opening.frame.partial.size:
                 sparse.remember_denominators(shares, opening.read_denominators(total))
+            if kept is not None:
+                sparse.remember_private(as_arrays(kept)[0])
             sparse.put_back_private(result if isinstance(result, list) else [result])
         return result
 

@@ -349,3 +349,20 @@ def test_rows_that_rounding_counts_one_batch_too_many_for_are_trained_and_evalua
     )
     assert len(history.global_history["val_multiclassaccuracy"]) == 2
     assert len(history.local_history["alice_round_payload_bytes"][0]) == 7
+
+
+def test_noise_for_the_upload_stays_out_of_weights_that_are_not_uploaded(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
+) -> None:
+    shift = SimpleNamespace(model_gdp=lambda weights: [weight + 100 for weight in weights])
+    model = make_model(prune_end_rate=0.3, prune_percent=40, dp_strategy=shift)
+    model.fit(*data, epochs=1, batch_size=BATCH, aggregate_freq=10, verbose=0)
+    masks = masks_of(model)
+    private = 0
+    for k, arrays in enumerate(weights_of(model)):
+        matrices = [array for array in arrays if array.ndim >= 2]
+        for array, own, other in zip(matrices, masks[k], masks[1 - k], strict=True):
+            alone, both = (own == 1) & (other == 0), (own == 1) & (other == 1)
+            private += alone.sum()
+            assert (np.abs(array[alone]) < 10).all() and (np.abs(array[both]) > 90).all()
+    assert private
