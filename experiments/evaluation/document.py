@@ -144,9 +144,13 @@ def _reason(verdict: Verdict) -> str:
         )
     if verdict.pruned.to_target is None:
         return "not every run comes within 1 point of dense, at whatever upload."
+    dense_part = {
+        "local": "a step of pruning ends an epoch, so the first epoch is dense but for its last round",
+        "global": "pruning follows the last average of an epoch, so all of the first epoch is dense",
+    }
     first_epoch = statistics.mean(row["curve"][0][1] for row in verdict.pruned.rows)
     return (
-        "a step of pruning ends an epoch, so the first epoch is dense but for its last round; it takes "
+        f"{dense_part[verdict.method]}; it takes "
         f"{first_epoch / verdict.pruned.to_target:.0%} of the upload to the target."
     )
 

@@ -219,7 +219,8 @@ class SecurePruneAggregator(Aggregator):
         Returns:
             The average at each party.
         """
-        return self.open_at_parties(self.sealed_average(data, weights, prune_mask, same_mask=same_mask))
+        total = self.sealed_average(data, weights, prune_mask, same_mask=same_mask)
+        return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
 
     def sealed_average(
         self,
@@ -232,7 +233,7 @@ class SecurePruneAggregator(Aggregator):
         """The same without the last step.
 
         Returns:
-            The average in ring elements, at the server, for :meth:`open_at_parties`.
+            The average in ring elements, at the server, for the ``open`` of each party's end.
         """
         return self._seal(data, average=True, weights=weights, prune_mask=prune_mask, same_mask=same_mask)
 
@@ -249,10 +250,6 @@ class SecurePruneAggregator(Aggregator):
         """
         call = self._next_call()
         return self._add([seal(party, call) for party in self._participants])
-
-    def open_at_parties(self, total: PYUObject) -> dict[PYU, PYUObject]:
-        """Opens an average that was sealed last, at every party."""
-        return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
 
     def payload_bytes(self) -> dict[PYU, PYUObject]:
         """Bytes that each party has uploaded since its end was made: ring elements and masks.
@@ -359,9 +356,7 @@ class SecurePruneAggregator(Aggregator):
         if self._settled_for is None:
             return False
         known, *how = self._settled_for
-        return how == [at_least, same_mask] and all(
-            new is old for new, old in zip(masks, known, strict=True)
-        )
+        return how == [at_least, same_mask] and all(new is old for new, old in zip(masks, known, strict=True))
 
     def _add(self, payloads: list[PYUObject]) -> PYUObject:
         return self._adder.add(*(payload.to(self._device) for payload in payloads))

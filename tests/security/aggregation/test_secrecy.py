@@ -341,3 +341,18 @@ def test_an_opening_holds_the_frame_and_nothing_of_a_party(make_sealers: MakeSea
 
 def test_the_digest_of_a_frame_does_not_depend_on_the_data() -> None:
     assert Frame.dense([np.zeros(3)], True).digest == Frame.dense([np.ones(3)], True).digest
+
+
+def test_a_blind_server_cannot_confirm_a_guessed_mask_from_the_name_of_a_frame(
+    make_sealers: MakeSealers,
+) -> None:
+    """It knows shapes and types, and that a mask is one of two; the names of the frames do not say which."""
+    data = [[np.arange(4.0)] for _ in range(2)]
+    masks = [[np.array([1, 0, 1, 1])] for _ in range(2)]
+    runs = [Round(make_sealers(2, blind=True), data, masks) for _ in range(2)]
+    guess = Frame.dense(data[0], True).narrowed([np.array([2, 0, 2, 2])], 2, 2).digest
+    assert Round(make_sealers(2), data, masks).payloads[0]["frame"] == guess  # the server is told the average
+    for run in runs:
+        assert run.payloads[0]["frame"] == run.payloads[1]["frame"] != guess
+        assert run.proposals[0]["frame"] != Frame.dense(data[0], True).digest
+    assert runs[0].payloads[0]["frame"] != runs[1].payloads[0]["frame"]

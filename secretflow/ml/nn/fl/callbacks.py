@@ -31,7 +31,7 @@ class Checkpoint(Callback):
 
     def __init__(self, path: str, every: int = 1, is_test: bool = False) -> None:
         super().__init__()
-        if not Path(path).name or "/" not in path:
+        if not Path(path).name or "/" not in path or path.endswith("/"):
             raise ValueError(f"path={path!r} is not allowed: 'folder/name'")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every={every!r} is not allowed: an integer from 1 up")

@@ -31,6 +31,7 @@ from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneA
 from secretflow.utils.random import global_random
 
 PRUNE_STRATEGY = "fed_avg_w_prune"
+_ABOVE_ROUNDING = 1 + 2.0**-50
 
 _UpstreamFLModel = upstream(__name__).FLModel
 
@@ -285,7 +286,16 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 due = any(self._prune_settings.step_due(trained + epoch + 1, rate) for rate in known_rates)
                 is_last = epoch + 1 == options.epochs
                 self._train_epoch(
-                    trained + epoch, steps, rows_known, due, is_last, masks, rates, options, callbacks, progress
+                    trained + epoch,
+                    steps,
+                    rows_known,
+                    due,
+                    is_last,
+                    masks,
+                    rates,
+                    options,
+                    callbacks,
+                    progress,
                 )
                 seconds = {"evaluate_seconds": 0.0}
                 if options.validation_data is not None and epoch % options.validation_freq == 0:
@@ -347,7 +357,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             if rows_known and not ends and self._aggregator.has_settled(masks, same_mask=same_mask):
                 average = self._aggregator.hosted_average(
                     lambda device, call: self._workers[device].train_and_seal(
-                        average and average.to(device), call, number, how  # noqa: B023
+                        average and average.to(device),
+                        call,
+                        number,
+                        how,  # noqa: B023
                     )
                 )
             else:
@@ -385,7 +398,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
 
     def _opened(self, average: PYUObject | None) -> dict[PYU, PYUObject | None]:
         """The average at each party; None before the first round of an epoch, which goes on from the own."""
-        return dict.fromkeys(self._workers) if average is None else self._aggregator.open_at_parties(average)
+        return {
+            device: None if average is None else worker.open_average(average.to(device))
+            for device, worker in self._workers.items()
+        }
 
     def _exchange_rows(self, steps: int, aggregate_freq: int) -> bool:
         """Tells every party how many rows everybody trains on in each round, if all know it beforehand."""
@@ -474,6 +490,24 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             device: {"train_seconds": train[device], "aggregate_seconds": aggregate[device]}
             for device in self._workers
         }
+
+    def _handle_data(
+        self, train_x: Any, *args: Any, batch_size: Any = 32, sampling_rate: float | None = None, **how: Any
+    ) -> int:
+        """Gives every worker its data as upstream does; returns the steps.
+
+        Upstream's steps are ``ceil(1 / rate)``, and its batches ``floor(rows * rate)``. Where the division
+        comes out even, float rounding makes one step too many, for which there are no rows; a rate larger
+        by a few roundings gives the right numbers, and where it does not come out even the same ones.
+        """
+        if self.wp_strategy and sampling_rate is None:
+            sampling_rate = max(
+                (batch_size[device] if isinstance(batch_size, dict) else batch_size) / shape[0]
+                for device, shape in train_x.partition_shape().items()
+            )
+        if self.wp_strategy and sampling_rate is not None:
+            sampling_rate = min(1.0, sampling_rate * _ABOVE_ROUNDING) if sampling_rate > 0 else sampling_rate
+        return super()._handle_data(train_x, *args, batch_size=batch_size, sampling_rate=sampling_rate, **how)
 
     def _build_training_data(self, options: SimpleNamespace) -> int:
         """Gives every worker its training data; returns the steps of an epoch."""

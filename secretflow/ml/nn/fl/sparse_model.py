@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-_FORMAT = "secretflow-prune sparse 1"
+_FORMAT = "secretflow-prune sparse 2"
 _BITS = tuple(1 << bit for bit in range(8))
 
 
@@ -24,7 +24,8 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
     not zero, in memory order, and ``<name>.bitmap``, uint8, in which bit ``k % 8`` of byte ``k // 8``, the
     lowest first, says whether the number at the flat position ``k`` is one of them. Every other array is
     written as it is, under ``<name>``. The metadata hold ``format``, ``arrays``, JSON: for each name in
-    order the ``shape``, and whether it is ``sparse``, and ``sha256`` of both, so that damage is noticed.
+    order the ``shape``, and whether it is ``sparse``, and ``sha256`` of it and
+    of every array's name, type, shape and bytes, so that damage is noticed.
     Negative zeros become zeros.
 
     Args:
@@ -103,6 +104,8 @@ def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
 def _digest(description: str, tensors: Mapping[str, torch.Tensor]) -> str:
     state = sha256(description.encode())
     for name in sorted(tensors):
+        # With its type and shape: the same bytes read as others are another array.
+        state.update(json.dumps([name, str(tensors[name].dtype), list(tensors[name].shape)]).encode())
         state.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 

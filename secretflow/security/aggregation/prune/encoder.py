@@ -66,7 +66,7 @@ class Encoder:
                 values = values.take(index)
                 values[self.absent[first:last] - place.start] = 0
                 index = None
-            self._write(k, out[place], values, scale, limit, index)
+            self._write(k, out[place], values, scale, limit, out.size, index)
 
     def write_integers(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
         """Writes the integers, exactly unless a weight is a float.
@@ -84,7 +84,8 @@ class Encoder:
             values = arrays[k]
             if self.average and not self.shares.exact:
                 limit = Ring(_INTEGER_BITS, self.ring.fxp_bits).capacity / parties
-                self._write(k, out[place], _weighted(k, values, self.shares.own), self.ring.one, limit)
+                weighted = _weighted(k, values, self.shares.own)
+                self._write(k, out[place], weighted, self.ring.one, limit, out.size)
                 continue
             factor = self.shares.weight if self.average else np.int64(1)
             peak = max(abs(int(values.max())), abs(int(values.min()))) if values.size else 0
@@ -103,10 +104,11 @@ class Encoder:
         values: np.ndarray,
         scale: float,
         limit: float,
+        vector_size: int,
         index: np.ndarray | None = None,
     ) -> None:
         try:
-            encode_padded(out, values, scale, limit, self.pads, index)
+            encode_padded(out, values, scale, limit, self.pads, index, vector_size)
         except AggregationError as error:
             raise AggregationError(
                 f"data[{k}] of {self.party} does not fit into {8 * out.itemsize} bits with "

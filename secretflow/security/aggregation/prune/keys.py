@@ -72,6 +72,13 @@ def pair_key(
     ).derive(shared)
 
 
+def frame_key(group_key: bytes) -> bytes:
+    """The key under which the parties name their frames when they hide them from the server."""
+    return HKDF(
+        algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"secretflow-prune frame name v1"
+    ).derive(group_key)
+
+
 def wrap(wrapping_key: bytes, key: bytes) -> bytes:
     """Encrypts a key for a peer with AES-256-GCM; a wrapping key must be used only once."""
     return AESGCM(wrapping_key).encrypt(_NONCE, key, None)

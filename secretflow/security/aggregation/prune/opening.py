@@ -19,6 +19,7 @@ class Opening:
     Attributes:
         call: number of the call.
         frame: which numbers travelled.
+        frame_name: how the payloads name it.
         ring: how floats were encoded.
         encoding: the payloads' encoding.
         integer_divisor: what sums of integers are divided by, a number or an array that broadcasts to
@@ -30,6 +31,7 @@ class Opening:
 
     call: int
     frame: Frame
+    frame_name: str
     ring: Ring
     encoding: str
     integer_divisor: float | np.ndarray | None
@@ -48,7 +50,7 @@ class Opening:
         Raises:
             AggregationError: the sum is that of another call, frame or encoding.
         """
-        expected = (self.call, self.frame.digest, self.encoding)
+        expected = (self.call, self.frame_name, self.encoding)
         if (total["call"], total["frame"], total["encoding"]) != expected:
             raise AggregationError(f"expected the sum of call {self.call}, got that of call {total['call']}")
         frame = self.frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from .encoder import Encoder
 from .errors import AggregationError
 from .frame import Frame, Mask, align_mask, as_arrays
-from .keys import KEY_BYTES, Purpose, pair_key, session_id, unwrap, wrap
+from .keys import KEY_BYTES, Purpose, frame_key, pair_key, session_id, unwrap, wrap
 from .memory import Recycled
 from .opening import Opening, share_one
 from .pads import Pads
@@ -151,7 +152,7 @@ class Sealer:
         if self._proposal is None:
             raise AggregationError("a mask must be proposed before it can be settled")
         call, dense, living = self._proposal
-        if (total["call"], total["frame"]) != (call, dense.digest):
+        if (total["call"], total["frame"]) != (call, self._name_of(dense)):
             raise AggregationError("the contributor counts are those of another proposal")
         self._proposal = None
         remaining = self._unblinded(total)["body"][0]
@@ -237,13 +238,27 @@ class Sealer:
         self._proposal_bytes = 0
         divisor = (shares.total if shares.exact else self._ring.one) if average else None
         weight_total = shares.total if average and np.ndim(shares.total) else None
-        opening = Opening(call, frame, self._ring, payload["encoding"], divisor, weight_total, denominators)
+        opening = Opening(
+            call,
+            frame,
+            payload["frame"],
+            self._ring,
+            payload["encoding"],
+            divisor,
+            weight_total,
+            denominators,
+        )
         self._sealed = opening, shares
         return payload
 
     @_timed
-    def open(self, total: Payload) -> Any:
+    def open(self, total: Payload, kept: Any = None) -> Any:
         """Reads the sum of the call sealed last.
+
+        Args:
+            total: the sum.
+            kept: the own values of elements that too few parties keep, arrays as in the own data; None has
+                those that were sealed back.
 
         Returns:
             Arrays of the shapes of the own data, and of its dtypes if they are floats; averages of integers
@@ -260,6 +275,8 @@ class Sealer:
         if sparse is not None and opening.frame is sparse.frame:
             if opening.frame.partial.size:
                 sparse.remember_denominators(shares, opening.read_denominators(total))
+            if kept is not None:
+                sparse.remember_private(as_arrays(kept)[0])
             sparse.put_back_private(result if isinstance(result, list) else [result])
         return result
 
@@ -304,7 +321,16 @@ class Sealer:
     def _upload(self, call: int, frame: Frame, encoding: str, body: list[np.ndarray]) -> Payload:
         # Of parties that do not share their keys the pads would not cancel, and the sum would be noise.
         encoding = f"{encoding} session={self._session}"
-        return Payload(call=call, frame=frame.digest, encoding=encoding, body=body)
+        return Payload(call=call, frame=self._name_of(frame), encoding=encoding, body=body)
+
+    def _name_of(self, frame: Frame) -> str:
+        """The name that payloads carry: equal for equal frames.
+
+        It goes by the masks, so a server that shall learn nothing could try out guesses on a plain digest.
+        """
+        if self._group_key is None:
+            return frame.digest
+        return hmac.new(frame_key(self._group_key), frame.digest.encode(), "sha256").hexdigest()
 
     def _unblinded(self, total: Payload) -> Payload:
         if self._group_key is None:

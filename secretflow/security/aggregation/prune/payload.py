@@ -17,7 +17,7 @@ class Payload(TypedDict):
 
     Attributes:
         call: number of the call, the same for all parties.
-        frame: digest of the frame.
+        frame: digest of the frame, under the parties' key if the server is blind.
         encoding: what the ring elements mean.
         body: one-dimensional arrays of ring elements.
     """

@@ -335,3 +335,34 @@ def test_captures_of_the_first_the_last_and_each_round_under_a_new_mask(
     assert [capture.living_rate for capture in captures.values()] == pytest.approx(living)
     assert captures[0].optimizer is not None and captures[0].optimizer["name"] == "Adam"
     assert captures[0].optimizer["groups"][0]["lr"] == LR
+
+
+def test_rows_that_rounding_counts_one_batch_too_many_for_are_trained_and_evaluated(
+    make_model: Callable[..., FLModel], parties: list[Any]
+) -> None:
+    assert np.ceil(1 / (10 / 490)) == 50  # though 49 batches of 10 rows are all there are
+    x, y = (np.concatenate([part, part]) for part in data_of(0, 490))
+    halves = {parties[0]: (0, 490), parties[1]: (490, 980)}
+    both = create_ndarray(x, parts=halves, axis=0), create_ndarray(y, parts=halves, axis=0, is_label=True)
+    history = make_model().fit(
+        *both, validation_data=both, epochs=2, batch_size=10, aggregate_freq=7, verbose=0
+    )
+    assert len(history.global_history["val_multiclassaccuracy"]) == 2
+    assert len(history.local_history["alice_round_payload_bytes"][0]) == 7
+
+
+def test_noise_for_the_upload_stays_out_of_weights_that_are_not_uploaded(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
+) -> None:
+    shift = SimpleNamespace(model_gdp=lambda weights: [weight + 100 for weight in weights])
+    model = make_model(prune_end_rate=0.3, prune_percent=40, dp_strategy=shift)
+    model.fit(*data, epochs=1, batch_size=BATCH, aggregate_freq=10, verbose=0)
+    masks = masks_of(model)
+    private = 0
+    for k, arrays in enumerate(weights_of(model)):
+        matrices = [array for array in arrays if array.ndim >= 2]
+        for array, own, other in zip(matrices, masks[k], masks[1 - k], strict=True):
+            alone, both = (own == 1) & (other == 0), (own == 1) & (other == 1)
+            private += alone.sum()
+            assert (np.abs(array[alone]) < 10).all() and (np.abs(array[both]) > 90).all()
+    assert private

@@ -103,9 +103,19 @@ def _one_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _other_header(old: bytes, new: bytes) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        content = path.read_bytes()
+        assert content.count(old) == 1 and len(old) == len(new)
+        path.write_bytes(content.replace(old, new))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (_other_header(b'"dtype":"F32"', b'"dtype":"I32"'), "is damaged"),
         (_cut, "cannot be read"),
         (_text, "cannot be read"),
         (_foreign, "has the format None: only"),

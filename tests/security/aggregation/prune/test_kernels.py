@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretflow.security.aggregation.prune import kernels
+from secretflow.security.aggregation.prune import ring as ring_module
+from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.security.aggregation.prune.ring import Ring
 
 
@@ -47,3 +49,17 @@ def test_both_give_the_same_bits(ring: Ring, dtype: str, seed: int, share: float
 def test_only_large_vectors_of_usual_floats_are_compiled_for(size: int, dtype: str, compiled: bool) -> None:
     expected = kernels._compiled() if compiled else kernels._vectorised
     assert kernels.kernel_for(size, np.dtype(dtype)) is expected
+
+
+def test_a_model_of_many_arrays_is_encoded_with_the_compiled_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+
+    def watched(size: int, dtype: np.dtype) -> kernels.Kernel:
+        chosen.append(kernels.kernel_for(size, dtype))
+        return chosen[-1]
+
+    monkeypatch.setattr(ring_module, "kernel_for", watched)
+    sealer, peer = (Sealer(name, ["alice", "bob"], Ring(32, 20), 2) for name in ("alice", "bob"))
+    sealer.agree(sealer.public_key(), peer.public_key())
+    sealer.seal(1, True, False, [np.ones(kernels.COMPILED_FROM // 4, "f4")] * 4)
+    assert chosen == [kernels._compiled()] * 4

@@ -36,7 +36,7 @@ def labels_from_gradient(observation: Observation) -> torch.Tensor:
     rows = [
         gradient
         for gradient in observation.gradients
-        if gradient.dim() <= 2 and len(gradient) == observation.classes
+        if gradient.dim() in (1, 2) and len(gradient) == observation.classes
     ]
     if not rows or observation.batch_size > observation.classes:
         raise ValueError(

@@ -1,9 +1,11 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from secretflow.ml.nn.fl.attacks import InvertingSettings, inverting_attack
+from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
 from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, match, mean_squared_error
 from secretflow.ml.nn.fl.attacks.views import Knowledge, observe, party_gradient
 
@@ -52,3 +54,12 @@ def test_the_total_variation_makes_images_smoother(make_party):
 def test_settings_out_of_range_are_refused_by_name(chosen):
     with pytest.raises(ValueError, match=next(iter(chosen))):
         InvertingSettings(**chosen)
+
+
+def test_a_parameter_that_is_one_number_has_no_say_about_labels(make_party):
+    party = make_party()
+    known = observed(party)
+    seen = SimpleNamespace(
+        gradients=(*known.gradients, torch.tensor(-3.0)), classes=known.classes, batch_size=known.batch_size
+    )
+    assert torch.equal(labels_from_gradient(seen), party.y)

@@ -153,6 +153,7 @@ class FedAvgWPrune(FedAvgW):
         self._rounds = 0
         self._seconds = 0.0
         self._mask_changed = False
+        self._noisy = False
         self._use_mask(self.make_prune_mask())
         for optimizer in self.model._optimizers:
             optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
@@ -201,6 +202,18 @@ class FedAvgWPrune(FedAvgW):
         """Calls a method of the :class:`Sealer` taken in."""
         return getattr(self._sealer, name)(*arguments)
 
+    def open_average(self, average: Payload) -> List[np.ndarray]:
+        """Opens the average of the last upload.
+
+        Args:
+            average: sum of the payloads.
+
+        Returns:
+            The average; what the other parties do not keep has the own weight, without the noise that was
+            added for the upload.
+        """
+        return self._sealer.open(average, self.get_weights(return_numpy=True) if self._noisy else None)
+
     def rows_by_round(self, steps: int, aggregate_freq: int) -> Tuple[List[int], bool]:
         """How many rows this party trains on in each round of an epoch, and whether that is known before.
 
@@ -233,7 +246,7 @@ class FedAvgWPrune(FedAvgW):
         Returns:
             The padded upload.
         """
-        weights = None if average is None else self._sealer.open(average)
+        weights = None if average is None else self.open_average(average)
         upload, _ = self.train_step(weights, **how)
         return self._sealer.seal(call, True, True, upload, *self._expected_rows[number])
 
@@ -429,7 +442,8 @@ class FedAvgWPrune(FedAvgW):
 
     def _upload(self, dp_strategy: Any) -> List[np.ndarray]:
         weights = self.get_weights(return_numpy=True)
-        if dp_strategy is not None and dp_strategy.model_gdp is not None:
+        self._noisy = dp_strategy is not None and dp_strategy.model_gdp is not None
+        if self._noisy:
             # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
             weights = dp_strategy.model_gdp(weights)
         return weights
