@@ -274,7 +274,7 @@ class SecurePruneAggregator(Aggregator):
 
     @property
     def _sealers(self) -> dict[PYU, Any]:
-        """The parties' ends; made when they are first needed, in actors of their own, if nobody hosts them."""
+        """The parties' ends; if nobody hosts them, made in actors of their own when they are first needed."""
         if not self._made:
             self._made = {
                 party: proxy(PYUObject)(Sealer)(*arguments, device=party)

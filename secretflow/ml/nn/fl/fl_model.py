@@ -355,14 +355,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 "dp_strategy": self.dp_strategy,
             }
             if rows_known and not ends and self._aggregator.has_settled(masks, same_mask=same_mask):
-                average = self._aggregator.hosted_average(
-                    lambda device, call: self._workers[device].train_and_seal(
-                        average and average.to(device),
-                        call,
-                        number,
-                        how,  # noqa: B023
-                    )
-                )
+                average = self._hosted_round(average, number, how)
             else:
                 weights = self._opened(average)
                 trained, samples = [], []
@@ -395,6 +388,14 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 masks[k], rates[k] = worker.prune_average(weights[device])
             else:
                 worker.apply_weights(weights[device])
+
+    def _hosted_round(self, average: PYUObject | None, number: int, how: dict[str, Any]) -> PYUObject:
+        """One round in which every party opens the last average, trains and seals; returns the new one."""
+        return self._aggregator.hosted_average(
+            lambda device, call: self._workers[device].train_and_seal(
+                average and average.to(device), call, number, how
+            )
+        )
 
     def _opened(self, average: PYUObject | None) -> dict[PYU, PYUObject | None]:
         """The average at each party; None before the first round of an epoch, which goes on from the own."""
