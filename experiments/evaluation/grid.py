@@ -73,6 +73,7 @@ class Recipe:
         optimizer: of each party, "adam" or "sgd" (without momentum).
         learning_rate: of the optimiser, above 0.
         weight_decay: of the optimiser, added to the gradient as an L2 penalty, from 0 up.
+        prune_freq: rounds between two steps of pruning within an epoch; None: a step only ends each epoch.
         aggregate_freq: steps between two averages, at least 1.
         batch_size: mean rows in a party's batch; a party's part of it is its part of the rows.
     """
@@ -84,6 +85,7 @@ class Recipe:
     optimizer: str
     learning_rate: float
     weight_decay: float
+    prune_freq: int | None = None
     aggregate_freq: int = 10
     batch_size: int = 32
 

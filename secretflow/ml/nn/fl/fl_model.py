@@ -1,7 +1,7 @@
 """FLModel: upstream's, and the strategy ``fed_avg_w_prune``.
 
-One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train, in the last
-round of an epoch prune, average, apply.
+One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train, where a step
+is due prune, average, apply.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         wp_strategy: prune weights; the same as choosing ``fed_avg_w_prune``, which is enough.
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
         prune_percent: see there.
-        mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_start_epoch``,
-            ``prune_end_epoch`` and ``regrow_percent``.
+        mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
+            ``prune_start_epoch``, ``prune_end_epoch`` and ``regrow_percent``.
         gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
             with ``fed_avg_w_prune``, off by default.
         consensus_num: upstream's.
@@ -276,11 +276,9 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             title = f"Epoch {epoch + 1}/{options.epochs}"
             total = math.ceil(steps / options.aggregate_freq)
             with tqdm(total=total, desc=title, unit="round", disable=not options.verbose) as progress:
-                # Decided from rates that everybody knows, so all parties' drivers decide the same.
-                due = any(self._prune_settings.step_due(trained + epoch + 1, rate) for rate in known_rates)
                 is_last = epoch + 1 == options.epochs
                 self._train_epoch(
-                    trained + epoch, steps, due, is_last, masks, rates, options, callbacks, progress
+                    trained + epoch, steps, known_rates, is_last, masks, rates, options, callbacks, progress
                 )
                 seconds = {"evaluate_seconds": 0.0}
                 if options.validation_data is not None and epoch % options.validation_freq == 0:
@@ -299,7 +297,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         self,
         epoch: int,
         steps: int,
-        due: bool,
+        known_rates: list[float],
         is_last: bool,
         masks: list[PYUObject],
         rates: list[PYUObject],
@@ -307,12 +305,13 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         callbacks: CallbackList,
         progress: tqdm,
     ) -> None:
-        """Trains one epoch. A round: train (and prune in the last one), then average and apply.
+        """Trains one epoch. A round: train (and prune where a step is due), then average and apply.
 
         Args:
             epoch: number of the epoch since the model was made.
             steps: batches in it.
-            due: whether a step of pruning ends it.
+            known_rates: the parties' living rates, which everybody knows, so that all parties' drivers
+                decide the same about steps of pruning.
             is_last: whether it is the last of the fit.
             masks: the parties' masks, replaced in place by those after pruning. While no step is due they
                 stay the same objects, so that the aggregator does not agree on them again.
@@ -321,11 +320,16 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             callbacks: told of every round.
             progress: moved on by every round.
         """
-        prune_average = due and self._prune_settings.mask_scope == "global"
+        settings, rounds = self._prune_settings, math.ceil(steps / options.aggregate_freq)
+        same_mask = settings.mask_scope == "global"
         weights: dict[PYU, PYUObject | None] = dict.fromkeys(self._workers)
         for number, step in enumerate(range(0, steps, options.aggregate_freq), start=1):
             callbacks.on_train_batch_begin(batch=step)
             length = min(options.aggregate_freq, steps - step)
+            passed = epoch + number / rounds  # a whole number after the last round, also in floats
+            due = settings.step_may_end(number, rounds) and any(
+                settings.step_due(passed, rate) for rate in known_rates
+            )
             how = {
                 "refresh_data": step == 0,
                 "random_seed": options.random_seed,
@@ -335,13 +339,13 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             trained, samples = [], []
             for k, (device, worker) in enumerate(self._workers.items()):
                 batches = (weights[device], epoch * steps + step, length)
-                if step + length < steps:
+                if number < rounds and not due:
                     upload, size = worker.train_step(*batches, **how)
                 else:
                     upload, size, mask, rate = worker.train_step_with_prune(
-                        *batches, masks[k], rates[k], True, **how
+                        *batches, masks[k], rates[k], True, passed, **how
                     )
-                    if due and not prune_average:
+                    if due and not same_mask:
                         masks[k], rates[k] = mask, rate
                 trained.append(upload)
                 samples.append(size)
@@ -349,17 +353,20 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 trained,
                 weights=samples,
                 prune_mask=masks,
-                same_mask=self._prune_settings.mask_scope == "global",
+                same_mask=same_mask,
             )
+            if due and same_mask:
+                for k, (device, worker) in enumerate(self._workers.items()):
+                    masks[k], rates[k] = worker.prune_average(weights[device], passed)
+            if due and number < rounds:
+                known_rates = reveal(rates)
             self._log_privacy(math.ceil(epoch * steps / options.aggregate_freq) + number - 1, options)
             if number % options.wait_steps == 0:
                 self._catch_up()
             callbacks.on_train_batch_end(batch=step)
             progress.update()
-        for k, (device, worker) in enumerate(self._workers.items()):
-            if prune_average:
-                masks[k], rates[k] = worker.prune_average(weights[device])
-            else:
+        if not (due and same_mask):
+            for device, worker in self._workers.items():
                 worker.apply_weights(weights[device])
 
     def _log_privacy(self, rounds: int, options: SimpleNamespace) -> None:

@@ -74,6 +74,7 @@ def main() -> None:
         backend="torch",
         random_seed=1,
         prune_schedule="cubic",
+        prune_freq=2,
         prune_start_epoch=1,
         prune_end_epoch=4,
         prune_end_rate=0.3,

@@ -58,14 +58,14 @@ def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Mapping[str, An
         weight.mul_(_as_tensor(entry, weight))
 
 
-def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: int) -> Mask:
+def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: float) -> Mask:
     """Takes one step of pruning; what it removes becomes zero, what it revives starts there.
 
     Args:
         model: the model, changed in place.
         mask: its mask.
         settings: what the user chose.
-        epoch: how many epochs have been trained, with the one that ends.
+        epoch: how many epochs have been trained, the part of a begun one included.
 
     Returns:
         The new mask.
@@ -81,7 +81,7 @@ def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: in
         if not layers.keys() <= by_weight.keys():
             raise ValueError(
                 f"regrow_percent={settings.regrow_percent!r} needs the gradient of every prunable weight, "
-                "but after the last batch of the epoch some have none"
+                "but after the last batch of the round some have none"
             )
         gradients = [by_weight[pointer].numpy(force=True) for pointer in layers]
     weights, entries = zip(*layers.values(), strict=True)
@@ -211,9 +211,10 @@ class FedAvgWPrune(FedAvgW):
         prune_current_mask: Mask,
         prune_current_rate: float,
         is_update_mask: bool,
+        epoch: float | None = None,
         **kwargs: Any,
     ) -> Tuple[List[np.ndarray], int, Mask, float]:
-        """Trains on the next batches, and prunes after the last of an epoch.
+        """Trains on the next batches in a round that a step of pruning may end.
 
         Args:
             weights: as for :meth:`train_step`.
@@ -221,9 +222,10 @@ class FedAvgWPrune(FedAvgW):
             train_steps: as for :meth:`train_step`.
             prune_current_mask: the mask to train under.
             prune_current_rate: the living rate of that mask.
-            is_update_mask: whether this is the last round of an epoch; then the epoch's metrics are
-                taken and, where a step of pruning is due and masks are a party's own, the model is
-                pruned before it is uploaded.
+            is_update_mask: whether a step of pruning may end this round; where it is due and masks are a
+                party's own, the model is pruned before it is uploaded.
+            epoch: how many epochs have been trained when the round ends, the part of a begun one included.
+                After the last round of an epoch, which None stands for, the epoch's metrics are taken.
             **kwargs: as for :meth:`train_step`.
 
         Returns:
@@ -232,23 +234,27 @@ class FedAvgWPrune(FedAvgW):
         self._use_mask(prune_current_mask)
         samples, loss = self._train(weights, cur_steps, train_steps, **kwargs)
         if is_update_mask:
-            self._finish_epoch(loss)
+            whole = len(self.epoch) + 1
+            epoch = whole if epoch is None else epoch
+            if epoch == whole:
+                self._finish_epoch(loss)
             if self._settings.mask_scope == "local":
-                self._prune_if_due(prune_current_rate)
+                self._prune_if_due(epoch, prune_current_rate)
         upload = self._upload(kwargs.get("dp_strategy"))
         return upload, samples, self._mask, living_rate(self._mask)
 
-    def prune_average(self, weights: List[np.ndarray]) -> Tuple[Mask, float]:
+    def prune_average(self, weights: List[np.ndarray], epoch: float) -> Tuple[Mask, float]:
         """Prunes the averaged weights, as every party does with ``mask_scope="global"``.
 
         Args:
-            weights: the average of the epoch's last round.
+            weights: the average of the round that the step ends.
+            epoch: how many epochs have been trained with it, the part of a begun one included.
 
         Returns:
             The new mask, the same at all parties, and its living rate.
         """
         self.set_weights(weights)
-        self._prune_if_due(living_rate(self._mask))
+        self._prune_if_due(epoch, living_rate(self._mask))
         return self.prune_state()
 
     def epochs_trained(self) -> int:
@@ -361,9 +367,9 @@ class FedAvgWPrune(FedAvgW):
         self._seconds += time.perf_counter() - started
         return samples, loss
 
-    def _prune_if_due(self, rate: float) -> None:
-        if self._settings.step_due(len(self.epoch), rate):
-            self._use_mask(prune_model(self.model, self._mask, self._settings, len(self.epoch)))
+    def _prune_if_due(self, epoch: float, rate: float) -> None:
+        if self._settings.step_due(epoch, rate):
+            self._use_mask(prune_model(self.model, self._mask, self._settings, epoch))
             self._mask_changed = True
 
     def _finish_epoch(self, loss: torch.Tensor | None) -> None:
