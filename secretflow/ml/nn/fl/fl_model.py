@@ -222,13 +222,36 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         """
         if not self.wp_strategy:
             raise ValueError(f"export_sparse needs strategy={PRUNE_STRATEGY!r}")
-        written = []
-        for device, worker in self._workers.items():
-            target = Path(path[device] if isinstance(path, dict) else path)
-            if is_test:
-                target = target.parent / device.party / target.name
-            written.append(worker.export_sparse(str(target)))
-        wait(written)
+        wait(
+            [
+                worker.export_sparse(_own_path(path, device, is_test))
+                for device, worker in self._workers.items()
+            ]
+        )
+
+    def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
+        """Has every party load its model.
+
+        A run that was stopped while its parties saved may have left some of them one checkpoint ahead. Those
+        load the one before, which :class:`~secretflow.ml.nn.fl.callbacks.Checkpoint` keeps, so all go on
+        from the same epoch.
+
+        Args:
+            model_path: folder and name of the file, one for all parties or one for each.
+            is_test: adds the party's name to the folder, for parties that share a disk.
+            **kwargs: upstream's.
+
+        Raises:
+            FileNotFoundError: a party has no such file.
+            ValueError: a file is damaged, or the parties have no epoch in common.
+        """
+        if self.wp_strategy:
+            saved = [
+                worker.saved_epoch(_own_path(model_path, device, is_test))
+                for device, worker in self._workers.items()
+            ]
+            kwargs["epoch"] = min(reveal(saved))
+        super().load_model(model_path, is_test=is_test, **kwargs)
 
     def epochs_trained(self) -> int:
         """Epochs of this model with pruning so far, those before it was saved and loaded included.
@@ -459,6 +482,12 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         of_arrays = ("sample_weight", "sampler_method")
         common.update({name: getattr(options, name) for name in of_arrays})
         return self._handle_data(options.x, options.y, **common)
+
+
+def _own_path(path: str | dict[PYU, str], device: PYU, is_test: bool) -> str:
+    """A party's own file; with ``is_test`` in a folder of its name."""
+    target = Path(path[device] if isinstance(path, dict) else path)
+    return str(target.parent / device.party / target.name if is_test else target)
 
 
 def _as_list(callbacks: Any) -> list[Any]:

@@ -290,7 +290,9 @@ def test_parties_of_different_epochs_do_not_train_together(
         assert sf.reveal([worker.epochs_trained() for worker in one._workers.values()]) == [k + 1] * 2
     mixed = make_model()
     alice, bob = mixed._workers
-    mixed.load_model({alice: f"{tmp_path}/alice/1", bob: f"{tmp_path}/bob/2"})
+    with pytest.raises(ValueError, match=r"bob/2' is not allowed: it holds epoch 2, .* epoch 1"):
+        mixed.load_model({alice: f"{tmp_path}/alice/1", bob: f"{tmp_path}/bob/2"})
+    sf.wait(mixed._workers[bob].load_model(f"{tmp_path}/bob/2"))
     with pytest.raises(ValueError, match=r"trained for \[1, 2\] epochs"):
         mixed.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
 

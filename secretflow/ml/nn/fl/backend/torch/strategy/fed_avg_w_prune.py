@@ -1,7 +1,6 @@
 """FedAvg with pruning: a party trains, prunes by magnitude and uploads what lives."""
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
-import os
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
@@ -12,6 +11,7 @@ from torch import nn
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
+from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
 from secretflow.ml.nn.fl.sparse_model import export_sparse
@@ -270,25 +270,22 @@ class FedAvgWPrune(FedAvgW):
         """The metrics of the last epoch."""
         return self.logs
 
-    def save_model(self, model_path: str) -> None:
-        """Writes model, optimisers, epoch and mask, at once or not at all."""
-        path = Path(model_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def save_model(self, model_path: str, keep_previous: bool = False) -> None:
+        """Writes model, optimisers, epoch and mask, see :func:`write_checkpoint`."""
         checkpoint = {
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.model.optimizers_state_dict(),
             "epoch": len(self.epoch),
             "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
         }
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            torch.save(checkpoint, unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_checkpoint(Path(model_path), checkpoint, keep_previous)
 
-    def load_model(self, model_path: str, **kwargs: Any) -> int:
-        """Reads what :meth:`save_model` wrote.
+    def saved_epoch(self, model_path: str) -> int:
+        """How many epochs the model saved there last had been trained for."""
+        return newest_epoch(Path(model_path))
+
+    def load_model(self, model_path: str, epoch: int | None = None, **_: Any) -> int:
+        """Reads what :meth:`save_model` wrote, see :func:`read_checkpoint`.
 
         Returns:
             The number of epochs the model had been trained for.
@@ -296,22 +293,7 @@ class FedAvgWPrune(FedAvgW):
         Raises:
             ValueError: the file is damaged, or not one of this model and strategy; nothing was changed then.
         """
-        try:
-            checkpoint = torch.load(model_path, map_location=self.exe_device, weights_only=True)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"model_path={model_path!r} cannot be read: the file is damaged or no checkpoint "
-                f"({type(error).__name__}); load another one"
-            ) from None
-        fields = ("model_state_dict", "optimizer_state_dict", "epoch", "prune_mask")
-        missing = [field for field in fields if not isinstance(checkpoint, dict) or field not in checkpoint]
-        if missing:
-            raise ValueError(
-                f"model_path={model_path!r} is not allowed: {missing} are missing, so no model trained with "
-                "fed_avg_w_prune was saved there"
-            )
+        checkpoint = read_checkpoint(Path(model_path), self.exe_device, epoch)
         saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
         own = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
         shapes = [None if entry is None else tuple(entry.shape) for entry in checkpoint["prune_mask"]]
