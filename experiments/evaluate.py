@@ -114,6 +114,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="epoch after which the living rate is reached; without it, by case",
     )
     parser.add_argument(
+        "--prune-freq", type=_whole(1), help="rounds between two steps of pruning; without it, by case"
+    )
+    parser.add_argument(
         "--rows", type=_whole(1000, 60_000), help="training rows of each run; without it, by case"
     )
     parser.add_argument(
@@ -132,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _jobs(chosen: argparse.Namespace) -> list[tuple[Case, Recipe]]:
     cases = select(grid(living_rates=chosen.living_rates, seeds=chosen.seeds), chosen.only)
-    names = ("epochs", "prune_end_epoch", "rows", "aggregate_freq")
+    names = ("epochs", "prune_end_epoch", "prune_freq", "rows", "aggregate_freq")
     changes = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     jobs = [(case, dataclasses.replace(recipe_of(case), **changes)) for case in cases]
     for _, recipe in jobs:
