@@ -15,7 +15,7 @@ Row = dict[str, Any]
 TARGET_POINTS = 1.0
 """So many points below the dense run's final accuracy is the target of ``bytes_to_target``."""
 
-_SCHEDULE = ("prune_end_epoch", "prune_freq")
+_SCHEDULE = ("prune_end_epoch", "prune_freq", "regrow_percent")
 _RECIPE = tuple(field.name for field in fields(Recipe) if field.name not in _SCHEDULE)
 
 

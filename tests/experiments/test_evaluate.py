@@ -118,7 +118,7 @@ def test_another_recipe_is_another_run(tmp_path):
     assert not kept.has(case._replace(seed=2), RECIPE)
     assert not kept.has(case, replace(RECIPE, rows=2000))
     # The schedule of pruning means nothing to a dense run.
-    assert kept.has(case, replace(RECIPE, prune_end_epoch=2, prune_freq=3))
+    assert kept.has(case, replace(RECIPE, prune_end_epoch=2, prune_freq=3, regrow_percent=10))
     pruned = row(94.0, "local", 0.3)
     kept.add(pruned)
     assert kept.has(results.case_of(pruned), RECIPE)
@@ -214,6 +214,7 @@ def test_the_document_says_what_the_rows_say(tmp_path):
         ("--epochs", "1", "a whole number from 2 up"),
         ("--rows", "60001", "a whole number from 1000 to 60000"),
         ("--prune-end-epoch", "0", "a whole number from 1 up"),
+        ("--regrow-percent", "20", "not allowed with global masks"),
         ("--prune-freq", "0", "a whole number from 1 up"),
         ("--aggregate-freq", "often", "a whole number from 1 up"),
         ("--data", "/nowhere", "does not exist"),
