@@ -114,6 +114,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="epoch after which the living rate is reached; without it, by case",
     )
     parser.add_argument(
+        "--prune-freq", type=_whole(1), help="rounds between two steps of pruning; without it, by case"
+    )
+    parser.add_argument(
+        "--regrow-percent",
+        type=_whole(1, 99),
+        help="percent of the living weights that a step of pruning exchanges, with local masks only",
+    )
+    parser.add_argument(
         "--rows", type=_whole(1000, 60_000), help="training rows of each run; without it, by case"
     )
     parser.add_argument(
@@ -132,7 +140,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _jobs(chosen: argparse.Namespace) -> list[tuple[Case, Recipe]]:
     cases = select(grid(living_rates=chosen.living_rates, seeds=chosen.seeds), chosen.only)
-    names = ("epochs", "prune_end_epoch", "rows", "aggregate_freq")
+    names = ("epochs", "prune_end_epoch", "prune_freq", "regrow_percent", "rows", "aggregate_freq")
     changes = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     jobs = [(case, dataclasses.replace(recipe_of(case), **changes)) for case in cases]
     for _, recipe in jobs:
@@ -141,6 +149,11 @@ def _jobs(chosen: argparse.Namespace) -> list[tuple[Case, Recipe]]:
                 f"--prune-end-epoch {recipe.prune_end_epoch} is not allowed with --epochs {recipe.epochs}: "
                 "no more than the epochs"
             )
+    if chosen.regrow_percent and any(case.method == "global" for case in cases):
+        raise ValueError(
+            f"--regrow-percent {chosen.regrow_percent} is not allowed with global masks: name dense,local in "
+            "--only"
+        )
     return jobs
 
 

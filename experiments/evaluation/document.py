@@ -39,7 +39,8 @@ optimiser and seeds.
 
 - **accuracy**: of the models that the parties hold after the last epoch, on test rows dealt out evenly among
   them; mean and sample deviation over the seeds, in percent.
-- **loss**: points below the dense runs of the same seeds.
+- **loss**: points below the dense runs of the same seeds; among the targets with the sample deviation of
+  that difference over the seeds.
 - **upload**: of one party, over all rounds, in millions of bytes. Pruned: measured, ring elements and masks
   that it sent, message headers not counted. Dense: computed, 4 bytes a parameter in each round.
 - **upload to target**: of one party until the validation accuracy first reached the dense run's final one
@@ -144,14 +145,11 @@ def _reason(verdict: Verdict) -> str:
         )
     if verdict.pruned.to_target is None:
         return "not every run comes within 1 point of dense, at whatever upload."
-    dense_part = {
-        "local": "a step of pruning ends an epoch, so the first epoch is dense but for its last round",
-        "global": "pruning follows the last average of an epoch, so all of the first epoch is dense",
-    }
-    first_epoch = statistics.mean(row["curve"][0][1] for row in verdict.pruned.rows)
+    epochs = verdict.pruned.rows[0]["prune_end_epoch"]
+    falling = statistics.mean(row["curve"][epochs - 1][1] for row in verdict.pruned.rows)
     return (
-        f"{dense_part[verdict.method]}; it takes "
-        f"{first_epoch / verdict.pruned.to_target:.0%} of the upload to the target."
+        f"while the living rate falls, in the first {epochs} epochs, a party uploads as much as "
+        f"{falling / verdict.pruned.to_target:.0%} of the upload to the target."
     )
 
 

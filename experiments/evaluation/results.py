@@ -15,8 +15,8 @@ Row = dict[str, Any]
 TARGET_POINTS = 1.0
 """So many points below the dense run's final accuracy is the target of ``bytes_to_target``."""
 
-_SCHEDULE = "prune_end_epoch"
-_RECIPE = tuple(field.name for field in fields(Recipe) if field.name != _SCHEDULE)
+_SCHEDULE = ("prune_end_epoch", "prune_freq", "regrow_percent")
+_RECIPE = tuple(field.name for field in fields(Recipe) if field.name not in _SCHEDULE)
 
 
 def group_of(row: Row) -> tuple[Any, ...]:
@@ -89,7 +89,7 @@ class Results:
 
 
 def _read(path: Path) -> list[Row]:
-    needed = {*Case._fields, *_RECIPE, _SCHEDULE, "accuracy", "bytes", "seconds", "curve"}
+    needed = {*Case._fields, *_RECIPE, *_SCHEDULE, "accuracy", "bytes", "seconds", "curve"}
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         complete = isinstance(rows, list) and all(needed <= set(row) for row in rows)
@@ -102,5 +102,5 @@ def _read(path: Path) -> list[Row]:
 
 def _identity(row: Row) -> tuple[Any, ...]:
     """What makes a run the same run; a dense one knows no schedule of pruning."""
-    schedule = None if row["strategy"] == DENSE else row[_SCHEDULE]
-    return (*case_of(row), *(row[name] for name in _RECIPE), schedule)
+    schedule = () if row["strategy"] == DENSE else tuple(row[name] for name in _SCHEDULE)
+    return (*case_of(row), *(row[name] for name in _RECIPE), *schedule)

@@ -152,5 +152,7 @@ def _model(case: Case, recipe: Recipe, parties: list[PYU]) -> FLModel:
         prune_scope="global",
         prune_schedule="cubic",
         prune_end_epoch=recipe.prune_end_epoch,
+        prune_freq=recipe.prune_freq,
+        regrow_percent=recipe.regrow_percent,
         **common,
     )

@@ -24,6 +24,7 @@ class Summary:
         accuracy: mean, in percent.
         deviation: sample standard deviation of the accuracy, in points; None of one seed.
         loss: mean over the seeds of the dense run's accuracy minus this one's, in points; None without one.
+        loss_deviation: sample standard deviation of that difference, in points; None of less than two.
         bytes: mean upload of a party.
         to_target: mean upload of a party until the target is reached; None if a seed never reached it.
         reached: how many seeds reached the target.
@@ -36,6 +37,7 @@ class Summary:
     accuracy: float
     deviation: float | None
     loss: float | None
+    loss_deviation: float | None
     bytes: float
     to_target: float | None
     reached: int
@@ -182,6 +184,7 @@ def _summary(kind: tuple[str, float], rows: list[Row], dense: dict[int, float]) 
         accuracy=statistics.mean(accuracy),
         deviation=statistics.stdev(accuracy) if len(accuracy) > 1 else None,
         loss=statistics.mean(losses) if losses else None,
+        loss_deviation=statistics.stdev(losses) if len(losses) > 1 else None,
         bytes=statistics.mean(row["bytes"] for row in rows),
         to_target=statistics.mean(reached) if len(reached) == len(rows) else None,
         reached=len(reached),
@@ -197,12 +200,21 @@ def _verdict(target: Target, method: str, found: Sequence[Summary]) -> Verdict:
     if target.within is not None:
         outcome = MET if own.loss <= target.within else MISSED
         where = "below" if own.loss >= 0 else "above"
-        return Verdict(target, method, outcome, f"{abs(own.loss):.2f} points {where} dense", own)
+        measured = f"{abs(own.loss):.2f} points {where} dense"
+        if own.loss_deviation is not None:
+            measured += f" ± {own.loss_deviation:.2f}"
+            if abs(own.loss - target.within) < own.loss_deviation:
+                measured += ", so within the seeds' noise of the target"
+        return Verdict(target, method, outcome, measured, own)
     if own.to_target is None:
         return Verdict(target, method, MISSED, f"reached by {own.reached} of {len(own.rows)} seeds", own)
     # The dense runs of the same seeds, in case more dense than pruned ones are there.
     compared = {row["seed"] for row in own.rows}
-    dense_bytes = [row["bytes_to_target"] for row in dense.rows if row["seed"] in compared]
-    ratio = statistics.mean(dense_bytes) / own.to_target
+    dense_bytes = {row["seed"]: row["bytes_to_target"] for row in dense.rows if row["seed"] in compared}
+    ratio = statistics.mean(dense_bytes.values()) / own.to_target
     outcome = MET if ratio >= (target.fewer or 0) else MISSED
-    return Verdict(target, method, outcome, f"{ratio:.2f} times smaller", own)
+    by_seed = sorted(dense_bytes[row["seed"]] / row["bytes_to_target"] for row in own.rows)
+    measured = f"{ratio:.2f} times smaller" + (
+        f" ({by_seed[0]:.2f} to {by_seed[-1]:.2f} by seed)" if len(by_seed) > 1 else ""
+    )
+    return Verdict(target, method, outcome, measured, own)

@@ -118,7 +118,11 @@ def test_another_recipe_is_another_run(tmp_path):
     assert not kept.has(case._replace(seed=2), RECIPE)
     assert not kept.has(case, replace(RECIPE, rows=2000))
     # The schedule of pruning means nothing to a dense run.
-    assert kept.has(case, replace(RECIPE, prune_end_epoch=2))
+    assert kept.has(case, replace(RECIPE, prune_end_epoch=2, prune_freq=3, regrow_percent=10))
+    pruned = row(94.0, "local", 0.3)
+    kept.add(pruned)
+    assert kept.has(results.case_of(pruned), RECIPE)
+    assert not kept.has(results.case_of(pruned), replace(RECIPE, prune_freq=3))
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
 
 
@@ -152,6 +156,18 @@ def test_accuracy_targets_compare_means_over_seeds():
     assert outcome(target, *elsewhere)["local"] == ("not measured", 0)
 
 
+def test_a_verdict_says_how_much_the_seeds_deviate():
+    accuracy, upload = Target("convnet", 0.3, within=2.0), Target("convnet", 0.3, fewer=4.0)
+    dense = [row(95.0), row(95.0, seed=2, curve=((95.0, 400),))]
+    pruned = [row(94.0, "local", 0.3), row(92.0, "local", 0.3, seed=2, curve=((94.0, 50), (92.0, 60)))]
+    rows = with_bytes_to_target([*dense, pruned[0] | {"curve": [[94.0, 50]]}, pruned[1]])
+    near, smaller = (verdicts.verdicts(rows, [target])[0].measured for target in (accuracy, upload))
+    assert near == "2.00 points below dense ± 1.41, so within the seeds' noise of the target"
+    assert smaller == "6.00 times smaller (4.00 to 8.00 by seed)"
+    far = verdicts.verdicts(rows, [Target("convnet", 0.3, within=4.0)])[0].measured
+    assert far == "2.00 points below dense ± 1.41"
+
+
 def test_a_seed_whose_dense_run_stalled_does_not_count():
     target = Target("convnet", 0.3, within=2.0)
     rows = [row(95.0), row(80.0, seed=2), row(92.0, "local", 0.3), row(92.0, "local", 0.3, seed=2)]
@@ -175,7 +191,7 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     text = document.document(rows)
     assert "| dense | 1 | 2 | 94.50 ± 0.71 | 0.00 |" in text
     assert "| local | 0.6 | 2 | 93.50 ± 0.71 | 1.00 |" in text
-    assert "local | 1.00 points below dense | 2 | **missed** |" in text
+    assert "local | 1.00 points below dense ± 0.00 | 2 | **missed** |" in text
     assert (
         "local: 0.25 points too far below dense, on 1,000 of 60,000 rows; the seeds deviate by 0.71" in text
     )
@@ -198,6 +214,8 @@ def test_the_document_says_what_the_rows_say(tmp_path):
         ("--epochs", "1", "a whole number from 2 up"),
         ("--rows", "60001", "a whole number from 1000 to 60000"),
         ("--prune-end-epoch", "0", "a whole number from 1 up"),
+        ("--regrow-percent", "20", "not allowed with global masks"),
+        ("--prune-freq", "0", "a whole number from 1 up"),
         ("--aggregate-freq", "often", "a whole number from 1 up"),
         ("--data", "/nowhere", "does not exist"),
     ],

@@ -12,7 +12,9 @@ from secretflow.ml.nn.callbacks import Callback
 class Checkpoint(Callback):
     """Saves every party's model, optimisers and masks to its own disk, so that a stopped run can go on.
 
-    A checkpoint replaces the one before it at once or not at all.
+    A checkpoint takes its place at once or not at all, and the one before it is kept as ``<name>.previous``:
+    if the run is stopped when some parties have saved and others have not, ``FLModel.load_model`` takes the
+    newest epoch that all parties have.
 
     Args:
         path: folder and name, as ``FLModel.save_model`` takes them.
@@ -47,7 +49,7 @@ class Checkpoint(Callback):
         saved = []
         for device, worker in self._workers.items():
             folder = self._path.parent / device.party if self._is_test else self._path.parent
-            saved.append(worker.save_model(str(folder / self._path.name)))
+            saved.append(worker.save_model(str(folder / self._path.name), keep_previous=True))
         wait(saved)
 
 

@@ -1,7 +1,7 @@
 """FLModel: upstream's, and the strategy ``fed_avg_w_prune``.
 
-One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train, in the last
-round of an epoch prune, average, apply.
+One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train, where a step
+is due prune, average, apply.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         wp_strategy: prune weights; the same as choosing ``fed_avg_w_prune``, which is enough.
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
         prune_percent: see there.
-        mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_start_epoch``,
-            ``prune_end_epoch`` and ``regrow_percent``.
+        mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
+            ``prune_start_epoch``, ``prune_end_epoch`` and ``regrow_percent``.
         gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
             with ``fed_avg_w_prune``, off by default.
         consensus_num: upstream's.
@@ -225,13 +225,36 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         """
         if not self.wp_strategy:
             raise ValueError(f"export_sparse needs strategy={PRUNE_STRATEGY!r}")
-        written = []
-        for device, worker in self._workers.items():
-            target = Path(path[device] if isinstance(path, dict) else path)
-            if is_test:
-                target = target.parent / device.party / target.name
-            written.append(worker.export_sparse(str(target)))
-        wait(written)
+        wait(
+            [
+                worker.export_sparse(_own_path(path, device, is_test))
+                for device, worker in self._workers.items()
+            ]
+        )
+
+    def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
+        """Has every party load its model.
+
+        A run that was stopped while its parties saved may have left some of them one checkpoint ahead. Those
+        load the one before, which :class:`~secretflow.ml.nn.fl.callbacks.Checkpoint` keeps, so all go on
+        from the same epoch.
+
+        Args:
+            model_path: folder and name of the file, one for all parties or one for each.
+            is_test: adds the party's name to the folder, for parties that share a disk.
+            **kwargs: upstream's.
+
+        Raises:
+            FileNotFoundError: a party has no such file.
+            ValueError: a file is damaged, or the parties have no epoch in common.
+        """
+        if self.wp_strategy:
+            saved = [
+                worker.saved_epoch(_own_path(model_path, device, is_test))
+                for device, worker in self._workers.items()
+            ]
+            kwargs["epoch"] = min(reveal(saved))
+        super().load_model(model_path, is_test=is_test, **kwargs)
 
     def epochs_trained(self) -> int:
         """Epochs of this model with pruning so far, those before it was saved and loaded included.
@@ -282,14 +305,12 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             title = f"Epoch {epoch + 1}/{options.epochs}"
             total = math.ceil(steps / options.aggregate_freq)
             with tqdm(total=total, desc=title, unit="round", disable=not options.verbose) as progress:
-                # Decided from rates that everybody knows, so all parties' drivers decide the same.
-                due = any(self._prune_settings.step_due(trained + epoch + 1, rate) for rate in known_rates)
                 is_last = epoch + 1 == options.epochs
                 self._train_epoch(
                     trained + epoch,
                     steps,
                     rows_known,
-                    due,
+                    known_rates,
                     is_last,
                     masks,
                     rates,
@@ -315,7 +336,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         epoch: int,
         steps: int,
         rows_known: bool,
-        due: bool,
+        known_rates: list[float],
         is_last: bool,
         masks: list[PYUObject],
         rates: list[PYUObject],
@@ -323,14 +344,15 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         callbacks: CallbackList,
         progress: tqdm,
     ) -> None:
-        """Trains one epoch. A round: train (and prune in the last one), then average and apply.
+        """Trains one epoch. A round: train (and prune where a step is due), then average and apply.
 
         Args:
             epoch: number of the epoch since the model was made.
             steps: batches in it.
             rows_known: whether all parties know how many rows everybody trains on in each round; then a round
                 takes one message to each party and one back.
-            due: whether a step of pruning ends it.
+            known_rates: the parties' living rates, which everybody knows, so that all parties' drivers
+                decide the same about steps of pruning.
             is_last: whether it is the last of the fit.
             masks: the parties' masks, replaced in place by those after pruning. While no step is due they
                 stay the same objects, so that the aggregator does not agree on them again.
@@ -339,28 +361,34 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             callbacks: told of every round.
             progress: moved on by every round.
         """
-        same_mask = self._prune_settings.mask_scope == "global"
-        prune_average = due and same_mask
-        average: PYUObject | None = None  # of the last round, at the server
-        for number, step in enumerate(range(0, steps, options.aggregate_freq)):
+        settings, rounds = self._prune_settings, math.ceil(steps / options.aggregate_freq)
+        same_mask = settings.mask_scope == "global"
+        average: PYUObject | None = (
+            None  # of the last round, at the server; None goes on from the own weights
+        )
+        for number, step in enumerate(range(0, steps, options.aggregate_freq), start=1):
             callbacks.on_train_batch_begin(batch=step)
             length = min(options.aggregate_freq, steps - step)
-            ends = step + length == steps
+            passed = epoch + number / rounds  # a whole number after the last round, also in floats
+            due = settings.step_may_end(number, rounds) and any(
+                settings.step_due(passed, rate) for rate in known_rates
+            )
+            plain = number < rounds and not due
             how = {
                 "cur_steps": epoch * steps + step,
                 "train_steps": length,
                 "refresh_data": step == 0,
                 "random_seed": options.random_seed,
-                "is_last_round": is_last and ends,
+                "is_last_round": is_last and number == rounds,
                 "dp_strategy": self.dp_strategy,
             }
-            if rows_known and not ends and self._aggregator.has_settled(masks, same_mask=same_mask):
+            if plain and rows_known and self._aggregator.has_settled(masks, same_mask=same_mask):
                 average = self._hosted_round(average, number, how)
             else:
                 weights = self._opened(average)
                 trained, samples = [], []
                 for k, (device, worker) in enumerate(self._workers.items()):
-                    if not ends:
+                    if plain:
                         upload, size = worker.train_step(weights[device], **how)
                     else:
                         upload, size, mask, rate = worker.train_step_with_prune(
@@ -368,32 +396,42 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                             prune_current_mask=masks[k],
                             prune_current_rate=rates[k],
                             is_update_mask=True,
+                            epoch=passed,
                             **how,
                         )
-                        if due and not prune_average:
+                        if due and not same_mask:
                             masks[k], rates[k] = mask, rate
                     trained.append(upload)
                     samples.append(size)
                 average = self._aggregator.sealed_average(
                     trained, weights=samples, prune_mask=masks, same_mask=same_mask
                 )
-            self._log_privacy(math.ceil(epoch * steps / options.aggregate_freq) + number, options)
-            if (number + 1) % options.wait_steps == 0:
+            if due and same_mask:
+                weights, average = self._opened(average), None
+                for k, (device, worker) in enumerate(self._workers.items()):
+                    masks[k], rates[k] = worker.prune_average(weights[device], passed)
+            if due and number < rounds:
+                known_rates = reveal(rates)
+            self._log_privacy(epoch * rounds + number, options)
+            if number % options.wait_steps == 0:
                 self._catch_up()
             callbacks.on_train_batch_end(batch=step)
             progress.update()
-        weights = self._opened(average)
-        for k, (device, worker) in enumerate(self._workers.items()):
-            if prune_average:
-                masks[k], rates[k] = worker.prune_average(weights[device])
-            else:
-                worker.apply_weights(weights[device])
+        if average is not None:
+            for device, own in self._opened(average).items():
+                self._workers[device].apply_weights(own)
 
     def _hosted_round(self, average: PYUObject | None, number: int, how: dict[str, Any]) -> PYUObject:
-        """One round in which every party opens the last average, trains and seals; returns the new one."""
+        """One round in which every party opens the last average, trains and seals; returns the new one.
+
+        Args:
+            average: of the last round, at the server.
+            number: of the round in its epoch, from 1.
+            how: arguments of the workers' ``train_step``.
+        """
         return self._aggregator.hosted_average(
             lambda device, call: self._workers[device].train_and_seal(
-                average and average.to(device), call, number, how
+                average and average.to(device), call, number - 1, how
             )
         )
 
@@ -524,6 +562,12 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         of_arrays = ("sample_weight", "sampler_method")
         common.update({name: getattr(options, name) for name in of_arrays})
         return self._handle_data(options.x, options.y, **common)
+
+
+def _own_path(path: str | dict[PYU, str], device: PYU, is_test: bool) -> str:
+    """A party's own file; with ``is_test`` in a folder of its name."""
+    target = Path(path[device] if isinstance(path, dict) else path)
+    return str(target.parent / device.party / target.name if is_test else target)
 
 
 def _as_list(callbacks: Any) -> list[Any]:

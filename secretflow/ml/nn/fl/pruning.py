@@ -22,7 +22,7 @@ PRUNE_SCHEDULES = ("geometric", "cubic")
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """What a user chooses about pruning. Steps happen at the end of epochs.
+    """What a user chooses about pruning. A step ends every epoch, and with ``prune_freq`` rounds within it.
 
     Attributes:
         prune_end_rate: living rate, over all layers, at which pruning stops, in (0, 1]; rounded down to whole
@@ -35,8 +35,12 @@ class PruneSettings:
             first, so small layers of large weights are spared.
         prune_schedule: "geometric": a step removes ``prune_percent`` of what lives. "cubic": the living rate
             falls as a cubic from 1 to ``prune_end_rate``, fast at first (Zhu and Gupta 2017, section 3).
-        prune_start_epoch: epochs to train before pruning starts, at least 0; the first step ends the epoch
-            after them.
+        prune_freq: rounds from one step to the next within an epoch, at least 1. The last round of an epoch
+            always ends with one, also if this does not divide the epoch's rounds; None is no step but that.
+            With the cubic schedule it sets how fine the curve's steps are, with the geometric one every step
+            removes ``prune_percent``. With local masks, each step costs an agreement on the new ones.
+        prune_start_epoch: epochs to train before pruning starts, at least 0; the first step comes after
+            them.
         prune_end_epoch: epoch at whose end the cubic schedule reaches ``prune_end_rate``, above
             ``prune_start_epoch``; the epochs after it train what is left.
         regrow_percent: percent of the living weights, in [0, 100), that a step exchanges in each layer: it
@@ -54,6 +58,7 @@ class PruneSettings:
     mask_scope: str = "local"
     prune_scope: str = "layer"
     prune_schedule: str = "geometric"
+    prune_freq: int | None = None
     prune_start_epoch: int = 0
     prune_end_epoch: int | None = None
     regrow_percent: float = 0.0
@@ -77,6 +82,8 @@ class PruneSettings:
         for name, choices in allowed.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: one of {choices}")
+        if self.prune_freq is not None and (not _is_count(self.prune_freq) or self.prune_freq < 1):
+            raise ValueError(f"prune_freq={self.prune_freq!r} is not allowed: an integer from 1 up, or None")
         if not _is_count(self.prune_start_epoch) or self.prune_start_epoch < 0:
             raise ValueError(
                 f"prune_start_epoch={self.prune_start_epoch!r} is not allowed: an integer from 0 up"
@@ -104,20 +111,29 @@ class PruneSettings:
         """The names of the settings."""
         return tuple(field.name for field in fields(cls))
 
-    def step_due(self, epoch: int, rate: float) -> bool:
-        """Whether a step of pruning ends an epoch.
+    def step_may_end(self, number: int, rounds: int) -> bool:
+        """Whether a step of pruning may end a round.
 
         Args:
-            epoch: how many epochs have been trained, with the one that ends.
+            number: of the round in its epoch, from 1.
+            rounds: of the epoch.
+        """
+        return number == rounds or (self.prune_freq is not None and number % self.prune_freq == 0)
+
+    def step_due(self, epoch: float, rate: float) -> bool:
+        """Whether a step of pruning is due in a round that a step may end.
+
+        Args:
+            epoch: how many epochs have been trained when the round ends, the part of a begun one included.
             rate: the living rate so far.
         """
         return epoch > self.prune_start_epoch and (rate > self.prune_end_rate or self.regrow_percent > 0)
 
-    def rate_after(self, epoch: int) -> float:
-        """The lowest living rate that a step at the end of an epoch may reach, in (0, 1].
+    def rate_after(self, epoch: float) -> float:
+        """The lowest living rate that a step may reach, in (0, 1].
 
         Args:
-            epoch: how many epochs have been trained, with the one that ends; above ``prune_start_epoch``.
+            epoch: as for :meth:`step_due`; above ``prune_start_epoch``.
         """
         if self.prune_end_epoch is None:
             return self.prune_end_rate
@@ -177,7 +193,7 @@ def pruned_masks(
     weights: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
     settings: PruneSettings,
-    epoch: int,
+    epoch: float,
     gradients: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """One step of pruning.
@@ -186,7 +202,8 @@ def pruned_masks(
         weights: float array of each layer.
         masks: array of 0 and 1 of each layer, of the weight's shape, with at least one 1.
         settings: what the user chose.
-        epoch: how many epochs have been trained, with the one that ends; above ``prune_start_epoch``.
+        epoch: how many epochs have been trained, the part of a begun one included; above
+            ``prune_start_epoch``.
         gradients: array of each layer, of the weight's shape; needed to regrow.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -35,6 +36,19 @@ class Net(nn.Module):
         return self.out(self.dropout(torch.relu(self.hidden(x))))
 
 
+def die_in_save(number: int) -> None:
+    """Has the so-manieth save, counted over all parties, end the process with a part of it written."""
+    save, saves = torch.save, itertools.count(1)
+
+    def dying(content: Any, file: Any) -> None:
+        save(content, file)
+        if next(saves) == number:
+            file.truncate(100)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = dying
+
+
 class Kill(Callback):
     """Ends the process as a power cut would."""
 
@@ -51,8 +65,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--kill-after", type=int, default=0)
+    parser.add_argument("--kill-in-save", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
+    die_in_save(arguments.kill_in_save)
     sf.init(["alice", "bob", "carol"], debug_mode=True, logging_level="error")
     alice, bob, carol = (sf.PYU(name) for name in ("alice", "bob", "carol"))
     rng = np.random.default_rng(0)
@@ -74,6 +90,7 @@ def main() -> None:
         backend="torch",
         random_seed=1,
         prune_schedule="cubic",
+        prune_freq=2,
         prune_start_epoch=1,
         prune_end_epoch=4,
         prune_end_rate=0.3,

@@ -28,10 +28,22 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kill", "epochs"),
+    [
+        (["--kill-after", "2"], {"alice": 2, "bob": 2}),
+        # The sixth save is bob's of the third epoch; alice has hers.
+        (["--kill-in-save", "6"], {"alice": 3, "bob": 2}),
+    ],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, kill: list[str], epochs: dict[str, int]
+) -> None:
     whole = run(str(tmp_path / "whole"))
-    killed = run(str(tmp_path / "killed"), "--kill-after", "2")
+    killed = run(str(tmp_path / "killed"), *kill)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    saved_epochs = {name: torch.load(tmp_path / "killed" / name / "model")["epoch"] for name in epochs}
+    assert saved_epochs == epochs
     resumed = run(str(tmp_path / "killed"), "--resume")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     curves, rest = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
@@ -65,6 +77,31 @@ def test_a_checkpoint_is_written_every_so_many_epochs(task: Task, tmp_path: Path
     )
     for party in ("alice", "bob"):
         assert torch.load(tmp_path / party / "model")["epoch"] == 2
+
+
+def test_the_set_that_all_parties_have_outlives_a_second_stop(task: Task, tmp_path: Path) -> None:
+    path, checkpoint = f"{tmp_path}/model", Checkpoint(f"{tmp_path}/model", is_test=True)
+    fit = {"x": task.x, "y": task.y, "batch_size": 8, "verbose": 0, "random_seed": 3}
+    bob = tmp_path / "bob"
+    task.make_model().fit(epochs=2, callbacks=checkpoint, **fit)
+    stopped = {file.name: file.read_bytes() for file in bob.iterdir()}
+    assert set(stopped) == {"model", "model.previous"}
+    for _ in range(2):
+        model = task.make_model()
+        model.load_model(path, is_test=True)
+        assert model.epochs_trained() == 2
+        model.fit(epochs=1, callbacks=checkpoint, **fit)
+        # Bob never came to save the third epoch.
+        for name, content in stopped.items():
+            (bob / name).write_bytes(content)
+    (
+        tmp_path / "alice" / "model"
+    ).unlink()  # stopped between moving the old one aside and the new one's place
+    model = task.make_model()
+    model.load_model(path, is_test=True)
+    assert model.epochs_trained() == 2
+    with pytest.raises(FileNotFoundError):
+        model.load_model(f"{tmp_path}/nothing", is_test=True)
 
 
 def test_tensorboard_has_every_number_of_the_history(task: Task, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class Reference:
         for array, mask in zip(self._matrices(self.nets[k]), self.masks[k], strict=True):
             array *= mask
 
-    def _prune(self, k: int, epoch: int) -> None:
+    def _prune(self, k: int, epoch: float) -> None:
         if self.settings.step_due(epoch, living_rate(self.masks[k])):
             gradients = [dict(self.nets[k].named_parameters())[name].grad.numpy() for name in LAYERS]
             self.masks[k] = list(
@@ -126,23 +126,27 @@ class Reference:
         for epoch in range(1, epochs + 1):
             for first in range(0, steps, aggregate_freq):
                 last = min(first + aggregate_freq, steps)
+                number, rounds = first // aggregate_freq + 1, -(-steps // aggregate_freq)
+                # Written out: the last round of an epoch, and each prune_freq-th before it.
+                step = number == rounds or number in range(0, rounds, self.settings.prune_freq or rounds)
+                passed = epoch - 1 + number / rounds
                 sizes = [0, 0]
                 for k, (x, y) in enumerate(data):
                     optimizer = optim.SGD(self.nets[k].parameters(), lr=LR)
-                    for step in range(first, last):
-                        place = slice(step * batches[k], (step + 1) * batches[k])
+                    for batch in range(first, last):
+                        place = slice(batch * batches[k], (batch + 1) * batches[k])
                         inputs, labels = torch.tensor(x[place]), torch.tensor(y[place])
                         sizes[k] += len(inputs)
                         optimizer.zero_grad()
                         nn.functional.cross_entropy(self.nets[k](inputs), labels).backward()
                         optimizer.step()
                         self._zero(k)
-                    if last == steps and self.settings.mask_scope == "local":
-                        self._prune(k, epoch)
+                    if step and self.settings.mask_scope == "local":
+                        self._prune(k, passed)
                 self._average(sizes)
-            if self.settings.mask_scope == "global":
-                for k in range(2):
-                    self._prune(k, epoch)
+                if step and self.settings.mask_scope == "global":
+                    for k in range(2):
+                        self._prune(k, passed)
 
 
 CASES = {
@@ -150,7 +154,21 @@ CASES = {
     "local, over layers": {"prune_scope": "global"},
     "local, cubic": {"prune_schedule": "cubic", "prune_start_epoch": 1, "prune_end_epoch": 3},
     "local, regrowing": {"regrow_percent": 20},
+    "local, within epochs": {"prune_freq": 2, "prune_percent": 10},
+    "local, cubic, within epochs": {
+        "prune_schedule": "cubic",
+        "prune_freq": 1,
+        "prune_start_epoch": 1,
+        "prune_end_epoch": 3,
+    },
     "global": {"mask_scope": "global"},
+    "global, within epochs": {"mask_scope": "global", "prune_freq": 2},
+    "global, cubic, within epochs": {
+        "mask_scope": "global",
+        "prune_schedule": "cubic",
+        "prune_freq": 1,
+        "prune_end_epoch": 3,
+    },
     "global, over layers, cubic": {
         "mask_scope": "global",
         "prune_scope": "global",
@@ -232,6 +250,20 @@ def test_masks_that_no_longer_change_are_not_agreed_on_again(
         assert history.local_history["alice_payload_bytes"][epoch] == sum(sizes)
 
 
+def test_masks_are_agreed_on_after_steps_within_an_epoch_only(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
+) -> None:
+    model = make_model(prune_end_rate=0.5, prune_percent=50, prune_start_epoch=1, prune_freq=2)
+    history = model.fit(*data, epochs=4, batch_size=BATCH, verbose=0)
+    prunable = FEATURES * 6 + 6 * CLASSES
+    rounds = history.local_history["alice_round_payload_bytes"]
+    dense = 4 * (prunable + 6 + CLASSES)
+    # One step, in the second of three rounds, reaches the rate; the last round knows that and takes none.
+    agreed = rounds[1][1] - prunable
+    assert agreed < dense
+    assert rounds == [[dense] * 3, [dense, agreed + prunable, agreed], [agreed] * 3, [agreed] * 3]
+
+
 def test_the_history_tells_the_seconds_of_work(
     make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
 ) -> None:
@@ -258,7 +290,9 @@ def test_parties_of_different_epochs_do_not_train_together(
         assert sf.reveal([worker.epochs_trained() for worker in one._workers.values()]) == [k + 1] * 2
     mixed = make_model()
     alice, bob = mixed._workers
-    mixed.load_model({alice: f"{tmp_path}/alice/1", bob: f"{tmp_path}/bob/2"})
+    with pytest.raises(ValueError, match=r"bob/2' is not allowed: it holds epoch 2, .* epoch 1"):
+        mixed.load_model({alice: f"{tmp_path}/alice/1", bob: f"{tmp_path}/bob/2"})
+    sf.wait(mixed._workers[bob].load_model(f"{tmp_path}/bob/2"))
     with pytest.raises(ValueError, match=r"trained for \[1, 2\] epochs"):
         mixed.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
 

@@ -20,6 +20,7 @@ from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, load_capture
 from secretflow.ml.nn.fl.fl_model import History
 from secretflow.security.aggregation import PlainAggregator, SecureAggregator, SecurePruneAggregator
+from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
 
 from .conftest import CLASSES, FEATURES, ROWS_EACH, Mlp, Task, model_def
 
@@ -188,18 +189,46 @@ class TestTraining:
             assert np.array_equal(first, second)
             assert np.count_nonzero(first) == 64 - 25 - 15
 
-    def test_noise_of_differential_privacy_stays_where_weights_live(self, task: Task) -> None:
-        noise = SimpleNamespace(
-            model_gdp=lambda weights: [w + np.float32(1) for w in weights],
-            get_privacy_spent=lambda step: (1, 1),
-        )
-        model = task.make_model(dp_strategy=noise)
-        history = model.fit(task.x, task.y, epochs=2, batch_size=BATCH, verbose=0)
-        for weights in _weights(model).values():
+    @pytest.mark.parametrize("mask_scope", ["local", "global"])
+    def test_noise_of_differential_privacy_stays_where_weights_live(
+        self, task: Task, mask_scope: str
+    ) -> None:
+        noise = DPStrategyFL(GaussianModelDP(noise_multiplier=0.5, num_clients=2))
+        model = task.make_model(dp_strategy=noise, mask_scope=mask_scope)
+        quiet = task.make_model(mask_scope=mask_scope)
+        quiet.fit(task.x, task.y, epochs=3, batch_size=BATCH, verbose=0, random_seed=5)
+        history = model.fit(task.x, task.y, epochs=3, batch_size=BATCH, verbose=0, random_seed=5)
+        for party, weights in _weights(model).items():
+            for noisy, plain in zip(weights, _weights(quiet)[party], strict=True):
+                assert not np.isclose(noisy, plain, atol=1e-3).all()
             assert _zero_fractions(weights) == [
-                1 - history.local_history[f"alice_living_rate.{layer}"][-1]
+                1 - history.local_history[f"{party}_living_rate.{layer}"][-1]
                 for layer in ("hidden.weight", "out.weight")
             ]
+        if mask_scope == "global":
+            alice, bob = _weights(model).values()
+            for one, other in zip(alice, bob, strict=True):
+                np.testing.assert_array_equal(one, other)
+            # What is uploaded, noise and all, is what lives.
+            living = [PRUNABLE, *LIVING[:2]]
+            for party in ("alice", "bob"):
+                for count, sizes in zip(
+                    living, history.local_history[f"{party}_round_payload_bytes"], strict=True
+                ):
+                    assert sizes == [4 * (count + DENSE)] * STEPS
+
+    @pytest.mark.parametrize("mask_scope", ["local", "global"])
+    def test_pruning_changes_no_account_of_privacy(
+        self, task: Task, caplog: pytest.LogCaptureFixture, mask_scope: str
+    ) -> None:
+        noise = DPStrategyFL(GaussianModelDP(noise_multiplier=0.5, num_clients=2))
+        rounds = range(2 * STEPS)
+        with caplog.at_level("DEBUG"):
+            task.make_model(dp_strategy=noise, mask_scope=mask_scope, prune_freq=2).fit(
+                task.x, task.y, epochs=2, batch_size=BATCH, dp_spent_step_freq=1, verbose=0
+            )
+        spent = [record.args for record in caplog.records if "privacy spent" in record.msg]
+        assert spent == [noise.get_privacy_spent(number) for number in rounds]
 
     def test_the_privacy_spent_is_logged_as_often_as_asked_for(
         self, task: Task, caplog: pytest.LogCaptureFixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -197,6 +200,41 @@ def test_a_step_is_due_after_the_start_while_there_is_something_to_do() -> None:
     assert [settings.step_due(epoch, 1.0) for epoch in (1, 2, 3)] == [False, False, True]
     assert not settings.step_due(3, 0.5)
     assert PruneSettings(prune_end_rate=0.5, regrow_percent=1).step_due(3, 0.5)
+
+
+@given(st.integers(1, 60), st.integers(1, 80))
+def test_a_step_may_end_each_so_many_rounds_and_always_the_last(rounds: int, freq: int) -> None:
+    within, without = PruneSettings(prune_freq=freq), PruneSettings()
+    may = [number for number in range(1, rounds + 1) if within.step_may_end(number, rounds)]
+    assert may[-1] == rounds and len(may) == -(-rounds // freq)
+    assert np.diff([0, *may[:-1]]).tolist() == [freq] * (len(may) - 1)
+    assert [number for number in range(1, rounds + 1) if without.step_may_end(number, rounds)] == [rounds]
+
+
+@given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 50), st.floats(0.01, 1))
+def test_within_epochs_the_cubic_curve_falls_on_and_meets_that_of_whole_epochs(
+    start: int, epochs: int, rounds: int, end_rate: float
+) -> None:
+    settings = PruneSettings(
+        prune_end_rate=end_rate,
+        prune_schedule="cubic",
+        prune_start_epoch=start,
+        prune_end_epoch=start + epochs,
+        prune_freq=1,
+    )
+    whole = dataclasses.replace(settings, prune_freq=None)
+    passed = [start + epoch + number / rounds for epoch in range(epochs) for number in range(1, rounds + 1)]
+    rates = [settings.rate_after(part) for part in passed]
+    assert all(before >= after for before, after in zip([1.0, *rates], rates, strict=False))
+    assert rates[rounds - 1 :: rounds] == [whole.rate_after(start + epoch + 1) for epoch in range(epochs)]
+    assert rates[-1] == end_rate
+    assert settings.step_due(passed[0], 1.0) == (end_rate < 1) and not settings.step_due(start, 1.0)
+
+
+@pytest.mark.parametrize("freq", [0, -1, 2.0, True, "2"])
+def test_a_bad_frequency_of_steps_is_named(freq: Any) -> None:
+    with pytest.raises(ValueError, match=f"prune_freq={freq!r} is not allowed: an integer from 1 up"):
+        PruneSettings(prune_freq=freq)
 
 
 @st.composite

@@ -1,7 +1,6 @@
 """FedAvg with pruning: a party trains, prunes by magnitude and uploads what lives."""
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
-import os
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
@@ -12,6 +11,7 @@ from torch import nn
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
+from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
 from secretflow.ml.nn.fl.backend.torch.rows import fetching_batches, rows_of_batches
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
@@ -61,14 +61,14 @@ def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Mapping[str, An
         weight.mul_(_as_tensor(entry, weight))
 
 
-def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: int) -> Mask:
+def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: float) -> Mask:
     """Takes one step of pruning; what it removes becomes zero, what it revives starts there.
 
     Args:
         model: the model, changed in place.
         mask: its mask.
         settings: what the user chose.
-        epoch: how many epochs have been trained, with the one that ends.
+        epoch: how many epochs have been trained, the part of a begun one included.
 
     Returns:
         The new mask.
@@ -84,7 +84,7 @@ def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: in
         if not layers.keys() <= by_weight.keys():
             raise ValueError(
                 f"regrow_percent={settings.regrow_percent!r} needs the gradient of every prunable weight, "
-                "but after the last batch of the epoch some have none"
+                "but after the last batch of the round some have none"
             )
         gradients = [by_weight[pointer].numpy(force=True) for pointer in layers]
     weights, entries = zip(*layers.values(), strict=True)
@@ -277,9 +277,10 @@ class FedAvgWPrune(FedAvgW):
         prune_current_mask: Mask,
         prune_current_rate: float,
         is_update_mask: bool,
+        epoch: float | None = None,
         **kwargs: Any,
     ) -> Tuple[List[np.ndarray], int, Mask, float]:
-        """Trains on the next batches, and prunes after the last of an epoch.
+        """Trains on the next batches in a round that a step of pruning may end.
 
         Args:
             weights: as for :meth:`train_step`.
@@ -287,9 +288,10 @@ class FedAvgWPrune(FedAvgW):
             train_steps: as for :meth:`train_step`.
             prune_current_mask: the mask to train under.
             prune_current_rate: the living rate of that mask.
-            is_update_mask: whether this is the last round of an epoch; then the epoch's metrics are
-                taken and, where a step of pruning is due and masks are a party's own, the model is
-                pruned before it is uploaded.
+            is_update_mask: whether a step of pruning may end this round; where it is due and masks are a
+                party's own, the model is pruned before it is uploaded.
+            epoch: how many epochs have been trained when the round ends, the part of a begun one included.
+                After the last round of an epoch, which None stands for, the epoch's metrics are taken.
             **kwargs: as for :meth:`train_step`.
 
         Returns:
@@ -298,23 +300,27 @@ class FedAvgWPrune(FedAvgW):
         self._use_mask(prune_current_mask)
         samples, loss = self._train(weights, cur_steps, train_steps, **kwargs)
         if is_update_mask:
-            self._finish_epoch(loss)
+            whole = len(self.epoch) + 1
+            epoch = whole if epoch is None else epoch
+            if epoch == whole:
+                self._finish_epoch(loss)
             if self._settings.mask_scope == "local":
-                self._prune_if_due(prune_current_rate)
+                self._prune_if_due(epoch, prune_current_rate)
         upload = self._upload(kwargs.get("dp_strategy"))
         return upload, samples, self._mask, living_rate(self._mask)
 
-    def prune_average(self, weights: List[np.ndarray]) -> Tuple[Mask, float]:
+    def prune_average(self, weights: List[np.ndarray], epoch: float) -> Tuple[Mask, float]:
         """Prunes the averaged weights, as every party does with ``mask_scope="global"``.
 
         Args:
-            weights: the average of the epoch's last round.
+            weights: the average of the round that the step ends.
+            epoch: how many epochs have been trained with it, the part of a begun one included.
 
         Returns:
             The new mask, the same at all parties, and its living rate.
         """
         self.set_weights(weights)
-        self._prune_if_due(living_rate(self._mask))
+        self._prune_if_due(epoch, living_rate(self._mask))
         return self.prune_state()
 
     def epochs_trained(self) -> int:
@@ -330,25 +336,22 @@ class FedAvgWPrune(FedAvgW):
         """The metrics of the last epoch."""
         return self.logs
 
-    def save_model(self, model_path: str) -> None:
-        """Writes model, optimisers, epoch and mask, at once or not at all."""
-        path = Path(model_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def save_model(self, model_path: str, keep_previous: bool = False) -> None:
+        """Writes model, optimisers, epoch and mask, see :func:`write_checkpoint`."""
         checkpoint = {
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.model.optimizers_state_dict(),
             "epoch": len(self.epoch),
             "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
         }
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            torch.save(checkpoint, unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_checkpoint(Path(model_path), checkpoint, keep_previous)
 
-    def load_model(self, model_path: str, **kwargs: Any) -> int:
-        """Reads what :meth:`save_model` wrote.
+    def saved_epoch(self, model_path: str) -> int:
+        """How many epochs the model saved there last had been trained for."""
+        return newest_epoch(Path(model_path))
+
+    def load_model(self, model_path: str, epoch: int | None = None, **_: Any) -> int:
+        """Reads what :meth:`save_model` wrote, see :func:`read_checkpoint`.
 
         Returns:
             The number of epochs the model had been trained for.
@@ -356,22 +359,7 @@ class FedAvgWPrune(FedAvgW):
         Raises:
             ValueError: the file is damaged, or not one of this model and strategy; nothing was changed then.
         """
-        try:
-            checkpoint = torch.load(model_path, map_location=self.exe_device, weights_only=True)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"model_path={model_path!r} cannot be read: the file is damaged or no checkpoint "
-                f"({type(error).__name__}); load another one"
-            ) from None
-        fields = ("model_state_dict", "optimizer_state_dict", "epoch", "prune_mask")
-        missing = [field for field in fields if not isinstance(checkpoint, dict) or field not in checkpoint]
-        if missing:
-            raise ValueError(
-                f"model_path={model_path!r} is not allowed: {missing} are missing, so no model trained with "
-                "fed_avg_w_prune was saved there"
-            )
+        checkpoint = read_checkpoint(Path(model_path), self.exe_device, epoch)
         saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
         own = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
         shapes = [None if entry is None else tuple(entry.shape) for entry in checkpoint["prune_mask"]]
@@ -427,9 +415,9 @@ class FedAvgWPrune(FedAvgW):
         self._seconds += time.perf_counter() - started
         return samples, loss
 
-    def _prune_if_due(self, rate: float) -> None:
-        if self._settings.step_due(len(self.epoch), rate):
-            self._use_mask(prune_model(self.model, self._mask, self._settings, len(self.epoch)))
+    def _prune_if_due(self, epoch: float, rate: float) -> None:
+        if self._settings.step_due(epoch, rate):
+            self._use_mask(prune_model(self.model, self._mask, self._settings, epoch))
             self._mask_changed = True
 
     def _finish_epoch(self, loss: torch.Tensor | None) -> None:

@@ -1,0 +1,102 @@
+"""Checkpoints of one party as files: written at once, and read with a word on what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_FIELDS = ("model_state_dict", "optimizer_state_dict", "epoch", "prune_mask")
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep_previous: bool = False) -> None:
+    """Writes a checkpoint, at once or not at all.
+
+    Args:
+        path: of the file; its folder is made. What is there is replaced.
+        checkpoint: model, optimisers, epoch and mask, under the names that :func:`read_checkpoint` asks for.
+        keep_previous: moves what is there aside, as :func:`previous_of` says, if it is of an earlier epoch.
+            One of the same epoch was left by a run that stopped before all parties had theirs, so the one
+            aside is the one that all have, and it stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may keep the new name and lose the content
+        if keep_previous and path.exists() and _epoch_of(path) < checkpoint["epoch"]:
+            path.replace(previous_of(path))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one at a path is kept."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def newest_epoch(path: Path) -> int:
+    """The epoch of the newest checkpoint at a path.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read.
+    """
+    # A run may have been stopped after the old one was moved aside and before the new one took its place.
+    return _epoch_of(path if path.exists() or not previous_of(path).exists() else previous_of(path))
+
+
+def read_checkpoint(path: Path, device: Any = None, epoch: int | None = None) -> dict[str, Any]:
+    """Reads what :func:`write_checkpoint` wrote.
+
+    Args:
+        path: of the file.
+        device: where the tensors go.
+        epoch: the one before is read if that, and not the newest, is of this epoch; None is the newest.
+
+    Returns:
+        Model, optimisers, epoch and mask.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is no checkpoint of a pruned model, or none is of that epoch.
+    """
+    if epoch is None:
+        return _read(path, device)
+    found = []
+    for candidate in filter(Path.exists, (path, previous_of(path))):
+        found.append(_epoch_of(candidate))
+        if found[-1] == epoch:
+            return _read(candidate, device)
+    raise ValueError(
+        f"model_path={str(path)!r} is not allowed: it holds epoch {' and '.join(map(str, found))}, "
+        f"another party's file epoch {epoch}; load the same epoch everywhere"
+    )
+
+
+def _epoch_of(path: Path) -> int:
+    return _read(path, mmap=True)["epoch"]
+
+
+def _read(path: Path, device: Any = None, mmap: bool = False) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"model_path={str(path)!r} cannot be read: the file is damaged or no checkpoint "
+            f"({type(error).__name__}); load another one"
+        ) from None
+    missing = [field for field in _FIELDS if not isinstance(checkpoint, dict) or field not in checkpoint]
+    if missing:
+        raise ValueError(
+            f"model_path={str(path)!r} is not allowed: {missing} are missing, so no model trained with "
+            "fed_avg_w_prune was saved there"
+        )
+    return checkpoint
