@@ -222,7 +222,7 @@ class TestTraining:
         self, task: Task, caplog: pytest.LogCaptureFixture, mask_scope: str
     ) -> None:
         noise = DPStrategyFL(GaussianModelDP(noise_multiplier=0.5, num_clients=2))
-        rounds = range(2 * STEPS)
+        rounds = range(1, 2 * STEPS + 1)
         with caplog.at_level("DEBUG"):
             task.make_model(dp_strategy=noise, mask_scope=mask_scope, prune_freq=2).fit(
                 task.x, task.y, epochs=2, batch_size=BATCH, dp_spent_step_freq=1, verbose=0
@@ -239,7 +239,7 @@ class TestTraining:
             task.make_model(dp_strategy=noise).fit(
                 task.x, task.y, epochs=2, batch_size=BATCH, dp_spent_step_freq=3, verbose=0
             )
-        assert asked == [0, 3, 6, 9]
+        assert asked == [3, 6, 9, 12]
         assert caplog.text.count("privacy spent") == 4
 
     def test_a_blind_server_changes_no_result(self, task: Task) -> None:
