@@ -65,8 +65,8 @@ class Recipe:
     section 3) leaves the last epochs to train what is left; and weight decay keeps what is not needed small,
     so that its magnitude tells. Rows, epochs and steps of pruning of the FedAvg CNN were chosen with runs of
     seed 11, which is not among :data:`SEEDS`: steps within the first epoch, since a dense one uploads as much
-    as all later ones together; and epochs after it until the pruned nets stop gaining on the dense one, which
-    goes on to learn its few rows by heart.
+    as all later ones together; and so many epochs that the pruned nets, which lose to the dense one when all
+    go on, are still near it.
 
     Attributes:
         rows: training rows over all parties.
