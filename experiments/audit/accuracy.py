@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from experiments.audit.cells import NOISY, PRUNING, SPARSE, WITHHELD
+from experiments.audit.noise import gaussian_dp
 from experiments.data import Images, as_images
 from experiments.dgl_utils import ConvNet
-from secretflow.ml.nn.fl.attacks.defences import add_noise, magnitude_mask, sparsify, withhold
+from secretflow.ml.nn.fl.attacks.defences import magnitude_mask, sparsify, through_dp, withhold
 
 ROUNDS, BATCH, PARTIES, TRAIN_ROWS, TEST_ROWS = 400, 32, 2, 10_000, 2_000
 _LEARNING_RATE, _CLIP = 1e-2, 1.0
@@ -64,7 +65,8 @@ def _defended(
     if defence == WITHHELD:
         return withhold(gradient, level)
     if defence == NOISY:
-        return add_noise(gradient, level, _CLIP, generator)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        return through_dp(gradient, gaussian_dp(level, _CLIP), seed)
     return gradient
 
 

@@ -15,6 +15,7 @@ import torch
 
 from experiments.audit.cells import NOISY, PRUNING, SECURE, SPARSE, WITHHELD, ZEROS_COUNT, Cell
 from experiments.audit.data import Dataset
+from experiments.audit.noise import gaussian_dp
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
     InvertingSettings,
@@ -25,7 +26,7 @@ from secretflow.ml.nn.fl.attacks import (
     idlg_attack,
     inverting_attack,
 )
-from secretflow.ml.nn.fl.attacks.defences import add_noise, magnitude_mask, sparsify, withhold
+from secretflow.ml.nn.fl.attacks.defences import magnitude_mask, sparsify, through_dp, withhold
 from secretflow.ml.nn.fl.attacks.padded import decode_without_keys, padded_uploads
 from secretflow.ml.nn.fl.attacks.scores import (
     SUCCESS_MSE,
@@ -182,8 +183,7 @@ def _observe(
     if cell.defence == NOISY:
         gradient = party_gradient(party)
         norm = math.sqrt(sum(float(array.square().sum()) for array in gradient))
-        generator = torch.Generator().manual_seed(1000 * effort.seed + number)
-        seen = add_noise(gradient, cell.level, norm, generator)
+        seen = through_dp(gradient, gaussian_dp(cell.level, norm), 1000 * effort.seed + number)
         return observe(party, seen, Knowledge.OBLIVIOUS, classes=classes)
     if cell.defence == SECURE:
         return observe(party, _padded(party), Knowledge.OBLIVIOUS, classes=classes)
