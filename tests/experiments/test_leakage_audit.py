@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from experiments import leakage_audit
-from experiments.audit import answer, page
+from experiments.audit import accuracy, answer, page
 from experiments.audit.accuracy import accuracy_under
 from experiments.audit.attack_cell import Effort, baselines, measure
 from experiments.audit.cells import (
@@ -65,7 +66,9 @@ def test_help_explains_every_flag_and_runs_from_any_directory(tmp_path):
     "arguments",
     [
         ["--images", "0"],
-        ["--images", "81"],
+        ["--first", "60", "--images", "33"],
+        ["--images", "93"],
+        ["--start-deviation", "-1"],
         ["--restarts", "0"],
         ["--minutes", "0"],
         ["--removed", "1.0"],
@@ -112,6 +115,26 @@ def test_an_audit_goes_on_where_it_was_stopped(finished, monkeypatch):
     assert json.loads((finished / "report.json").read_text())["complete"]
 
 
+def test_rows_of_another_program_are_measured_anew(finished, monkeypatch):
+    measured = len(Rows(finished / "rows.jsonl")._rows)
+    monkeypatch.setattr(leakage_audit, "digest_of_code", lambda: "another")
+    assert leakage_audit.main(["--out", str(finished), *CLOSED_FORM]) == 0
+    assert len(Rows(finished / "rows.jsonl")._rows) == 2 * measured
+    assert json.loads((finished / "report.json").read_text())["code"] == "another"
+
+
+def test_the_program_is_known_by_its_source(tmp_path, monkeypatch):
+    from experiments.audit import code
+
+    folder = tmp_path / "audit"
+    shutil.copytree(Path(code.__file__).parent, folder)
+    monkeypatch.setattr(code, "audit", [str(folder)])
+    before = code.digest_of_code.__wrapped__()
+    assert before == code.digest_of_code.__wrapped__() == code.digest_of_code()
+    (folder / "noise.py").write_text((folder / "noise.py").read_text() + "# changed\n")
+    assert code.digest_of_code.__wrapped__() != before
+
+
 def test_other_settings_measure_anew():
     cell = Cell("MNIST", "DLG", "gradient", PRUNING, 0.5, KNOWN).as_dict()
     assert key_of(cell, {"seed": 1}) == key_of(dict(reversed(cell.items())), {"seed": 1})
@@ -153,6 +176,12 @@ def test_both_attackers_meet_every_pruning_rate():
     for level in REMOVED[1:]:
         for knowledge in (OBLIVIOUS, WEIGHTS_ONLY, KNOWN, INFERRED):
             assert Cell("MNIST", "DLG", "gradient", PRUNING, level, knowledge) in cells
+        for attack in ("iDLG", "Inverting Gradients", "closed form"):
+            for knowledge in (OBLIVIOUS, KNOWN):
+                assert Cell("MNIST", attack, "gradient", PRUNING, level, knowledge) in cells
+    for view in ("update k=5", "aggregate n=2", "aggregate n=4", "aggregate n=8"):
+        for knowledge in (OBLIVIOUS, KNOWN, INFERRED):
+            assert any((c.view, c.level, c.knowledge) == (view, 0.5, knowledge) for c in cells)
     assert len(set(cells)) == len(cells)
 
 
@@ -176,7 +205,7 @@ def test_every_kind_of_cell_is_measured(cell):
 
 
 def test_guessing_without_seeing_anything_fails():
-    for row in baselines(mnist(), 20, seed=0):
+    for row in baselines(mnist(), Effort(images=20)):
         assert row["successes"] == 0
 
 
@@ -255,5 +284,14 @@ def test_names_on_the_page_cannot_break_it():
 
 def test_a_defence_that_removes_nothing_costs_nothing():
     images = load_images().first(500)
-    whole, same = (accuracy_under(defence, 0.0, images, seed=1) for defence in (PRUNING, SPARSE))
+    whole, same = (accuracy_under(defence, 0.0, images, seeds=[1]) for defence in (PRUNING, SPARSE))
     assert whole["accuracy"] == same["accuracy"] > 0.3
+
+
+def test_accuracy_is_the_mean_over_seeds(monkeypatch):
+    monkeypatch.setattr(accuracy, "ROUNDS", 20)
+    images = load_images().first(500)
+    both = accuracy_under(PRUNING, 0.5, images, seeds=[1, 2])
+    each = [accuracy_under(PRUNING, 0.5, images, seeds=[seed])["accuracy"] for seed in (1, 2)]
+    assert both["accuracies"] == each and each[0] != each[1]
+    assert both["accuracy"] == pytest.approx(sum(each) / 2, abs=1e-4)
