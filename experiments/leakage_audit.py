@@ -25,10 +25,11 @@ import torch
 from tqdm import tqdm
 
 from experiments.audit.accuracy import accuracy_under
-from experiments.audit.attack_cell import Effort, baselines, measure
+from experiments.audit.attack_cell import SAME_AS, Effort, baselines, filled_in, measure
 from experiments.audit.cells import (
     ATTACKS,
     DEFENCES,
+    GROUP,
     NOISE,
     NOISY,
     NONE,
@@ -40,7 +41,8 @@ from experiments.audit.cells import (
     Cell,
     plan,
 )
-from experiments.audit.data import Dataset, cifar100, crops, mnist
+from experiments.audit.code import digest_of_code
+from experiments.audit.data import CANDIDATES, Dataset, cifar100, crops, mnist
 from experiments.audit.rows import Rows, key_of, write_whole
 from experiments.data import load_images
 from experiments.report import versions
@@ -48,7 +50,9 @@ from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE
 
 INTERRUPTED = 130
 DATASETS = ("MNIST", "colour crops", "CIFAR-100")
-_ACCURACY_COST = 0.1
+_TRAININGS = 3
+"""Seeds with which a defence's cost in accuracy is measured."""
+_ACCURACY_COST = 0.4
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,19 @@ def make_parser() -> argparse.ArgumentParser:
         "--data", type=Path, help="a folder with CIFAR-100 as torchvision keeps it, to attack too"
     )
     parser.add_argument("--images", type=int, default=effort.images, help="images to attack in each row")
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=effort.first,
+        help="number of the first of them; settings were chosen on those from 50 on",
+    )
     parser.add_argument("--restarts", type=int, default=effort.restarts, help="random starts of DLG and iDLG")
+    parser.add_argument(
+        "--slow-restarts",
+        type=int,
+        default=effort.slow_restarts,
+        help="the same on updates of five steps and on aggregates",
+    )
     parser.add_argument(
         "--iterations", type=int, default=effort.iterations, help="steps of 20 evaluations of DLG and iDLG"
     )
@@ -96,6 +112,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--patience", type=int, default=effort.patience, help="steps without progress after which to give up"
+    )
+    parser.add_argument(
+        "--start-mean", type=float, default=effort.start_mean, help="of the random starts of DLG and iDLG"
+    )
+    parser.add_argument(
+        "--start-deviation", type=float, default=effort.start_deviation, help="of these random starts"
     )
     parser.add_argument(
         "--tv-weight", type=float, default=effort.tv_weight, help="total variation in Inverting Gradients"
@@ -145,18 +167,38 @@ def parse_effort(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
     Raises:
         SystemExit: with code 2 and a message if one is not allowed.
     """
-    for name in ("images", "restarts", "iterations", "adam_iterations", "patience", "workers"):
+    for name in (
+        "images",
+        "restarts",
+        "slow_restarts",
+        "iterations",
+        "adam_iterations",
+        "patience",
+        "workers",
+    ):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name.replace('_', '-')} {getattr(chosen, name)} is not allowed: at least 1")
-    if chosen.images > 80:
-        parser.error(f"--images {chosen.images} is not allowed: at most 80")
+    # Aggregates of eight parties attack whole groups, and retrieval needs them among its candidates.
+    most = CANDIDATES - GROUP
+    if not 0 <= chosen.first <= most - 1:
+        parser.error(f"--first {chosen.first} is not allowed: from 0 to {most - 1}")
+    if chosen.images > most - chosen.first:
+        parser.error(
+            f"--images {chosen.images} is not allowed with --first {chosen.first}: at most "
+            f"{most - chosen.first}"
+        )
     if not chosen.minutes > 0:
         parser.error(f"--minutes {chosen.minutes} is not allowed: above 0")
     if any(not 0 <= level < 1 for level in chosen.removed):
         parser.error(f"--removed {chosen.removed} is not allowed: parts in [0, 1)")
     if any(not 0 < level < float("inf") for level in chosen.noise):
         parser.error(f"--noise {chosen.noise} is not allowed: numbers above 0")
-    return Effort(**{name: getattr(chosen, name) for name in asdict(Effort())})
+    effort = Effort(**{name: getattr(chosen, name) for name in asdict(Effort())})
+    try:
+        effort.dlg(1), effort.inverting(1)
+    except ValueError as error:
+        parser.error(str(error))
+    return effort
 
 
 def tasks_of(
@@ -170,17 +212,19 @@ def tasks_of(
         and cell.view in chosen.views
         and (NONE if cell.defence == PRUNING and not cell.level else cell.defence) in chosen.defences
     ]
-    how = {**asdict(effort), "torch": torch.__version__}
+    code = digest_of_code()
+    how = {**asdict(effort), "torch": torch.__version__, "code": code}
     tasks = [
         Task("attack", cell, key_of(cell.as_dict(), how, {"data": digests[cell.data]})) for cell in cells
     ]
-    levels = {PRUNING: chosen.removed, SPARSE: chosen.removed, WITHHELD: chosen.removed, NOISY: chosen.noise}
+    training = {"seed": effort.seed, "trainings": _TRAININGS, "code": code}
+    # Nothing removed is the same training under every name, and has the first one.
+    removed = [level for level in chosen.removed if level]
+    levels = {PRUNING: chosen.removed, SPARSE: removed, WITHHELD: removed, NOISY: chosen.noise}
     for defence in (PRUNING, SPARSE, WITHHELD, NOISY):
         if defence in chosen.defences:
             costs = [Cell(datasets[0].name, "", "", defence, level, "") for level in levels[defence]]
-            tasks += [
-                Task("accuracy", c, key_of({"accuracy": c.as_dict(), "seed": effort.seed})) for c in costs
-            ]
+            tasks += [Task("accuracy", c, key_of({"accuracy": c.as_dict(), **training})) for c in costs]
     return tasks
 
 
@@ -199,7 +243,8 @@ def _start_worker(folder: Path | None) -> None:
 def _work(task: Task, effort: Effort) -> dict[str, Any]:
     if task.kind == "attack":
         return measure(task.cell, _datasets[task.cell.data], effort)
-    return accuracy_under(task.cell.defence, task.cell.level, load_images(), effort.seed)
+    seeds = range(effort.seed, effort.seed + _TRAININGS)
+    return accuracy_under(task.cell.defence, task.cell.level, load_images(), seeds)
 
 
 class _InThisProcess(Executor):
@@ -295,20 +340,23 @@ def write_report(
     """Writes ``report.json``, the plots and ``report.html`` from the rows that are there."""
     from experiments.audit import figures, page
 
-    found = [(task, rows.get(task.key)) for task in tasks]
+    measured = [(task, rows.get(task.key)) for task in tasks]
+    known = [row for _, row in measured if row is not None and SAME_AS not in row]
+    found = [(task, None if row is None else filled_in(row, known)) for task, row in measured]
     attacks = [row for task, row in found if row is not None and task.kind == "attack"]
     content = {
         "complete": all(row is not None for _, row in found),
         "missing": [task.cell.as_dict() for task, row in found if row is None],
         "success_is_mse_below": SUCCESS_MSE,
         "settings": asdict(effort),
+        "code": digest_of_code(),
         "versions": versions(),
         "seconds_of_this_run": round(seconds, 1),
         "rows": [
             {name: value for name, value in row.items() if name not in ("examples", "example_shape", "kind")}
             for row in attacks
         ],
-        "baselines": [row for dataset in datasets for row in baselines(dataset, effort.images, effort.seed)],
+        "baselines": [row for dataset in datasets for row in baselines(dataset, effort)],
         "accuracies": [
             {name: value for name, value in row.items() if name != "kind"}
             for task, row in found

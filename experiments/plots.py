@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from secretflow.ml.nn.fl.attacks import Frame, Reconstruction
+from secretflow.ml.nn.fl.attacks import Reconstruction, Snapshot
 from secretflow.ml.nn.fl.attacks.scores import mean_squared_error
 
 matplotlib.use("Agg")  # files only, no window
@@ -67,7 +67,7 @@ def draw_comparison(plain: Epochs, pruned: Epochs, path: Path) -> None:
     _save(figure, path)
 
 
-def draw_reconstruction(history: Sequence[Frame], truth: torch.Tensor, title: str, path: Path) -> None:
+def draw_reconstruction(history: Sequence[Snapshot], truth: torch.Tensor, title: str, path: Path) -> None:
     """Draws the true image and how the reconstruction went, 30 steps at most from first to last.
 
     Args:
@@ -117,7 +117,7 @@ def draw_attackers(
     _save(figure, path)
 
 
-def spread(history: Sequence[Frame], count: int) -> list[Frame]:
+def spread(history: Sequence[Snapshot], count: int) -> list[Snapshot]:
     """Picks at most ``count`` frames, the first and the last among them, evenly between."""
     places = np.unique(np.linspace(0, len(history) - 1, min(count, len(history))).round().astype(int))
     return [history[place] for place in places]

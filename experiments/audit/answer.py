@@ -186,6 +186,7 @@ def _at_equal_cost(rows: Sequence[Row], accuracies: Sequence[Row]) -> list[str]:
         found.append(f"{defence} at {best['level']:g} (accuracy {100 * best['accuracy']:.1f} %): {got}")
     return [
         f"At a cost of at most {100 * ACCURACY_COST:g} points of the undefended "
-        f"{100 * undefended['accuracy']:.1f} % accuracy in a short training, the strongest level of each "
+        f"{100 * undefended['accuracy']:.1f} % accuracy in a short training (mean of "
+        f"{len(undefended['accuracies'])} seeds), the strongest level of each "
         f"defence and what the best informed attackers get back through it: {'; '.join(found)}."
     ]

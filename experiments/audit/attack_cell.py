@@ -6,18 +6,30 @@ import base64
 import math
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from experiments.audit.cells import NOISY, PRUNING, SECURE, SPARSE, WITHHELD, ZEROS_COUNT, Cell
+from experiments.audit.cells import (
+    INFERRED,
+    KNOWN,
+    NOISY,
+    PRUNING,
+    SECURE,
+    SPARSE,
+    WITHHELD,
+    ZEROS_COUNT,
+    Cell,
+)
 from experiments.audit.data import Dataset
+from experiments.audit.noise import gaussian_dp
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
     InvertingSettings,
+    LBFGSSettings,
     Observation,
     Reconstruction,
     closed_form_attack,
@@ -25,7 +37,7 @@ from secretflow.ml.nn.fl.attacks import (
     idlg_attack,
     inverting_attack,
 )
-from secretflow.ml.nn.fl.attacks.defences import add_noise, magnitude_mask, sparsify, withhold
+from secretflow.ml.nn.fl.attacks.defences import magnitude_mask, sparsify, through_dp, withhold
 from secretflow.ml.nn.fl.attacks.padded import decode_without_keys, padded_uploads
 from secretflow.ml.nn.fl.attacks.scores import (
     SUCCESS_MSE,
@@ -51,42 +63,64 @@ LEARNING_RATE = 0.1
 """Of the local steps whose update is attacked; the attacker knows it."""
 
 _PADDED_PARTIES = 2
-_LANES = 64
-_SMALL, _LARGER = 28 * 28, 2.5  # larger images than MNIST's have so many times the steps
+_LANES = 80
+_SMALL, _LARGER = 28 * 28, 3  # larger images than MNIST's have so many times the steps, and one restart
+_UNTIL_NOTHING_MOVES = LBFGSSettings(tolerance_grad=0, tolerance_change=0)
+_SLOW_VIEWS = ("update k=5", "aggregate n=2", "aggregate n=4", "aggregate n=8")
+SAME_AS = "same_as"
 SHOWN = 3
 """Images of each cell that are kept for the report's contact sheet."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard the attackers try.
+    """How hard the attackers try. What is no count of images was chosen on images from number 50 on.
 
     Attributes:
         images: to attack in each cell, at least 1.
-        restarts: random starts of an L-BFGS attack, at least 1.
+        first: number of the first of them.
+        restarts: random starts of an L-BFGS attack on small images, at least 1.
+        slow_restarts: the same on updates of several steps and on aggregates, which take longer.
         iterations: steps of a restart of DLG and iDLG, each of 20 evaluations, at least 1.
         adam_iterations: steps of a restart of Inverting Gradients, each of 20 evaluations, at least 1.
         patience: see :class:`~secretflow.ml.nn.fl.attacks.restarts.SearchSettings`.
+        start_mean: see :class:`~secretflow.ml.nn.fl.attacks.dlg.DLGSettings`.
+        start_deviation: see there.
         tv_weight: weight of the total variation in Inverting Gradients.
         seed: of nets and starts.
     """
 
     images: int = 20
+    first: int = 0
     restarts: int = 4
+    slow_restarts: int = 2
     iterations: int = 60
-    adam_iterations: int = 60
+    adam_iterations: int = 30
     patience: int = 6
+    start_mean: float = 0.5
+    start_deviation: float = 0.1
     tv_weight: float = 1e-3
     seed: int = 1
 
+    def on(self, view: str) -> Effort:
+        """That on one view."""
+        return replace(self, restarts=self.slow_restarts) if view in _SLOW_VIEWS else self
+
     def dlg(self, pixels: int) -> DLGSettings:
-        """For DLG and iDLG on images of so many numbers."""
+        """For DLG and iDLG on images of so many numbers.
+
+        From grey, no restart on larger images was found to fail; they are slow, and get one.
+        """
+        small = pixels <= _SMALL
         return DLGSettings(
             _stretched(self.iterations, pixels),
-            self.restarts,
+            self.restarts if small else 1,
             patience=_stretched(self.patience, pixels),
             lanes=_LANES,
             seed=self.seed,
+            lbfgs=LBFGSSettings() if small else _UNTIL_NOTHING_MOVES,
+            start_mean=self.start_mean,
+            start_deviation=self.start_deviation,
         )
 
     def inverting(self, pixels: int) -> InvertingSettings:
@@ -97,7 +131,7 @@ class Effort:
 
 
 def _stretched(steps: int, pixels: int) -> int:
-    return steps if pixels <= _SMALL else math.ceil(_LARGER * steps)
+    return steps if pixels <= _SMALL else _LARGER * steps
 
 
 @dataclass(frozen=True)
@@ -118,41 +152,65 @@ def measure(cell: Cell, dataset: Dataset, effort: Effort) -> dict[str, Any]:
 
     Returns:
         The row of the report: cell, counts, interval, medians; under ``examples`` the first true images
-        and their reconstructions, each as the bytes of its pixels in base64.
+        and their reconstructions, each as the bytes of its pixels in base64. If every mask that is inferred
+        is the one that is known, the attack is the very same, and the row is the cell with ``SAME_AS``.
     """
     started = time.perf_counter()
     parties_of_one = int(cell.view.rpartition("n=")[2]) if cell.view.startswith("aggregate") else 1
     groups = math.ceil(effort.images / parties_of_one)
-    wholes = [
-        _parties(cell, dataset, effort, range(group * parties_of_one, (group + 1) * parties_of_one))
-        for group in range(groups)
+    firsts = [effort.first + group * parties_of_one for group in range(groups)]
+    wholes = [_parties(cell, dataset, effort, range(first, first + parties_of_one)) for first in firsts]
+    observations = [
+        _observe(cell, dataset, parties, effort, first) for first, parties in zip(firsts, wholes, strict=True)
     ]
-    observations = [_observe(cell, dataset, parties, effort, number) for number, parties in enumerate(wholes)]
-    found = _attack(cell.attack, observations, effort)
+    if cell.knowledge == INFERRED and all(
+        _same_masks(observation.mask, parties[0].mask)
+        for observation, parties in zip(observations, wholes, strict=True)
+    ):
+        return {**cell.as_dict(), SAME_AS: KNOWN}
+    found = _attack(cell.attack, observations, effort.on(cell.view))
     return {
         **cell.as_dict(),
         "living_rate": _living_rate(wholes[0][0]),
-        **_score(found, wholes, dataset),
+        **_score(found, wholes, dataset, effort.first),
         "seconds": round(time.perf_counter() - started, 2),
     }
 
 
-def baselines(dataset: Dataset, images: int, seed: int) -> list[dict[str, Any]]:
+def filled_in(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """A row, with the numbers of the one that it is the same as, if it is; None if that is not there."""
+    if SAME_AS not in row:
+        return row
+    wanted = {name: value for name, value in row.items() if name in Cell.__annotations__}
+    wanted["knowledge"] = row[SAME_AS]
+    whole = next((other for other in rows if wanted.items() <= other.items()), None)
+    return None if whole is None else {**whole, **row}
+
+
+def baselines(dataset: Dataset, effort: Effort) -> list[dict[str, Any]]:
     """Rows of two attackers who see nothing: one guesses the mean image, one guesses noise.
 
     Args:
         dataset: whose images are guessed.
-        images: how many.
-        seed: of the noise.
+        effort: which images, and the seed of the noise.
     """
-    truth = dataset.x[:images]
-    noise = torch.rand(truth.shape, generator=torch.Generator().manual_seed(seed))
+    images, first = effort.images, effort.first
+    truth = dataset.x[first : first + images]
+    noise = torch.rand(truth.shape, generator=torch.Generator().manual_seed(effort.seed))
     guesses = {"mean image": dataset.x.mean(dim=0).expand_as(truth), "random noise": noise}
     rows = []
     for name, guess in guesses.items():
-        scores = [_score_one(guess[k : k + 1], truth[k : k + 1], k, dataset) for k in range(images)]
+        scores = [_score_one(guess[k : k + 1], truth[k : k + 1], first + k, dataset) for k in range(images)]
         rows.append({"data": dataset.name, "baseline": name, **_summary(scores)})
     return rows
+
+
+def _same_masks(one: Mapping[str, torch.Tensor] | None, other: Mapping[str, torch.Tensor]) -> bool:
+    return (
+        one is not None
+        and one.keys() == other.keys()
+        and all(torch.equal(one[name], other[name]) for name in other)
+    )
 
 
 def _parties(cell: Cell, dataset: Dataset, effort: Effort, numbers: Sequence[int]) -> list[PartyStep]:
@@ -182,8 +240,7 @@ def _observe(
     if cell.defence == NOISY:
         gradient = party_gradient(party)
         norm = math.sqrt(sum(float(array.square().sum()) for array in gradient))
-        generator = torch.Generator().manual_seed(1000 * effort.seed + number)
-        seen = add_noise(gradient, cell.level, norm, generator)
+        seen = through_dp(gradient, gaussian_dp(cell.level, norm), 1000 * effort.seed + number)
         return observe(party, seen, Knowledge.OBLIVIOUS, classes=classes)
     if cell.defence == SECURE:
         return observe(party, _padded(party), Knowledge.OBLIVIOUS, classes=classes)
@@ -222,9 +279,9 @@ def _attack(name: str, observations: Sequence[Observation], effort: Effort) -> l
 
 
 def _score(
-    found: Sequence[Reconstruction], wholes: Sequence[Sequence[PartyStep]], dataset: Dataset
+    found: Sequence[Reconstruction], wholes: Sequence[Sequence[PartyStep]], dataset: Dataset, number: int
 ) -> dict[str, Any]:
-    scores, labels, examples, number = [], [], [], 0
+    scores, labels, examples = [], [], []
     for result, parties in zip(found, wholes, strict=True):
         truth, true_labels = torch.cat([p.x for p in parties]), torch.cat([p.y for p in parties])
         order = match(result.images, truth)

@@ -11,7 +11,7 @@ from experiments import plots, report
 from experiments.report import Report, plain_picture, pruned_picture, remove_stale
 from experiments.settings import make_parser, parse_settings
 from experiments.test_h_nn_prune import main
-from secretflow.ml.nn.fl.attacks import Frame
+from secretflow.ml.nn.fl.attacks import Snapshot
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "test_h_nn_prune.py"
 
@@ -140,7 +140,7 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeyp
 
 @pytest.mark.parametrize(("length", "count"), [(1, 1), (5, 5), (30, 30), (301, 30)])
 def test_a_picture_shows_first_and_last_frame_and_no_more_than_fit(length, count):
-    history = [Frame(number, 0.0, torch.zeros(1, 1, 2, 2)) for number in range(length)]
+    history = [Snapshot(number, 0.0, torch.zeros(1, 1, 2, 2)) for number in range(length)]
     chosen = [frame.iteration for frame in plots.spread(history, 30)]
     assert len(chosen) == count and chosen[0] == 0 and chosen[-1] == length - 1
     assert chosen == sorted(set(chosen))

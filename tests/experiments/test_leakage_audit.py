@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ import pytest
 import torch
 
 from experiments import leakage_audit
-from experiments.audit import answer, page
+from experiments.audit import accuracy, answer, page
 from experiments.audit.accuracy import accuracy_under
-from experiments.audit.attack_cell import Effort, baselines, measure
+from experiments.audit.attack_cell import Effort, baselines, filled_in, measure
 from experiments.audit.cells import (
     INFERRED,
     KNOWN,
@@ -44,6 +45,14 @@ CLOSED_FORM = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_trainings():
+    """What trainings come to is the accuracy tests' matter; here they only have to happen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accuracy, "ROUNDS", 20)
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """An audit of the closed form alone, which takes no search."""
@@ -65,7 +74,9 @@ def test_help_explains_every_flag_and_runs_from_any_directory(tmp_path):
     "arguments",
     [
         ["--images", "0"],
-        ["--images", "81"],
+        ["--first", "60", "--images", "33"],
+        ["--images", "93"],
+        ["--start-deviation", "-1"],
         ["--restarts", "0"],
         ["--minutes", "0"],
         ["--removed", "1.0"],
@@ -112,6 +123,26 @@ def test_an_audit_goes_on_where_it_was_stopped(finished, monkeypatch):
     assert json.loads((finished / "report.json").read_text())["complete"]
 
 
+def test_rows_of_another_program_are_measured_anew(finished, monkeypatch):
+    measured = len(Rows(finished / "rows.jsonl")._rows)
+    monkeypatch.setattr(leakage_audit, "digest_of_code", lambda: "another")
+    assert leakage_audit.main(["--out", str(finished), *CLOSED_FORM]) == 0
+    assert len(Rows(finished / "rows.jsonl")._rows) == 2 * measured
+    assert json.loads((finished / "report.json").read_text())["code"] == "another"
+
+
+def test_the_program_is_known_by_its_source(tmp_path, monkeypatch):
+    from experiments.audit import code
+
+    folder = tmp_path / "audit"
+    shutil.copytree(Path(code.__file__).parent, folder)
+    monkeypatch.setattr(code, "audit", [str(folder)])
+    before = code.digest_of_code.__wrapped__()
+    assert before == code.digest_of_code.__wrapped__() == code.digest_of_code()
+    (folder / "noise.py").write_text((folder / "noise.py").read_text() + "# changed\n")
+    assert code.digest_of_code.__wrapped__() != before
+
+
 def test_other_settings_measure_anew():
     cell = Cell("MNIST", "DLG", "gradient", PRUNING, 0.5, KNOWN).as_dict()
     assert key_of(cell, {"seed": 1}) == key_of(dict(reversed(cell.items())), {"seed": 1})
@@ -153,6 +184,12 @@ def test_both_attackers_meet_every_pruning_rate():
     for level in REMOVED[1:]:
         for knowledge in (OBLIVIOUS, WEIGHTS_ONLY, KNOWN, INFERRED):
             assert Cell("MNIST", "DLG", "gradient", PRUNING, level, knowledge) in cells
+        for attack in ("iDLG", "Inverting Gradients", "closed form"):
+            for knowledge in (OBLIVIOUS, KNOWN):
+                assert Cell("MNIST", attack, "gradient", PRUNING, level, knowledge) in cells
+    for view in ("update k=5", "aggregate n=2", "aggregate n=4", "aggregate n=8"):
+        for knowledge in (OBLIVIOUS, KNOWN, INFERRED):
+            assert any((c.view, c.level, c.knowledge) == (view, 0.5, knowledge) for c in cells)
     assert len(set(cells)) == len(cells)
 
 
@@ -160,7 +197,8 @@ def test_both_attackers_meet_every_pruning_rate():
     "cell",
     [
         Cell("MNIST", "DLG", "update k=5", PRUNING, 0.5, KNOWN),
-        Cell("MNIST", "DLG", "aggregate n=2", PRUNING, 0.5, INFERRED),
+        Cell("MNIST", "DLG", "aggregate n=2", PRUNING, 0.5, KNOWN),
+        Cell("MNIST", "closed form", "gradient", PRUNING, 0.5, INFERRED),
         Cell("MNIST", "Inverting Gradients", "gradient", "Gaussian noise", 0.1, "nothing to know"),
         Cell("MNIST", "iDLG", "gradient", SPARSE, 0.5, ZEROS_LEFT_OUT),
         Cell("MNIST", "iDLG", "padded upload", SECURE, 0.0, KNOWN),
@@ -175,8 +213,21 @@ def test_every_kind_of_cell_is_measured(cell):
     json.dumps(row)
 
 
+def test_a_mask_inferred_without_a_mistake_is_not_attacked_twice():
+    effort = Effort(images=2, restarts=1, iterations=1)
+    inferred, known = (
+        measure(Cell("MNIST", "DLG", "gradient", PRUNING, 0.5, knowledge), mnist(), effort)
+        for knowledge in (INFERRED, KNOWN)
+    )
+    other = {**known, "level": 0.8, "median_mse": 7.0}
+    filled = filled_in(inferred, [other, known])
+    assert filled["median_mse"] == known["median_mse"] and filled["knowledge"] == INFERRED
+    assert filled_in(inferred, [other]) is None
+    assert filled_in(known, []) is known
+
+
 def test_guessing_without_seeing_anything_fails():
-    for row in baselines(mnist(), 20, seed=0):
+    for row in baselines(mnist(), Effort(images=20)):
         assert row["successes"] == 0
 
 
@@ -253,7 +304,16 @@ def test_names_on_the_page_cannot_break_it():
     assert "<script>" not in page.render(content, {})
 
 
-def test_a_defence_that_removes_nothing_costs_nothing():
+def test_a_defence_that_removes_nothing_costs_nothing(monkeypatch):
+    monkeypatch.setattr(accuracy, "ROUNDS", 300)
     images = load_images().first(500)
-    whole, same = (accuracy_under(defence, 0.0, images, seed=1) for defence in (PRUNING, SPARSE))
+    whole, same = (accuracy_under(defence, 0.0, images, seeds=[1]) for defence in (PRUNING, SPARSE))
     assert whole["accuracy"] == same["accuracy"] > 0.3
+
+
+def test_accuracy_is_the_mean_over_seeds():
+    images = load_images().first(500)
+    both = accuracy_under(PRUNING, 0.5, images, seeds=[1, 2])
+    each = [accuracy_under(PRUNING, 0.5, images, seeds=[seed])["accuracy"] for seed in (1, 2)]
+    assert both["accuracies"] == each and each[0] != each[1]
+    assert both["accuracy"] == pytest.approx(sum(each) / 2, abs=1e-4)

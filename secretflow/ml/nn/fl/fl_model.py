@@ -70,7 +70,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
         prune_percent: see there.
         mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
-            ``prune_start_epoch``, ``prune_end_epoch`` and ``regrow_percent``.
+            ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent`` and ``withhold_percent``.
         gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
             with ``fed_avg_w_prune``, off by default.
         consensus_num: upstream's.

@@ -47,6 +47,13 @@ class PruneSettings:
             removes that many of the smallest more, and revives as many pruned ones, those of the largest
             gradient, at zero (Evci et al. 2020, section 3). Steps then go on to the last epoch. Only with
             ``mask_scope="local"``, since gradients are a party's own.
+        withhold_percent: percent of what lives, in [0, 100), rounded to whole weights, that a party keeps to
+            itself in a round: those trained parameters, of all layers together, that differ most from the
+            average that the round began with (Chu et al. 2023, "PriPrune", arXiv 2310.19958). There it
+            uploads that average, as if it had not trained them, so that the denominators of the average stay
+            the same; it starts the next round with the differences on top of the new average. What is
+            evaluated, saved as the model and exported is the average without them. It costs accuracy. 0
+            withholds nothing.
 
     Raises:
         TypeError: a number is not a number.
@@ -62,9 +69,10 @@ class PruneSettings:
     prune_start_epoch: int = 0
     prune_end_epoch: int | None = None
     regrow_percent: float = 0.0
+    withhold_percent: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("prune_end_rate", "prune_percent", "regrow_percent"):
+        for name in ("prune_end_rate", "prune_percent", "regrow_percent", "withhold_percent"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name}={value!r} is not allowed: a number")
@@ -72,8 +80,9 @@ class PruneSettings:
             raise ValueError(f"prune_end_rate={self.prune_end_rate!r} is not allowed: a rate in (0, 1]")
         if not 0 < self.prune_percent < 100:
             raise ValueError(f"prune_percent={self.prune_percent!r} is not allowed: a percent in (0, 100)")
-        if not 0 <= self.regrow_percent < 100:
-            raise ValueError(f"regrow_percent={self.regrow_percent!r} is not allowed: a percent in [0, 100)")
+        for name in ("regrow_percent", "withhold_percent"):
+            if not 0 <= getattr(self, name) < 100:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: a percent in [0, 100)")
         allowed = {
             "mask_scope": MASK_SCOPES,
             "prune_scope": PRUNE_SCOPES,

@@ -94,6 +94,7 @@ def main() -> None:
         prune_start_epoch=1,
         prune_end_epoch=4,
         prune_end_rate=0.3,
+        withhold_percent=10,
     )
     path = f"{arguments.folder}/model"
     if arguments.resume:

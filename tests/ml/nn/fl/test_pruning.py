@@ -166,6 +166,9 @@ def test_the_living_rate_counts_prunable_weights_only() -> None:
         ("regrow_percent", 100, ValueError),
         ("regrow_percent", -1, ValueError),
         ("regrow_percent", "1", TypeError),
+        ("withhold_percent", 100, ValueError),
+        ("withhold_percent", -1, ValueError),
+        ("withhold_percent", "1", TypeError),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(setting: str, value: object, error: type[Exception]) -> None:

@@ -24,13 +24,13 @@ from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
 from secretflow.ml.nn.fl.attacks.idlg import idlg_attack
 from secretflow.ml.nn.fl.attacks.inverting import InvertingSettings, inverting_attack
 from secretflow.ml.nn.fl.attacks.lbfgs import LBFGSSettings
-from secretflow.ml.nn.fl.attacks.observation import Frame, Observation, Reconstruction
+from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, Snapshot
 
 __all__ = [
     "Capture",
     "CaptureRounds",
     "DLGSettings",
-    "Frame",
+    "Snapshot",
     "GradientCapture",
     "InvertingSettings",
     "LBFGSSettings",

@@ -6,10 +6,18 @@ To compare with each other: pruning thins out the net itself, the others change 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 Arrays = tuple[torch.Tensor, ...]
+
+
+class DPStrategy(Protocol):
+    """Upstream's ``DPStrategyFL``, named here by what is used of it, so that this needs no SecretFlow."""
+
+    model_gdp: Any
 
 
 def magnitude_mask(weights: Mapping[str, torch.Tensor], pruned: float) -> dict[str, torch.Tensor]:
@@ -77,34 +85,34 @@ def withhold(update: Sequence[torch.Tensor], withheld: float) -> Arrays:
     return _split(flat * (1 - _largest(flat, min(flat.numel() - 1, round(flat.numel() * withheld)))), update)
 
 
-def add_noise(
-    upload: Sequence[torch.Tensor], noise_multiplier: float, l2_norm_clip: float, generator: torch.Generator
-) -> Arrays:
-    """Clips an upload by its norm over all arrays and adds Gaussian noise.
+def through_dp(upload: Sequence[torch.Tensor], dp_strategy: DPStrategy, seed: int) -> Arrays:
+    """What upstream's ``dp_strategy`` makes of an upload: clipped by its norm, and with Gaussian noise.
 
-    What upstream's ``GaussianModelDP`` does for one client and one update, with a generator of the caller's.
+    Upstream's strategies that upload gradients (``fed_avg_g``) send ``dp_strategy.model_gdp(gradients)``,
+    and that is what is called here.
 
     Args:
-        upload: gradient or weight update.
-        noise_multiplier: standard deviation of the noise in units of ``l2_norm_clip``, at least 0.
-        l2_norm_clip: largest norm that is left as it is, above 0.
-        generator: of the noise.
+        upload: gradient or weight update, float32.
+        dp_strategy: upstream's ``DPStrategyFL``; its ``model_gdp`` must not use the secure generator, which
+            has no seed.
+        seed: of the noise, which upstream draws from numpy's global generator; that is left as it was.
 
     Returns:
         Arrays of the same shapes.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: there is no ``model_gdp``, or one with the secure generator.
     """
-    if not 0 <= noise_multiplier < float("inf"):
-        raise ValueError(f"noise_multiplier={noise_multiplier!r} is not allowed: at least 0")
-    if not 0 < l2_norm_clip < float("inf"):
-        raise ValueError(f"l2_norm_clip={l2_norm_clip!r} is not allowed: above 0")
-    flat = _flatten(upload)
-    norm = float(flat.norm())
-    clipped = flat * min(1.0, l2_norm_clip / norm) if norm else flat
-    noise = torch.randn(flat.shape, generator=generator, dtype=flat.dtype)
-    return _split(clipped + noise_multiplier * l2_norm_clip * noise, upload)
+    mechanism = dp_strategy.model_gdp
+    if mechanism is None or mechanism.is_secure_generator:
+        raise ValueError(f"model_gdp={mechanism!r} is not allowed: one without the secure generator")
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        noisy = mechanism([array.numpy(force=True) for array in upload])
+    finally:
+        np.random.set_state(state)
+    return tuple(torch.from_numpy(array).to(like) for array, like in zip(noisy, upload, strict=True))
 
 
 def support(upload: Sequence[torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ batch is small, the activation smooth and the gradient exact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,25 @@ class DLGSettings(SearchSettings):
         loss_reached: relative to the squared norm of the gradient that was seen; see
             :class:`~.restarts.SearchSettings`, also for the rest.
         lbfgs: how each step minimises.
+        start_mean: of the random numbers of a start.
+        start_deviation: their standard deviation, at least 0. The defaults are the paper's. Where weights are
+            large, pixels far outside [0, 1] saturate the units behind them, and a narrow start around grey
+            (0.5 and 0.1) finds the image from starts from which the paper's does not.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     lbfgs: LBFGSSettings = LBFGSSettings()  # noqa: RUF009 - frozen
+    start_mean: float = 0.0
+    start_deviation: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not math.isfinite(self.start_mean):
+            raise ValueError(f"start_mean={self.start_mean!r} is not allowed: a finite number")
+        if not 0 <= self.start_deviation < math.inf:
+            raise ValueError(f"start_deviation={self.start_deviation!r} is not allowed: at least 0")
 
 
 def dlg_attack(
@@ -62,7 +79,7 @@ def dlg_attack(
     return search(
         objective,
         len(observations),
-        lambda restart: normal_start(objective, settings.seed, restart),
+        lambda restart: normal_start(objective, settings, restart),
         lambda start: BatchedLBFGS(start, settings.lbfgs),
         settings,
         (settings.loss_reached * objective.squared_norms).tolist(),
@@ -71,16 +88,17 @@ def dlg_attack(
     )
 
 
-def normal_start(objective: Objective, seed: int, restart: int) -> torch.Tensor:
-    """Standard normal numbers; the same for all observations.
+def normal_start(objective: Objective, settings: DLGSettings, restart: int) -> torch.Tensor:
+    """Normal numbers, pixels and scores of labels alike; the same for all observations.
 
     Args:
         objective: what is minimised.
-        seed: of the attack.
+        settings: of the attack, for mean, deviation and seed.
         restart: its number.
 
     Returns:
         First guess, (objective.size,).
     """
-    generator = torch.Generator().manual_seed(seed + START_STRIDE * restart)
-    return torch.randn(objective.size, generator=generator, dtype=objective.dtype)
+    generator = torch.Generator().manual_seed(settings.seed + START_STRIDE * restart)
+    normal = torch.randn(objective.size, generator=generator, dtype=objective.dtype)
+    return settings.start_mean + settings.start_deviation * normal

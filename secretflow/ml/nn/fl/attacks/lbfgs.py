@@ -143,8 +143,9 @@ class BatchedLBFGS:
 
     def _direction(self, gradients: torch.Tensor) -> torch.Tensor:
         history = self._settings.history
+        written = self._inverse_curvatures.any(dim=1).tolist()
         newest_first = [(self._place - 1 - age) % history for age in range(history)]
-        used = [place for place in newest_first if self._inverse_curvatures[place].any()]
+        used = [place for place in newest_first if written[place]]
         direction = -gradients
         factors = {}
         for place in used:

@@ -90,7 +90,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Frame:
+class Snapshot:
     """A reconstruction on its way.
 
     Attributes:
@@ -124,7 +124,7 @@ class Reconstruction:
     images: torch.Tensor
     labels: torch.Tensor
     loss: float
-    history: tuple[Frame, ...]
+    history: tuple[Snapshot, ...]
     iteration: int
     restart: int
     diverged: int

@@ -13,7 +13,7 @@ import torch
 
 from secretflow.ml.nn.fl.attacks.lbfgs import Evaluate
 from secretflow.ml.nn.fl.attacks.objective import Objective
-from secretflow.ml.nn.fl.attacks.observation import Frame, Progress, Reconstruction
+from secretflow.ml.nn.fl.attacks.observation import Progress, Reconstruction, Snapshot
 
 START_STRIDE = 7919
 """Between the seeds of two restarts: a prime, so that neighbouring seeds of a user do not share starts."""
@@ -84,7 +84,7 @@ class _Lane:
     improved_at: int = 0
     best: torch.Tensor | None = None
     best_at: int = 0
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[Snapshot] = field(default_factory=list)
 
     def note(self, point: torch.Tensor, loss: float) -> None:
         """Takes the result of a step."""
@@ -212,7 +212,7 @@ class _Pool:
             images=images,
             labels=labels_of(number, point),
             loss=answer.loss,
-            history=(*frames, Frame(lane.best_at, answer.loss, images)),
+            history=(*frames, Snapshot(lane.best_at, answer.loss, images)),
             iteration=lane.best_at,
             restart=lane.restart,
             diverged=answer.diverged,
@@ -233,7 +233,7 @@ class _Pool:
             self._record(lane, point, loss)
 
     def _record(self, lane: _Lane, point: torch.Tensor, loss: float) -> None:
-        lane.frames.append(Frame(lane.iteration, loss, self._objective.split(point)[0].clone()))
+        lane.frames.append(Snapshot(lane.iteration, loss, self._objective.split(point)[0].clone()))
 
     def _record_starts(self, lanes: Sequence[_Lane]) -> None:
         losses, _ = self._objective.bind([lane.observation for lane in lanes])(

@@ -9,6 +9,8 @@ import torch
 SUCCESS_MSE = 0.01
 """A reconstruction succeeds below this error on pixels in [0, 1]; fixed before any measurement."""
 
+_SSIM_WINDOW = 11
+
 
 def mean_squared_error(images: torch.Tensor, truth: torch.Tensor) -> float:
     """Mean squared error on pixels in [0, 1], 0 is perfect.
@@ -52,12 +54,19 @@ def structural_similarity(images: torch.Tensor, truth: torch.Tensor) -> float:
 
     Returns:
         The mean over windows and images, in [-1, 1].
+
+    Raises:
+        ValueError: the shapes differ, or are not those of images of at least 11x11 pixels.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
+    if images.shape != truth.shape or images.dim() != 4 or min(images.shape[2:]) < _SSIM_WINDOW:
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} beside truth of shape {tuple(truth.shape)} are not "
+            f"allowed: both (batch, channels, height, width) with sides of at least {_SSIM_WINDOW}"
+        )
     found = structural_similarity_index_measure(images.clamp(0, 1), truth, data_range=1.0)
-    assert isinstance(found, torch.Tensor)  # a tuple only if the whole picture is asked for
-    return float(found)
+    return float(found[0] if isinstance(found, tuple) else found)  # a tuple only if the picture is asked for
 
 
 def label_accuracy(labels: torch.Tensor, truth: torch.Tensor) -> float:

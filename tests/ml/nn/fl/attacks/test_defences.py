@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secretflow.ml.nn.fl.attacks.defences import add_noise, magnitude_mask, sparsify, support, withhold
+from secretflow.ml.nn.fl.attacks.defences import magnitude_mask, sparsify, support, through_dp, withhold
+from secretflow.security.privacy import DPStrategyFL
 from secretflow.security.privacy.mechanism.mechanism_fl import GaussianModelDP
 
 RATES = st.floats(0, 0.99)
@@ -41,27 +42,41 @@ def test_sparsifying_keeps_the_largest_and_withholding_the_others(rate, seed):
             assert ordered
 
 
-def test_noise_is_upstreams():
-    """The same clipping; the noise has the same deviation, though not the same draw."""
+def dp(multiplier, clip, **options):
+    return DPStrategyFL(GaussianModelDP(multiplier, num_clients=1, l2_norm_clip=clip, **options))
+
+
+def test_noise_is_what_upstreams_dp_strategy_makes_of_the_upload():
     upload = [array * 3 for array in arrays()]
-    upstream = GaussianModelDP(noise_multiplier=0.0, num_clients=1, l2_norm_clip=2.0)
-    for ours, theirs in zip(
-        add_noise(upload, 0.0, 2.0, torch.Generator()),
-        upstream([array.numpy() for array in upload]),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    large = [torch.zeros(200, 500)]
-    noisy = add_noise(large, 0.3, 2.0, torch.Generator().manual_seed(0))[0]
-    np.random.seed(0)
-    theirs = GaussianModelDP(noise_multiplier=0.3, num_clients=1, l2_norm_clip=2.0)([np.ones((200, 500))])[0]
-    assert float(noisy.std()) == pytest.approx(0.6, rel=0.01)
-    assert float(theirs.std()) == pytest.approx(0.6, rel=0.01)
+    noisy = through_dp(upload, dp(0.3, 2.0), seed=4)
+    np.random.seed(4)
+    expected = dp(0.3, 2.0).model_gdp([array.numpy() for array in upload])
+    for ours, theirs in zip(noisy, expected, strict=True):
+        assert ours.dtype == torch.float32
+        np.testing.assert_allclose(ours, theirs)
 
 
-def test_a_gradient_below_the_clip_is_left_as_it_is():
-    upload = [torch.tensor([0.3, 0.4])]
-    assert torch.equal(add_noise(upload, 0.0, 1.0, torch.Generator())[0], upload[0])
+def test_without_noise_an_upload_is_clipped_by_its_norm_over_all_arrays():
+    upload = [torch.tensor([3.0]), torch.tensor([[4.0]])]
+    assert [array.item() for array in through_dp(upload, dp(0.0, 1.0), 0)] == pytest.approx([0.6, 0.8])
+    assert [array.item() for array in through_dp(upload, dp(0.0, 6.0), 0)] == [3, 4]
+
+
+def test_noise_has_its_own_seed_and_leaves_everybody_elses_numbers_alone():
+    np.random.seed(1)
+    expected = np.random.rand(3)
+    np.random.seed(1)
+    one, same, other = (through_dp(arrays(), dp(1.0, 1.0), seed)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(np.random.rand(3), expected)
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "strategy", [DPStrategyFL(), dp(1.0, 1.0, is_secure_generator=True)], ids=["none", "secure"]
+)
+def test_noise_without_a_seed_is_refused_by_name(strategy):
+    with pytest.raises(ValueError, match="model_gdp"):
+        through_dp(arrays(), strategy, 0)
 
 
 def test_the_support_is_where_something_was_sent():
@@ -76,10 +91,3 @@ def test_rates_out_of_range_are_refused_by_name(rate):
         sparsify(arrays(), rate)
     with pytest.raises(ValueError, match="withheld"):
         withhold(arrays(), rate)
-
-
-def test_noise_out_of_range_is_refused_by_name():
-    with pytest.raises(ValueError, match="noise_multiplier"):
-        add_noise(arrays(), -1.0, 1.0, torch.Generator())
-    with pytest.raises(ValueError, match="l2_norm_clip"):
-        add_noise(arrays(), 1.0, 0.0, torch.Generator())

@@ -190,6 +190,12 @@ def test_the_history_goes_from_the_start_to_the_answer(make_party):
     assert torch.equal(result.history[-1].images, result.images)
 
 
+def test_a_start_has_the_mean_and_deviation_that_were_chosen(make_party):
+    settings = DLGSettings(iterations=1, restarts=1, start_mean=0.5, start_deviation=0)
+    first = dlg_attack([observed(make_party())], settings)[0].history[0]
+    assert torch.equal(first.images, torch.full_like(first.images, 0.5))
+
+
 def test_a_restart_without_progress_is_given_up(make_party):
     known = observed(make_party())
     nobodys = dataclasses.replace(known, gradients=tuple(torch.ones_like(g) for g in known.gradients))
@@ -233,6 +239,8 @@ def test_an_observation_that_does_not_fit_is_refused_by_name(make_party, change,
         {"record_every": 0},
         {"lanes": 0},
         {"loss_reached": -1.0},
+        {"start_deviation": -1.0},
+        {"start_mean": math.inf},
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(chosen):

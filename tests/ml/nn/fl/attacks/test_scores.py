@@ -67,3 +67,9 @@ def test_the_interval_is_that_of_the_textbook():
 def test_an_interval_of_impossible_counts_is_refused(successes, trials):
     with pytest.raises(ValueError, match="successes"):
         wilson_interval(successes, trials)
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 16), (1, 1, 10, 16), (1, 1, 16, 18)])
+def test_a_similarity_of_what_are_no_two_images_is_refused_with_its_shape(shape):
+    with pytest.raises(ValueError, match="images of shape"):
+        structural_similarity(torch.zeros(shape), torch.zeros(1, 1, 16, 16))

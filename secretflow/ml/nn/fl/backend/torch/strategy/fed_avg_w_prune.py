@@ -11,6 +11,7 @@ from torch import nn
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
+from secretflow.ml.nn.fl.attacks.defences import withhold
 from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
 from secretflow.ml.nn.fl.backend.torch.rows import fetching_batches, rows_of_batches
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
@@ -154,6 +155,8 @@ class FedAvgWPrune(FedAvgW):
         self._seconds = 0.0
         self._mask_changed = False
         self._noisy = False
+        self._round_start: List[torch.Tensor] = []
+        self._withheld = [torch.zeros_like(parameter) for parameter in self._uploaded_parameters()]
         self._use_mask(self.make_prune_mask())
         for optimizer in self.model._optimizers:
             optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
@@ -343,6 +346,7 @@ class FedAvgWPrune(FedAvgW):
             "optimizer_state_dict": self.model.optimizers_state_dict(),
             "epoch": len(self.epoch),
             "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
+            "withheld": self._withheld,
         }
         write_checkpoint(Path(model_path), checkpoint, keep_previous)
 
@@ -367,6 +371,7 @@ class FedAvgWPrune(FedAvgW):
             raise ValueError(f"model_path={model_path!r} is not allowed: it holds another model or its masks")
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
+        self._withheld = checkpoint["withheld"]
         self.epoch = list(range(checkpoint["epoch"]))
         self._use_mask(
             [None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]]
@@ -396,6 +401,8 @@ class FedAvgWPrune(FedAvgW):
             self._reset_data_iter()
         if weights is not None:
             self.set_weights(weights)
+        if self._settings.withhold_percent:
+            self._add_withheld()
         samples = 0
         folder = self._gradient_capture and self._gradient_capture.folder(
             self._party, self._rounds, is_last=is_last_round, mask_changed=self._mask_changed
@@ -428,7 +435,38 @@ class FedAvgWPrune(FedAvgW):
         self.wrapped_metrics = self.wrap_local_metrics()
         self.epoch.append(len(self.epoch))
 
+    def _uploaded_parameters(self) -> List[torch.Tensor]:
+        """What is trained and averaged; running statistics of batch normalisation are not trained."""
+        names = self.model.get_weights_not_bn() if self.skip_bn else self.model.state_dict()
+        return [p.data for name, p in self.model.named_parameters() if name in names and p.requires_grad]
+
+    def _add_withheld(self) -> None:
+        """Puts what was withheld on top of the average, which the round begins with."""
+        parameters = self._uploaded_parameters()
+        self._round_start = [parameter.clone() for parameter in parameters]
+        for parameter, difference in zip(parameters, self._withheld, strict=True):
+            parameter += difference
+        self._zero_pruned()
+
+    def _withhold(self) -> None:
+        """Sets those parameters back that differ most from the round's start, and keeps the differences."""
+        parameters = self._uploaded_parameters()
+        factors = {w.data_ptr(): factor for w, factor in zip(self._prunable, self._factors, strict=True)}
+        living = [factors.get(p.data_ptr(), torch.ones_like(p)) != 0 for p in parameters]
+        differences = [p - start for p, start in zip(parameters, self._round_start, strict=True)]
+        told = withhold(
+            [difference[lives] for difference, lives in zip(differences, living, strict=True)],
+            self._settings.withhold_percent / 100,
+        )
+        for k, lives in enumerate(living):
+            hidden = torch.zeros_like(lives)
+            hidden[lives] = (told[k] == 0) & (differences[k][lives] != 0)
+            self._withheld[k] = torch.where(hidden, differences[k], 0)
+            parameters[k].copy_(torch.where(hidden, self._round_start[k], parameters[k]))
+
     def _upload(self, dp_strategy: Any) -> List[np.ndarray]:
+        if self._settings.withhold_percent:
+            self._withhold()
         weights = self.get_weights(return_numpy=True)
         self._noisy = dp_strategy is not None and dp_strategy.model_gdp is not None
         if self._noisy:
