@@ -16,7 +16,8 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep_previous: bool
 
     Args:
         path: of the file; its folder is made. What is there is replaced.
-        checkpoint: model, optimisers, epoch, mask and what was withheld, under the names that :func:`read_checkpoint` asks for.
+        checkpoint: model, optimisers, epoch, mask and what was withheld, under the names that
+            :func:`read_checkpoint` asks for.
         keep_previous: moves what is there aside, as :func:`previous_of` says, if it is of an earlier epoch.
             One of the same epoch was left by a run that stopped before all parties had theirs, so the one
             aside is the one that all have, and it stays.
