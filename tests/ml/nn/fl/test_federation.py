@@ -18,6 +18,7 @@ from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
+from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
 from .conftest import CLASSES, FEATURES, Mlp, model_def
@@ -249,16 +250,16 @@ def test_a_party_uploads_the_rounds_start_where_it_withholds_and_keeps_the_rest_
     make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(prune_end_rate=1, withhold_percent=25)
-    uploads = []
-    average = model._aggregator.average_at_parties
+    uploads: dict[int, list[np.ndarray]] = {}
+    seal = Sealer.seal
 
-    def listen(arrays: Any, **options: Any) -> Any:
-        uploads.append([np.concatenate([a.ravel() for a in sf.reveal(party)]) for party in arrays])
-        return average(arrays, **options)
+    def listen(sealer: Sealer, call: int, average: bool, masked: bool, arrays: Any, *weights: Any) -> Any:
+        uploads.setdefault(call, []).append(np.concatenate([array.ravel() for array in arrays]))
+        return seal(sealer, call, average, masked, arrays, *weights)
 
-    monkeypatch.setattr(model._aggregator, "average_at_parties", listen)
+    monkeypatch.setattr(Sealer, "seal", listen)
     model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
-    start, first, second = uploads[:3]  # the initial weights, then one upload a round
+    start, first, second, *_ = uploads.values()  # the initial weights, then one upload a round
     withheld = round(len(start[0]) / 4)
     batches = [int(rows * BATCH / min(ROWS)) for rows in ROWS]
     mean = (first[0] * batches[0] + first[1] * batches[1]) / sum(batches)
