@@ -173,7 +173,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=40, help="images to attack")
+    parser.add_argument(
+        "--images", type=int, default=80, help="images to attack; below 64, lanes go to needless restarts"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="how often each side is timed")
     parser.add_argument("--restarts", type=int, default=4, help="random starts of an image")
     parser.add_argument(
