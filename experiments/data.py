@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.dgl_utils import CLASSES
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.device import PYU
 
-CLASSES = 10
 SPLIT = {"alice": 0.4, "bob": 0.6}
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")

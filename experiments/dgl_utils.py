@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from experiments.data import CLASSES
 from secretflow.ml.nn.core.torch import BaseModule
 
 IMAGE_SHAPE = (1, 28, 28)
+CLASSES = 10
 
 
 class ConvNet(BaseModule):
