@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.evaluation.grid import FULL, LIVING_RATES, REDUCED, SEEDS, Recipe, grid
 from experiments.evaluation.pictures import draw_accuracy_over_bytes, draw_accuracy_over_rate, title_of
-from experiments.evaluation.results import Row
+from experiments.evaluation.results import Row, case_of
 from experiments.evaluation.verdicts import (
     MISSED,
     STALLED_POINTS,
@@ -172,9 +172,10 @@ def _coverage(rows: Sequence[Row]) -> str:
             ]
         )
     rates = ", ".join(f"{rate:g}" for rate in LIVING_RATES)
+    done = len({case_of(row) for row in rows})  # some with several recipes
     return (
         f"The whole grid is {len(grid())} runs (living rates 1, {rates}; "
-        f"seeds {', '.join(map(str, SEEDS))}); {len(rows)} have been\nrun. "
+        f"seeds {', '.join(map(str, SEEDS))}); {done} have been\nrun. "
         f"`make evaluate` goes on with the missing ones.\n\n{_table(head, lines)}\n"
         f"Recipes, the same for dense and pruned:\n\n{_recipe_table()}"
     )
