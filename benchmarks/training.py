@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,30 +127,25 @@ def compare_rounds(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[s
     return {"round": {**ratios, **medians}, "start": {"ratio": start}, "sides": sides}
 
 
-def compare_pruning(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[str, float]:
-    """Seconds of pruned training over those of dense training with the fork, under both mask scopes."""
+def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
+    """Pruned over dense training with the fork: whole epochs, and sealing and opening of a large net."""
     seconds: dict[str, list[float]] = {"dense": [], "local": [], "global": []}
+    sealing: dict[str, list[float]] = {"dense": [], "tenth": []}
+    large = {"net": "FedAvgCNN", "learning_rate": 1e-3, "rounds": 10, "epochs": 3}
     for _ in range(repeats):
         for name, done in seconds.items():
             options = DENSE if name == "dense" else {"mask_scope": name}
-            done.append(sum(counted(jobs.run("fork", rounds=rounds, epochs=epochs, options=options))))
-    dense = statistics.median(seconds["dense"])
+            done.append(sum(counted(jobs.run("fork", rounds=200, epochs=10, options=options))))
+        for name, done in sealing.items():
+            # In the second epoch masks may still be agreed on; the third has none of it.
+            history = jobs.run("fork", options=DENSE if name == "dense" else TO_A_TENTH, **large)["history"]
+            done.append(history["aggregate_seconds"][-1])
+    dense, dense_sealing = statistics.median(seconds["dense"]), statistics.median(sealing["dense"])
     return {
         "convnet": statistics.median(seconds["local"]) / dense,
         "convnet_global_masks": statistics.median(seconds["global"]) / dense,
+        "cnn_aggregation": statistics.median(sealing["tenth"]) / dense_sealing,
     }
-
-
-def compare_aggregation(jobs: Jobs, repeats: int) -> float:
-    """Seconds of sealing and opening at 0.1 living over those of dense, with the CNN of the FedAvg paper."""
-    seconds: dict[str, list[float]] = {"dense": [], "tenth": []}
-    job = {"net": "FedAvgCNN", "learning_rate": 1e-3, "rounds": 10, "epochs": 3}
-    for _ in range(repeats):
-        for name, done in seconds.items():
-            # In the second epoch masks may still be agreed on; the third has none of it.
-            history = jobs.run("fork", options=DENSE if name == "dense" else TO_A_TENTH, **job)["history"]
-            done.append(history["aggregate_seconds"][-1])
-    return statistics.median(seconds["tenth"]) / statistics.median(seconds["dense"])
 
 
 def overhead(jobs: Jobs, repeats: int, rounds: int) -> float:
@@ -236,20 +231,23 @@ def main() -> None:
         np.savez(images, x=mnist.x_train, y=mnist.y_train)
         jobs = Jobs(images, chosen.upstream_python or upstream_python())
         if chosen.quick:
-            result: Report = compare_rounds(jobs, 1, rounds=100, epochs=2)
+            parts: list[Callable[[], Report]] = [lambda: compare_rounds(jobs, 1, rounds=100, epochs=2)]
         else:
-            result = compare_rounds(jobs, chosen.repeats, rounds=200, epochs=3)
-            result["prune_over_dense"] = {
-                **compare_pruning(jobs, 2, rounds=200, epochs=10),
-                "cnn_aggregation": compare_aggregation(jobs, 2),
-            }
-            result["overhead"] = {"aggregate_freq_10": overhead(jobs, 2, rounds=20)}
-            result["memory"] = memory(jobs, rounds=1100)
-            result["growth"] = growth(jobs, PARTIES, WEIGHTS)
-            draw_growth(result["growth"], chosen.out.parent)
-    result = {"targets": verdicts(result), **result, "quick": chosen.quick, "environment": describe()}
-    write_json(chosen.out, result)
-    for name, verdict in result["targets"].items():
+            parts = [
+                lambda: compare_rounds(jobs, chosen.repeats, rounds=200, epochs=3),
+                lambda: {"prune_over_dense": compare_pruning(jobs, chosen.repeats)},
+                lambda: {"overhead": {"aggregate_freq_10": overhead(jobs, chosen.repeats, rounds=20)}},
+                lambda: {"memory": memory(jobs, rounds=1100)},
+                lambda: {"growth": growth(jobs, PARTIES, WEIGHTS)},
+            ]
+        result: Report = {"repeats": chosen.repeats, "quick": chosen.quick, "environment": describe()}
+        for part in parts:
+            result |= part()
+            # After each part, so that what was measured for minutes outlives what comes next.
+            write_json(chosen.out, {"targets": verdicts(result), **result})
+    if "growth" in result:
+        draw_growth(result["growth"], chosen.out.parent)
+    for name, verdict in verdicts(result).items():
         outcome = "met" if verdict["met"] else "MISSED"
         print(f"{name}: {verdict['measured']} (target {verdict['target']}): {outcome}")
     print(f"round: {result['round']}")
