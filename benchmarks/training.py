@@ -152,11 +152,9 @@ def overhead(jobs: Jobs, repeats: int, rounds: int) -> float:
     """Of ten local steps a round: seconds of an epoch that are not training, over those that are."""
     shares = []
     for _ in range(repeats):
-        history = jobs.run("fork", rounds=rounds, epochs=3, aggregate_freq=10)["history"]
-        shares += [
-            whole / train - 1
-            for whole, train in zip(history["seconds"][1:], history["train_seconds"][1:], strict=True)
-        ]
+        report = jobs.run("fork", rounds=rounds, epochs=3, aggregate_freq=10)
+        training = report["history"]["train_seconds"][1:]
+        shares += [whole / train - 1 for whole, train in zip(counted(report), training, strict=True)]
     return statistics.median(shares)
 
 

@@ -321,6 +321,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 seconds = {"evaluate_seconds": 0.0}
                 if options.validation_data is not None and epoch % options.validation_freq == 0:
                     seconds["evaluate_seconds"] = self._validate(epoch, options, callbacks)
+                self._catch_up()  # or only what was asked of the workers would be timed
                 seconds["seconds"] = time.perf_counter() - started
                 known_rates = self._record(history, rounds, seconds)
                 rounds += total
