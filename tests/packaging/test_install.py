@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 WHERE = """
 import secretflow
 from secretflow.ml.nn import FLModel
-import inspect, secretflow.device
-print(secretflow.__file__, inspect.getfile(FLModel), secretflow.device.__file__, sep="\\n")
+import inspect, secretflow.data
+print(secretflow.__file__, inspect.getfile(FLModel), secretflow.data.__file__, sep="\\n")
 """
 
 WHERE_IN_WORKER = """
@@ -101,10 +101,10 @@ def test_a_wheel_puts_the_fork_over_upstream_and_takes_it_off_again(wheel: Path,
     upstream_before = _digests(UPSTREAM)
     _pip(python, "install", "--no-deps", "--no-index", wheel, cwd=elsewhere)
 
-    package, fl_model, device, *_ = _run(python, "-c", WHERE, cwd=elsewhere)
+    package, fl_model, data, *_ = _run(python, "-c", WHERE, cwd=elsewhere)
     assert f"{HOME}/secretflow/__init__.py" in package
     assert f"{HOME}/secretflow/ml/nn/fl/fl_model.py" in fl_model
-    assert Path(device).is_relative_to(UPSTREAM)
+    assert Path(data).is_relative_to(UPSTREAM)
 
     script = elsewhere / "script.py"
     script.write_text(WHERE_IN_WORKER, encoding="utf-8")
