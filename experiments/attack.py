@@ -28,6 +28,7 @@ from secretflow.ml.nn.fl.attacks import (
     load_capture,
 )
 from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error, peak_signal_to_noise
+from secretflow.ml.nn.fl.attacks.views import Weights, apply_mask
 from secretflow.security.aggregation import SecurePruneAggregator
 
 LEARNING_RATE = 1e-4
@@ -42,7 +43,7 @@ class Case:
     Attributes:
         name: of the case in the report.
         attacker: what the attacker knows, in words.
-        seen: the capture whose gradient the attacker has.
+        seen: the capture whose gradient the attacker has, as far as the party uploads it.
         observation: all that the attacker has.
     """
 
@@ -124,8 +125,11 @@ def cases(settings: Settings) -> list[Case]:
     return found
 
 
-def _observe(seen: Capture, weights: Any, mask: Any = None) -> Observation:
-    return Observation(IMAGE_SHAPE, CLASSES, seen.gradients, LeNet, weights, mask, len(seen.x))
+def _observe(seen: Capture, weights: Weights, mask: Weights | None = None) -> Observation:
+    # The party's own gradient is not zero where its mask is; what it uploads is, and no attacker has more.
+    names = [name for name, _ in LeNet().named_parameters()]
+    uploaded = apply_mask(dict(zip(names, seen.gradients, strict=True)), seen.mask)
+    return Observation(IMAGE_SHAPE, CLASSES, tuple(uploaded.values()), LeNet, weights, mask, len(seen.x))
 
 
 def run_attack(case: Case, settings: Settings) -> Reconstruction:
@@ -144,7 +148,7 @@ def score(case: Case, result: Reconstruction) -> dict[str, Any]:
     """The rows of the report: how close the reconstruction is to the truth."""
     truth = case.seen.x
     error = mean_squared_error(result.images, truth)
-    squared_norm = sum(float(gradient.square().sum()) for gradient in case.seen.gradients)
+    squared_norm = sum(float(gradient.square().sum()) for gradient in case.observation.gradients)
     return {
         "attack": "DLG",
         "attacker": case.attacker,

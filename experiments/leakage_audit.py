@@ -193,6 +193,8 @@ def parse_effort(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
         parser.error(f"--removed {chosen.removed} is not allowed: parts in [0, 1)")
     if any(not 0 < level < float("inf") for level in chosen.noise):
         parser.error(f"--noise {chosen.noise} is not allowed: numbers above 0")
+    if not 0 <= chosen.tv_weight < float("inf"):
+        parser.error(f"--tv-weight {chosen.tv_weight} is not allowed: a number from 0 up")
     effort = Effort(**{name: getattr(chosen, name) for name in asdict(Effort())})
     try:
         effort.dlg(1), effort.inverting(1)

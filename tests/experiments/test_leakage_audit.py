@@ -81,6 +81,7 @@ def test_help_explains_every_flag_and_runs_from_any_directory(tmp_path):
         ["--minutes", "0"],
         ["--removed", "1.0"],
         ["--noise", "-1"],
+        ["--tv-weight", "-1"],
         ["--attacks", "guessing"],
         ["--datasets", "CIFAR-100"],
         ["--data", "/nowhere"],
