@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from secretflow.device import wait
+from secretflow.device import reveal, wait
 from secretflow.ml.nn.callbacks import Callback
 
 
@@ -57,13 +57,16 @@ class TensorBoard(Callback):
     """Writes every number of the history after each epoch, for TensorBoard to draw.
 
     Columns of all parties together are under ``global/<name>``, those of one party under
-    ``local/<party>_<name>``; the step is the number of the epoch in this fit, from 1.
+    ``local/<party>_<name>``; the step is the number of the epoch since the model was made, from 1, so a
+    resumed run goes on where it was stopped.
 
     Args:
         log_dir: folder for the event files.
 
     Raises:
         ImportError: tensorboard is not installed.
+        ValueError: when training begins, with another strategy than ``fed_avg_w_prune``, whose history no
+            callback sees.
     """
 
     def __init__(self, log_dir: str | Path) -> None:
@@ -77,9 +80,13 @@ class TensorBoard(Callback):
         self._make_writer = lambda: SummaryWriter(str(log_dir))
         self._writer: Any = None
         self._written: dict[str, int] = {}
+        self._trained = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens an event file."""
+        if "history" not in self.params:
+            raise ValueError("TensorBoard is not allowed here: it needs strategy='fed_avg_w_prune'")
+        self._trained = reveal(next(iter(self._workers.values())).epochs_trained())
         self._writer = self._make_writer()
         self._written = {}
 
@@ -91,7 +98,7 @@ class TensorBoard(Callback):
             for name, values in columns.items():
                 tag = f"{place}/{name}"
                 if len(values) > self._written.get(tag, 0) and not isinstance(values[-1], list):
-                    self._writer.add_scalar(tag, float(values[-1]), epoch + 1)
+                    self._writer.add_scalar(tag, float(values[-1]), self._trained + epoch + 1)
                     self._written[tag] = len(values)
         self._writer.flush()
 

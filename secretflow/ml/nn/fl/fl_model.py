@@ -15,22 +15,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from secretflow._overlay import upstream
 from secretflow.device import PYU, PYUObject, reveal, wait
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.callbacks.history import History as MetricsHistory
-from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture
-from secretflow.ml.nn.fl.backend.torch.fl_base import prunable_weights
+from secretflow.ml.nn.fl.checks import (
+    PRUNE_STRATEGY,
+    check_aggregator,
+    check_backend,
+    check_capture,
+    check_fit,
+    check_model,
+)
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
-from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
 from secretflow.utils.random import global_random
 
-PRUNE_STRATEGY = "fed_avg_w_prune"
 _ABOVE_ROUNDING = 1 + 2.0**-50
 
 _UpstreamFLModel = upstream(__name__).FLModel
@@ -122,9 +125,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 raise ValueError(f"wp_strategy=False is not allowed with strategy={strategy!r}")
             self._prune_settings = PruneSettings(**chosen)
             self._gradient_capture = gradient_capture
-            _check_aggregator(aggregator, device_list)
-            _check_backend(backend)
-            _check_prunable(model)
+            check_aggregator(aggregator, device_list)
+            check_backend(backend)
+            check_capture(gradient_capture, device_list)
+            check_model(model)
         else:
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
@@ -273,7 +277,9 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
 
     def _fit_pruned(self, options: SimpleNamespace) -> History:
         """Trains with upstream's options and callbacks; see :meth:`_train_epoch` for what a round does."""
-        _check_fit(options)
+        check_fit(options, set(self._workers))
+        if self._gradient_capture:
+            wait([worker.check_capture() for worker in self._workers.values()])
         if not options.random_seed:
             options.random_seed = global_random(next(iter(self._workers)), 100000)
         # Another model may have taken the parties' ends in since.
@@ -587,67 +593,3 @@ def _validation_pair(options: SimpleNamespace) -> tuple[Any, Any]:
     if isinstance(options.x, dict):
         return options.validation_data, options.y
     return options.validation_data[0], options.validation_data[1]
-
-
-def _check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
-    if not isinstance(aggregator, SecurePruneAggregator):
-        raise TypeError(
-            f"aggregator={aggregator!r} cannot take masks: strategy {PRUNE_STRATEGY!r} needs a "
-            "SecurePruneAggregator"
-        )
-    if set(aggregator.participants) != set(device_list):
-        raise ValueError(
-            f"device_list={device_list!r} is not allowed: the aggregator's participants are "
-            f"{aggregator.participants!r}, and the two must be the same"
-        )
-
-
-def _check_backend(backend: str) -> None:
-    if backend != "torch":
-        raise ValueError(f"backend={backend!r} is not allowed with {PRUNE_STRATEGY!r}: only 'torch'")
-
-
-def _check_prunable(model: Any) -> None:
-    """Refuses a model with nothing to prune before any worker starts.
-
-    The model is built without memory for its weights. One that cannot be built so is left to the workers,
-    which check theirs.
-    """
-    builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
-    if builder.model_fn is None:
-        raise ValueError(f"model={model!r} is not allowed: a TorchModel or a function that builds a module")
-    try:
-        with torch.device("meta"):
-            module = builder.model_fn(**builder.kwargs)
-    except Exception as error:
-        logging.debug("the model cannot be built without memory: %r", error)
-        return
-    if not prunable_weights(module):
-        raise ValueError(
-            f"model={type(module).__name__} has nothing to prune: "
-            "it needs a linear, convolution or embedding layer"
-        )
-
-
-def _check_fit(options: SimpleNamespace) -> None:
-    counts = ["epochs", "aggregate_freq", "validation_freq", "wait_steps"]
-    if options.dp_spent_step_freq is not None:
-        counts.append("dp_spent_step_freq")
-    for name in counts:
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} is not allowed: an integer from 1 up")
-    if isinstance(options.x, dict):
-        return
-    if type(options.x) is not type(options.y):
-        raise TypeError(f"x={type(options.x)} and y={type(options.y)} are not allowed: the same type")
-    for device, shape in options.x.partition_shape().items():
-        batch_size = (
-            options.batch_size[device] if isinstance(options.batch_size, dict) else options.batch_size
-        )
-        if shape[0] == 0:
-            raise ValueError(f"x has no rows at {device}: leave the party out of device_list")
-        if options.batch_sampling_rate is None and not options.dataset_builder and shape[0] < batch_size:
-            raise ValueError(
-                f"batch_size={batch_size} is not allowed: {device} has {shape[0]} rows, so at most {shape[0]}"
-            )

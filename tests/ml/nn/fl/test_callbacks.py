@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import secretflow as sf
+from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.fl.callbacks import Checkpoint, TensorBoard
 from secretflow.ml.nn.fl.sparse_model import load_sparse
+from secretflow.security.aggregation import SecurePruneAggregator
 
-from .conftest import Task
+from .conftest import Task, model_def
 
 RUN = Path(__file__).with_name("resumed_run.py")
 
@@ -124,6 +127,31 @@ def test_tensorboard_has_every_number_of_the_history(task: Task, tmp_path: Path)
         scalars = events.Scalars(name)
         assert [scalar.step for scalar in scalars] == ([1, 2, 3] if len(values) == 3 else [1, 3])
         np.testing.assert_allclose([scalar.value for scalar in scalars], np.array(values, float), rtol=1e-6)
+
+
+def test_tensorboard_goes_on_where_a_run_was_stopped(task: Task, tmp_path: Path) -> None:
+    model = task.make_model()
+    for _ in range(2):
+        model.fit(task.x, task.y, epochs=1, batch_size=8, verbose=0, callbacks=[TensorBoard(tmp_path)])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [scalar.step for scalar in events.Scalars("global/living_rate")] == [1, 2]
+
+
+def test_tensorboard_names_the_strategy_it_needs(
+    task: Task, devices: SimpleNamespace, tmp_path: Path
+) -> None:
+    parties = [devices.alice, devices.bob]
+    model = FLModel(
+        server=devices.carol,
+        device_list=parties,
+        model=model_def(),
+        aggregator=SecurePruneAggregator(devices.carol, parties),
+        strategy="fed_avg_w",
+        backend="torch",
+    )
+    with pytest.raises(ValueError, match="fed_avg_w_prune"):
+        model.fit(task.x, task.y, epochs=1, batch_size=8, verbose=0, callbacks=[TensorBoard(tmp_path)])
 
 
 def test_the_exported_model_is_the_trained_one_and_shrinks_with_the_living_rate(

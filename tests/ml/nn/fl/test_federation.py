@@ -433,6 +433,76 @@ def test_captures_of_the_first_the_last_and_each_round_under_a_new_mask(
     assert captures[0].optimizer["groups"][0]["lr"] == LR
 
 
+def test_a_resumed_run_counts_on_and_captures_into_the_same_folder(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], tmp_path: Any
+) -> None:
+    chosen = GradientCapture(f"{tmp_path}/captures", "bob", CaptureRounds(first=True, last=True))
+    fit = {"epochs": 1, "batch_size": BATCH, "verbose": 0}
+    model = make_model(gradient_capture=chosen)
+    model.fit(*data, **fit)
+    model.save_model(f"{tmp_path}/model", is_test=True)
+    resumed = make_model(gradient_capture=chosen)
+    with pytest.raises(FileExistsError, match="captures/round-0 is there already"):
+        resumed.fit(*data, **fit)
+    resumed.load_model(f"{tmp_path}/model", is_test=True)
+    for _ in range(2):
+        resumed.fit(*data, **fit)
+    assert {path.name for path in (tmp_path / "captures").iterdir()} == {
+        "round-0",
+        "round-2",
+        "round-5",
+        "round-8",
+    }
+
+
+def test_a_capture_by_nobody_is_refused(make_model: Callable[..., FLModel]) -> None:
+    with pytest.raises(ValueError, match=r"gradient_capture.party='alcie' .*\['alice', 'bob'\]"):
+        make_model(gradient_capture=GradientCapture("/nowhere", "alcie"))
+
+
+@pytest.mark.parametrize("name", ["x", "batch_size"])
+def test_an_argument_that_leaves_a_party_out_is_refused(
+    make_model: Callable[..., FLModel], parties: list[Any], name: str
+) -> None:
+    x, y = data_of(0, 40)
+    halves = {parties[0]: (0, 20), parties[1]: (20, 40)}
+    alone = {parties[0]: (0, 40)}
+    x_, y_ = (
+        create_ndarray(array, parts=alone if name == "x" else halves, axis=0, is_label=is_label)
+        for array, is_label in ((x, False), (y, True))
+    )
+    batch_size = {parties[0]: BATCH} if name == "batch_size" else BATCH
+    with pytest.raises(ValueError, match=rf"{name} of \['alice'\] .*\['alice', 'bob'\]"):
+        make_model().fit(x_, y_, epochs=1, batch_size=batch_size, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("saved", "own", "message"),
+    [
+        ({"optimizer": optim.SGD}, {"optimizer": optim.Adam}, r"\('SGD', \[4\]\).*\('Adam', \[4\]\)"),
+        ({"mask_scope": "local"}, {"mask_scope": "global"}, "mask_scope='global'"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_changes_nothing(
+    make_model: Callable[..., FLModel],
+    data: tuple[FedNdarray, FedNdarray],
+    tmp_path: Any,
+    saved: dict[str, Any],
+    own: dict[str, Any],
+    message: str,
+) -> None:
+    model = make_model(**saved)
+    model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
+    model.save_model(f"{tmp_path}/model", is_test=True)
+    other = make_model(**own)
+    before = weights_of(other)
+    with pytest.raises(ValueError, match=message):
+        other.load_model(f"{tmp_path}/model", is_test=True)
+    for one, two in zip(before, weights_of(other), strict=True):
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_rows_that_rounding_counts_one_batch_too_many_for_are_trained_and_evaluated(
     make_model: Callable[..., FLModel], parties: list[Any]
 ) -> None:

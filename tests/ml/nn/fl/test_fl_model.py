@@ -76,6 +76,12 @@ class NothingToPrune(nn.Module):
         return self.norm(x)[:, :CLASSES]
 
 
+class WithSwitch(Mlp):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("switch", torch.ones(3, dtype=torch.bool))
+
+
 class TestTraining:
     def test_zeros_of_saved_and_evaluated_layers_are_the_reported_rates(
         self, task: Task, tmp_path: Path
@@ -357,6 +363,7 @@ class TestBadArguments:
             ({"mask_scope": "all"}, "mask_scope='all' is not allowed"),
             ({"wp_strategy": False}, "wp_strategy=False is not allowed"),
             ({"net": NothingToPrune}, "NothingToPrune has nothing to prune"),
+            ({"net": WithSwitch}, "WithSwitch cannot be averaged: switch holds torch.bool"),
         ],
     )
     def test_a_bad_argument_is_named_with_value_and_range(

@@ -34,7 +34,7 @@ class CaptureRounds:
     Attributes:
         numbers: these rounds, counted from 0 since the model was made.
         first: the first round.
-        last: the last round of ``fit``.
+        last: the last round of each ``fit``.
         after_mask_change: each first round under a new mask.
 
     Raises:
@@ -72,8 +72,8 @@ class CaptureRounds:
         )
 
     def is_single(self) -> bool:
-        """Whether one round at most can be captured."""
-        return len(self.numbers) + self.first + self.last == 1 and not self.after_mask_change
+        """Whether one round at most can be captured, however often ``fit`` is called."""
+        return len(self.numbers) + self.first == 1 and not (self.last or self.after_mask_change)
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class GradientCapture:
 
     Attributes:
         directory: folder on the party's own disk; a relative one starts at the working directory of the
-            party's process. It must not hold a capture yet.
+            party's process. It must not hold a capture of a round that is still to come.
         party: name of the party that writes; the others write nothing.
         rounds: which aggregation rounds to capture, of each the first batch: numbers, or what they are chosen
-            by. A single round is written into ``directory`` itself, of several each into its own
-            sub-directory ``round-<n>``.
+            by. A single round, chosen by its number or as the first, is written into ``directory`` itself,
+            otherwise each into its own sub-directory ``round-<n>``.
 
     Raises:
         TypeError: a value is of the wrong type.
@@ -125,9 +125,34 @@ class GradientCapture:
             round_number, is_last=is_last, mask_changed=mask_changed
         ):
             return None
+        return str(self._folder(round_number))
+
+    def check_free(self, round_number: int) -> None:
+        """Looks whether captures of the rounds to come have a place.
+
+        Args:
+            round_number: of the next round, from 0.
+
+        Raises:
+            FileExistsError: the folder holds a capture of that round or a later one, or other files where
+                the only capture goes.
+        """
+        chosen, folder = self._chosen(), Path(self.directory)
         if chosen.is_single():
-            return self.directory
-        return os.path.join(self.directory, f"round-{round_number}")
+            is_to_come = round_number <= max(chosen.numbers, default=0)
+            taken = [folder] if is_to_come and folder.exists() and list(folder.iterdir()) else []
+        else:
+            numbers = {path: path.name.removeprefix("round-") for path in folder.glob("round-*")}
+            taken = [path for path, n in numbers.items() if n.isdecimal() and int(n) >= round_number]
+        if taken:
+            raise FileExistsError(
+                f"directory={self.directory!r} is not allowed: {min(taken)} is there already, and captures "
+                "are never mixed or overwritten"
+            )
+
+    def _folder(self, round_number: int) -> Path:
+        folder = Path(self.directory)
+        return folder if self._chosen().is_single() else folder / f"round-{round_number}"
 
 
 @dataclass(frozen=True)

@@ -179,10 +179,37 @@ def test_rounds_are_chosen_by_number_or_by_what_happens_in_them():
 
 
 def test_only_a_choice_of_one_round_writes_into_the_folder_itself():
+    first = GradientCapture("/here", "alice", CaptureRounds(first=True))
+    assert first.folder("alice", 0) == "/here"
+    # Each fit has a last round.
     last = GradientCapture("/here", "alice", CaptureRounds(last=True))
-    assert last.folder("alice", 7, is_last=True, mask_changed=False) == "/here"
+    assert last.folder("alice", 7, is_last=True, mask_changed=False) == "/here/round-7"
     changes = GradientCapture("/here", "alice", CaptureRounds(after_mask_change=True))
     assert changes.folder("alice", 7, is_last=False, mask_changed=True) == "/here/round-7"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "there", "next_round", "is_free"),
+    [
+        ((4,), "x.pt", 4, False),
+        ((4,), "x.pt", 5, True),  # its own capture, which a resumed run finds
+        (CaptureRounds(first=True), "x.pt", 0, False),
+        ((0, 4), "round-4/x.pt", 4, False),
+        ((0, 4), "round-0/x.pt", 1, True),
+        (CaptureRounds(last=True), "round-10/x.pt", 9, False),
+        (CaptureRounds(last=True), "round-7/x.pt", 9, True),
+    ],
+)
+def test_captures_of_rounds_to_come_need_a_place(tmp_path, rounds, there, next_round, is_free):
+    path = tmp_path / there
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    capture = GradientCapture(str(tmp_path), "alice", rounds)
+    if is_free:
+        capture.check_free(next_round)
+    else:
+        with pytest.raises(FileExistsError, match="directory=.* never mixed or overwritten"):
+            capture.check_free(next_round)
 
 
 def test_the_settings_of_the_optimiser_are_written_and_read(tmp_path, parts):

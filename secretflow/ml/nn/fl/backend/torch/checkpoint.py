@@ -8,7 +8,17 @@ from typing import Any
 
 import torch
 
-_FIELDS = ("model_state_dict", "optimizer_state_dict", "epoch", "prune_mask", "withheld")
+_FIELDS = (
+    "model_state_dict",
+    "optimizer_state_dict",
+    "optimizers",
+    "epoch",
+    "rounds",
+    "mask_scope",
+    "prune_mask",
+    "mask_changed",
+    "withheld",
+)
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep_previous: bool = False) -> None:
@@ -16,8 +26,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep_previous: bool
 
     Args:
         path: of the file; its folder is made. What is there is replaced.
-        checkpoint: model, optimisers, epoch, mask and what was withheld, under the names that
-            :func:`read_checkpoint` asks for.
+        checkpoint: what to keep, under the names that :func:`read_checkpoint` asks for.
         keep_previous: moves what is there aside, as :func:`previous_of` says, if it is of an earlier epoch.
             One of the same epoch was left by a run that stopped before all parties had theirs, so the one
             aside is the one that all have, and it stays.
@@ -61,7 +70,7 @@ def read_checkpoint(path: Path, device: Any = None, epoch: int | None = None) ->
         epoch: the one before is read if that, and not the newest, is of this epoch; None is the newest.
 
     Returns:
-        Model, optimisers, epoch, mask and what was withheld.
+        Model, optimisers, epoch, rounds, mask and what was withheld.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -335,6 +335,15 @@ class FedAvgWPrune(FedAvgW):
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
+    def check_capture(self) -> None:
+        """Looks whether the gradients to capture have a place.
+
+        Raises:
+            FileExistsError: they have none, see :meth:`GradientCapture.check_free`.
+        """
+        if self._gradient_capture and self._gradient_capture.party == self._party:
+            self._gradient_capture.check_free(self._rounds)
+
     def get_logs(self) -> Dict[str, Any] | None:
         """The metrics of the last epoch."""
         return self.logs
@@ -344,9 +353,13 @@ class FedAvgWPrune(FedAvgW):
         checkpoint = {
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.model.optimizers_state_dict(),
+            "optimizers": self._optimizer_kinds(),
             "epoch": len(self.epoch),
+            "rounds": self._rounds,
+            "mask_scope": self._settings.mask_scope,
             "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
-            "withheld": self._withheld,
+            "mask_changed": self._mask_changed,
+            "withheld": self._withheld if self._settings.withhold_percent else [],
         }
         write_checkpoint(Path(model_path), checkpoint, keep_previous)
 
@@ -369,18 +382,37 @@ class FedAvgWPrune(FedAvgW):
         shapes = [None if entry is None else tuple(entry.shape) for entry in checkpoint["prune_mask"]]
         if saved != own or shapes != [None if entry is None else entry.shape for entry in self._mask]:
             raise ValueError(f"model_path={model_path!r} is not allowed: it holds another model or its masks")
+        if checkpoint["optimizers"] != self._optimizer_kinds():
+            raise ValueError(
+                f"model_path={model_path!r} is not allowed: the optimisers and their groups were "
+                f"{checkpoint['optimizers']}, here they are {self._optimizer_kinds()}"
+            )
+        if (checkpoint["mask_scope"], self._settings.mask_scope) == ("local", "global"):
+            raise ValueError(
+                f"model_path={model_path!r} is not allowed with mask_scope='global': every party has a mask "
+                "of its own there (mask_scope='local')"
+            )
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
-        self._withheld = checkpoint["withheld"]
+        self._withheld = checkpoint["withheld"] or [torch.zeros_like(old) for old in self._withheld]
         self.epoch = list(range(checkpoint["epoch"]))
+        self._rounds = checkpoint["rounds"]
         self._use_mask(
             [None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]]
         )
+        self._mask_changed = checkpoint["mask_changed"]
         return checkpoint["epoch"]
 
     def export_sparse(self, path: str) -> None:
         """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
         export_sparse(self.model.state_dict(), path)
+
+    def _optimizer_kinds(self) -> List[Tuple[str, List[int]]]:
+        """Of each optimiser its name, and how many parameters each of its groups has."""
+        return [
+            (type(optimizer).__name__, [len(group["params"]) for group in optimizer.param_groups])
+            for optimizer in self.model._optimizers
+        ]
 
     def _train(
         self,
