@@ -71,7 +71,7 @@ def check_model(model: Any) -> None:
     for name, value in module.state_dict().items():
         if value.dtype == torch.bool or value.dtype.is_complex:
             raise ValueError(
-                f"model={type(module).__name__} cannot be averaged: {name} holds {value.dtype}, and only real "
+                f"model={type(module).__name__} cannot be averaged: {name} holds {value.dtype}, only real "
                 "numbers can; register_buffer(..., persistent=False) keeps a buffer at each party"
             )
 
