@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         jobs = _jobs(chosen)
         results = Results(chosen.out / RESULTS)
+        for case, recipe in jobs:
+            results.check_schedule(case, recipe)
         images = load_datasets({case.dataset for case, _ in jobs}, chosen.data)
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -41,8 +41,9 @@ optimiser and seeds.
   them; mean and sample deviation over the seeds, in percent.
 - **loss**: points below the dense runs of the same seeds; among the targets with the sample deviation of
   that difference over the seeds.
-- **upload**: of one party, over all rounds, in millions of bytes. Pruned: measured, ring elements and masks
-  that it sent, message headers not counted. Dense: computed, 4 bytes a parameter in each round.
+- **upload**: of one party, over all rounds of training, in millions of bytes; the one average of the initial
+  weights before them is left out on both sides. Pruned: measured, ring elements and masks that it sent,
+  message headers not counted. Dense: computed, 4 bytes a parameter in each round.
 - **upload to target**: of one party until the validation accuracy first reached the dense run's final one
   minus 1 point (same seed), looked at after each epoch.
 - **seconds**: of one core, for training and validation of all parties one after the other, so no measure of

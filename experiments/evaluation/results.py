@@ -78,6 +78,23 @@ class Results:
         """Whether this case has been run with this recipe."""
         return _identity({**case._asdict(), **asdict(recipe)}) in map(_identity, self.rows)
 
+    def check_schedule(self, case: Case, recipe: Recipe) -> None:
+        """Refuses a schedule of pruning beside another one, which a table would take for more seeds of it.
+
+        Raises:
+            ValueError: there are rows of the same table with another schedule.
+        """
+        asked = {**case._asdict(), **asdict(recipe)}
+        own = [asked[name] for name in _SCHEDULE]
+        for row in self.rows:
+            if row["strategy"] == DENSE or case.strategy == DENSE or group_of(row) != group_of(asked):
+                continue
+            if (other := [row[name] for name in _SCHEDULE]) != own:
+                raise ValueError(
+                    f"{', '.join(_SCHEDULE)} = {own} is not allowed: {self._path} has runs of the same rows "
+                    f"and epochs with {other}; choose another folder with --out"
+                )
+
     def add(self, row: Row) -> None:
         """Keeps a row; a reader of the file sees all rows before it, or all with it."""
         self.rows = with_bytes_to_target([*self.rows, row])

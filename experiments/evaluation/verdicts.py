@@ -195,7 +195,7 @@ def _summary(kind: tuple[str, float], rows: list[Row], dense: dict[int, float]) 
 def _verdict(target: Target, method: str, found: Sequence[Summary]) -> Verdict:
     dense = next((summary for summary in found if summary.method == "dense"), None)
     own = next((s for s in found if (s.method, s.living_rate) == (method, target.living_rate)), None)
-    if dense is None or own is None or own.loss is None or dense.to_target is None:
+    if dense is None or own is None or own.loss is None:
         return Verdict(target, method, NOT_MEASURED, "-", None)
     if target.within is not None:
         outcome = MET if own.loss <= target.within else MISSED
@@ -206,12 +206,13 @@ def _verdict(target: Target, method: str, found: Sequence[Summary]) -> Verdict:
             if abs(own.loss - target.within) < own.loss_deviation:
                 measured += ", so within the seeds' noise of the target"
         return Verdict(target, method, outcome, measured, own)
+    # The dense runs of the same seeds, in case more dense than pruned ones are there.
+    dense_bytes = {row["seed"]: row["bytes_to_target"] for row in dense.rows}
+    if any(dense_bytes.get(row["seed"]) is None for row in own.rows):
+        return Verdict(target, method, NOT_MEASURED, "-", None)
     if own.to_target is None:
         return Verdict(target, method, MISSED, f"reached by {own.reached} of {len(own.rows)} seeds", own)
-    # The dense runs of the same seeds, in case more dense than pruned ones are there.
-    compared = {row["seed"] for row in own.rows}
-    dense_bytes = {row["seed"]: row["bytes_to_target"] for row in dense.rows if row["seed"] in compared}
-    ratio = statistics.mean(dense_bytes.values()) / own.to_target
+    ratio = statistics.mean(dense_bytes[row["seed"]] for row in own.rows) / own.to_target
     outcome = MET if ratio >= (target.fewer or 0) else MISSED
     by_seed = sorted(dense_bytes[row["seed"]] / row["bytes_to_target"] for row in own.rows)
     measured = f"{ratio:.2f} times smaller" + (

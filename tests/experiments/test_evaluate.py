@@ -122,7 +122,13 @@ def test_another_recipe_is_another_run(tmp_path):
     pruned = row(94.0, "local", 0.3)
     kept.add(pruned)
     assert kept.has(results.case_of(pruned), RECIPE)
-    assert not kept.has(results.case_of(pruned), replace(RECIPE, prune_freq=3))
+    other = replace(RECIPE, prune_freq=3)
+    assert not kept.has(results.case_of(pruned), other)
+    # It would stand in one table with runs of this schedule, as if it were another seed of them.
+    with pytest.raises(ValueError, match=r"prune_freq.*choose another folder with --out"):
+        kept.check_schedule(results.case_of(pruned)._replace(seed=2), other)
+    kept.check_schedule(case, other)
+    kept.check_schedule(results.case_of(pruned), replace(other, rows=2000))
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
 
 
@@ -182,6 +188,8 @@ def test_the_target_of_bytes_compares_uploads_and_is_missed_if_a_seed_never_arri
     assert outcome(target, dense, row(95.0, "local", 0.1, curve=((94.0, 50),)))["local"] == ("met", 1)
     assert outcome(target, dense, row(95.0, "local", 0.1, curve=((94.0, 51),)))["local"] == ("missed", 1)
     assert outcome(target, dense, row(93.0, "local", 0.1, curve=((93.0, 10),)))["local"] == ("missed", 1)
+    other_seed = row(93.0, "local", 0.1, seed=2, curve=((93.0, 10),))
+    assert outcome(target, dense, other_seed)["local"] == ("not measured", 0)
 
 
 def test_the_document_says_what_the_rows_say(tmp_path):
