@@ -41,9 +41,8 @@ _of_device, __dir__, __all__ = _overlay.lazy(
             ),
             "secretflow.device.device",
         ),
-        **dict.fromkeys(
-            ("init", "reveal", "shutdown", "to", "wait", "with_device"), "secretflow.device.driver"
-        ),
+        **dict.fromkeys(("init", "shutdown"), "secretflow.device.start"),
+        **dict.fromkeys(("reveal", "to", "wait", "with_device"), "secretflow.device.driver"),
         "Link": "secretflow.device.link",
         "proxy": "secretflow.device.proxy",
     },
@@ -51,9 +50,10 @@ _of_device, __dir__, __all__ = _overlay.lazy(
 
 
 def __getattr__(name: str) -> Any:
-    # Whoever asks for a name here may go on to move objects between devices, and how each is moved is
+    # Whoever asks for another name here may go on to move objects between devices, and how each is moved is
     # registered by these.
-    importlib.import_module("secretflow.device.kernels")
+    if name not in ("init", "shutdown"):
+        importlib.import_module("secretflow.device.kernels")
     return _of_device(name)
 
 

@@ -118,6 +118,38 @@ def test_a_party_opens_the_sum_of_the_call_it_sealed_and_that_once(make_sealers:
             sealer.open(second)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_an_average_opened_into_arrays_leaves_what_did_not_travel(
+    make_sealers: MakeSealers, transposed: bool
+) -> None:
+    sealers = make_sealers(2)
+    rng = np.random.default_rng(5)
+    matrices = [rng.normal(size=(4, 6)).astype(np.float32) for _ in sealers]
+    data = [
+        [matrix.T if transposed else matrix, np.array(k + 3), np.array([1.5 * k])]
+        for k, matrix in enumerate(matrices)
+    ]
+    masks = [[rng.integers(0, 2, size=array[0].shape), None, None] for array in data]
+    total = add_up([s.propose(1, x, m) for s, x, m in zip(sealers, data, masks, strict=True)])
+    for sealer in sealers:
+        sealer.settle(total)
+    total = add_up([s.seal(2, True, True, x) for s, x in zip(sealers, data, strict=True)])
+    arrays = [np.full_like(data[0][0], 7.0), np.array(0), np.array([0.0])]
+    if transposed:
+        arrays[0] = np.full((4, 6), 7.0, np.float32).T
+        assert not arrays[0].flags.c_contiguous
+    before = [array.copy() for array in arrays]
+    with pytest.raises(AggregationError, match="got that of call 1"):
+        sealers[1].open_into({**total, "call": 1}, arrays)
+    np.testing.assert_equal(arrays, before)
+    sealers[0].open_into(total, arrays)
+    both = (masks[0][0] == 1) & (masks[1][0] == 1)
+    expected = np.where(both, (data[0][0] + data[1][0]) / 2, 7.0)
+    np.testing.assert_allclose(arrays[0], expected, atol=1e-5)
+    assert arrays[1] == 3  # of 3.5; a counter stays a whole number
+    np.testing.assert_allclose(arrays[2], [0.75], atol=1e-5)
+
+
 def test_counts_of_an_earlier_agreement_are_refused(make_sealers: MakeSealers) -> None:
     sealers = make_sealers(2)
     earlier = add_up([sealer.propose(1, VALUES[0], [np.ones(3)]) for sealer in sealers])

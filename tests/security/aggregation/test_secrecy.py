@@ -312,6 +312,10 @@ def test_no_public_method_gives_a_key_away(
     other = second.seal(3, True, False, data)
     first.seal(4, True, False, data)
     returned["open"] = first.open(add_up([returned["seal"], other]) | {"call": 4})
+    first.seal(5, True, False, data)
+    written = [np.zeros(3)]
+    assert first.open_into(add_up([returned["seal"], other]) | {"call": 5}, written) is None
+    returned["open_into"] = written
     returned["settle_same"] = first.settle_same(data, mask)
     returned["payload_bytes"] = first.payload_bytes()
     returned["round_bytes"] = first.round_bytes(0)

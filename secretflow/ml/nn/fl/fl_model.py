@@ -279,7 +279,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         """Trains with upstream's options and callbacks; see :meth:`_train_epoch` for what a round does."""
         check_fit(options, set(self._workers))
         if self._gradient_capture:
-            wait([worker.check_capture() for worker in self._workers.values()])
+            reveal([worker.check_capture() for worker in self._workers.values()])
         if not options.random_seed:
             options.random_seed = global_random(next(iter(self._workers)), 100000)
         # Another model may have taken the parties' ends in since.
@@ -425,8 +425,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             callbacks.on_train_batch_end(batch=step)
             progress.update()
         if average is not None:
-            for device, own in self._opened(average).items():
-                self._workers[device].apply_weights(own)
+            reveal(list(self._opened(average).values()))
 
     def _hosted_round(self, average: PYUObject | None, number: int, how: dict[str, Any]) -> PYUObject:
         """One round in which every party opens the last average, trains and seals; returns the new one.
@@ -443,7 +442,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         )
 
     def _opened(self, average: PYUObject | None) -> dict[PYU, PYUObject | None]:
-        """The average at each party; None before the first round of an epoch, which goes on from the own."""
+        """Has every party take the average up; None before the first round of an epoch changes nothing.
+
+        What a party returns stands for its having done so: what comes next depends on it, and fails with it.
+        """
         return {
             device: None if average is None else worker.open_average(average.to(device))
             for device, worker in self._workers.items()

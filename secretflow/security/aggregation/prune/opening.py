@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,15 +45,41 @@ class Opening:
             return self.denominators
         return decode(total["body"][0][self.frame.float_size :], share_one(self.ring))
 
+    def check(self, total: Payload) -> None:
+        """Looks whether a sum is the expected one.
+
+        Raises:
+            AggregationError: it is that of another call, frame or encoding.
+        """
+        expected = (self.call, self.frame_name, self.encoding)
+        if (total["call"], total["frame"], total["encoding"]) != expected:
+            raise AggregationError(f"expected the sum of call {self.call}, got that of call {total['call']}")
+
     def open(self, total: Payload) -> np.ndarray | list[np.ndarray]:
         """Decodes a sum and puts its numbers where they belong; what did not travel is 0.
 
         Raises:
             AggregationError: the sum is that of another call, frame or encoding.
         """
-        expected = (self.call, self.frame_name, self.encoding)
-        if (total["call"], total["frame"], total["encoding"]) != expected:
-            raise AggregationError(f"expected the sum of call {self.call}, got that of call {total['call']}")
+        of_integers = "<i8" if self.integer_divisor is None else "<f8"
+        arrays = [
+            np.zeros(shape, dtype if np.dtype(dtype).kind == "f" else of_integers)
+            for shape, dtype in zip(self.frame.shapes, self.frame.dtypes, strict=True)
+        ]
+        self.write(total, arrays)
+        return arrays if self.frame.is_list else arrays[0]
+
+    def write(self, total: Payload, arrays: Sequence[np.ndarray]) -> None:
+        """Decodes a sum into arrays; what did not travel keeps its value there.
+
+        Args:
+            total: the sum.
+            arrays: of the shapes of the data, changed in place.
+
+        Raises:
+            AggregationError: the sum is that of another call, frame or encoding; nothing was changed then.
+        """
+        self.check(total)
         frame = self.frame
         floats = decode(total["body"][0][: frame.float_size], self.ring.one)
         if frame.partial.size:
@@ -60,14 +87,12 @@ class Opening:
             # Where the division has nothing to divide by, no weight stands behind the element.
             floats[frame.partial] /= np.where(denominators > 0, denominators, 1.0)
         integers = total["body"][1].view("<i8")
-        arrays = [np.empty(0)] * len(frame.shapes)
         for k, place in frame.slices("f"):
-            arrays[k] = _place(floats[place], frame, k)
+            _put(floats[place], frame.support[k], arrays[k])
         for k, place in frame.slices("iu"):
-            arrays[k] = integers[place].reshape(frame.shapes[k])
-            if self.integer_divisor is not None:
-                arrays[k] = arrays[k] / self.integer_divisor
-        return arrays if frame.is_list else arrays[0]
+            whole = integers[place].reshape(frame.shapes[k])
+            values = whole if self.integer_divisor is None else whole / self.integer_divisor
+            np.copyto(arrays[k], values, casting="unsafe")
 
 
 def share_one(ring: Ring) -> float:
@@ -75,10 +100,11 @@ def share_one(ring: Ring) -> float:
     return 2.0 ** (ring.bits - 2)
 
 
-def _place(values: np.ndarray, frame: Frame, k: int) -> np.ndarray:
-    index = frame.support[k]
+def _put(values: np.ndarray, index: np.ndarray | None, array: np.ndarray) -> None:
+    """Writes values to flat positions of an array, or to all."""
     if index is None:
-        return values.astype(frame.dtypes[k]).reshape(frame.shapes[k])
-    array = np.zeros(frame.shapes[k], frame.dtypes[k])
-    array.reshape(-1)[index] = values
-    return array
+        np.copyto(array, values.reshape(array.shape), casting="unsafe")
+    elif array.flags.c_contiguous:
+        array.reshape(-1)[index] = values
+    else:
+        array.flat[index] = values  # the same, but slower; a reshaped array would be a copy

@@ -252,13 +252,11 @@ class Sealer:
         return payload
 
     @_timed
-    def open(self, total: Payload, kept: Any = None) -> Any:
+    def open(self, total: Payload) -> Any:
         """Reads the sum of the call sealed last.
 
         Args:
             total: the sum.
-            kept: the own values of elements that too few parties keep, arrays as in the own data; None has
-                those that were sealed back.
 
         Returns:
             Arrays of the shapes of the own data, and of its dtypes if they are floats; averages of integers
@@ -268,21 +266,38 @@ class Sealer:
         Raises:
             AggregationError: the sum is that of another call, or nothing was sealed.
         """
-        opening, shares = self._take_sealed()
-        total = self._unblinded(total)
+        opening, total = self._ready_to_open(total)
         result = opening.open(total)
-        sparse = self._sparse
-        if sparse is not None and opening.frame is sparse.frame:
-            if opening.frame.partial.size:
-                sparse.remember_denominators(shares, opening.read_denominators(total))
-            if kept is not None:
-                sparse.remember_private(as_arrays(kept)[0])
-            sparse.put_back_private(result if isinstance(result, list) else [result])
+        if self._sparse is not None and opening.frame is self._sparse.frame:
+            self._sparse.put_back_private(result if isinstance(result, list) else [result])
         return result
+
+    @_timed
+    def open_into(self, total: Payload, arrays: Sequence[np.ndarray]) -> None:
+        """Reads the sum of the call sealed last into arrays; what did not travel keeps its value there.
+
+        Args:
+            total: the sum.
+            arrays: of the shapes of the own data, changed in place.
+
+        Raises:
+            AggregationError: as of :meth:`open`; nothing was changed then.
+        """
+        opening, total = self._ready_to_open(total)
+        opening.write(total, arrays)
 
     def opening(self) -> Opening:
         """What is needed to read the sum of the call sealed last; it is given once."""
         return self._take_sealed()[0]
+
+    def _ready_to_open(self, total: Payload) -> tuple[Opening, Payload]:
+        opening, shares = self._take_sealed()
+        total = self._unblinded(total)
+        opening.check(total)
+        sparse = self._sparse
+        if sparse is not None and opening.frame is sparse.frame and opening.frame.partial.size:
+            sparse.remember_denominators(shares, opening.read_denominators(total))
+        return opening, total
 
     def _take_sealed(self) -> tuple[Opening, Shares]:
         if self._sealed is None:

@@ -154,7 +154,6 @@ class FedAvgWPrune(FedAvgW):
         self._rounds = 0
         self._seconds = 0.0
         self._mask_changed = False
-        self._noisy = False
         self._round_start: List[torch.Tensor] = []
         self._withheld = [torch.zeros_like(parameter) for parameter in self._uploaded_parameters()]
         self._use_mask(self.make_prune_mask())
@@ -186,15 +185,9 @@ class FedAvgWPrune(FedAvgW):
 
     def set_weights(self, weights: List[np.ndarray]) -> None:
         """Takes aggregated weights; what the own mask has pruned stays zero."""
-        if self.skip_bn:
-            # Upstream pairs these weights with the names of all arrays, batch normalisation included.
-            names = self.model.get_weights_not_bn()
-            taken = {name: torch.tensor(value) for name, value in zip(names, weights, strict=True)}
-            self.model.load_state_dict(taken, strict=False)
-        else:
-            for own, value in zip(self.model.state_dict().values(), weights, strict=True):
-                # What comes out of Ray's object store is read-only, which torch warns of.
-                own.copy_(torch.as_tensor(value if value.flags.writeable else value.copy()))
+        for own, value in zip(self._averaged().values(), weights, strict=True):
+            # What comes out of Ray's object store is read-only, which torch warns of.
+            own.copy_(torch.as_tensor(value if value.flags.writeable else value.copy()))
         self._zero_pruned()
 
     def make_sealer(self, *arguments: Any) -> None:
@@ -205,17 +198,16 @@ class FedAvgWPrune(FedAvgW):
         """Calls a method of the :class:`Sealer` taken in."""
         return getattr(self._sealer, name)(*arguments)
 
-    def open_average(self, average: Payload) -> List[np.ndarray]:
-        """Opens the average of the last upload.
+    def open_average(self, average: Payload) -> None:
+        """Opens the average of the last upload and takes it up; what did not travel keeps the own weight.
 
         Args:
             average: sum of the payloads.
-
-        Returns:
-            The average; what the other parties do not keep has the own weight, without the noise that was
-            added for the upload.
         """
-        return self._sealer.open(average, self.get_weights(return_numpy=True) if self._noisy else None)
+        arrays = self._live_arrays()
+        self._sealer.open_into(average, arrays)
+        if self.exe_device.type != "cpu":
+            self.set_weights(arrays)
 
     def rows_by_round(self, steps: int, aggregate_freq: int) -> Tuple[List[int], bool]:
         """How many rows this party trains on in each round of an epoch, and whether that is known before.
@@ -249,8 +241,10 @@ class FedAvgWPrune(FedAvgW):
         Returns:
             The padded upload.
         """
-        weights = None if average is None else self.open_average(average)
-        upload, _ = self.train_step(weights, **how)
+        if average is not None:
+            self.open_average(average)
+        self._train(None, **how)
+        upload = self._upload(how["dp_strategy"], self._live_arrays())
         return self._sealer.seal(call, True, True, upload, *self._expected_rows[number])
 
     def train_step(
@@ -312,17 +306,16 @@ class FedAvgWPrune(FedAvgW):
         upload = self._upload(kwargs.get("dp_strategy"))
         return upload, samples, self._mask, living_rate(self._mask)
 
-    def prune_average(self, weights: List[np.ndarray], epoch: float) -> Tuple[Mask, float]:
+    def prune_average(self, _: None, epoch: float) -> Tuple[Mask, float]:
         """Prunes the averaged weights, as every party does with ``mask_scope="global"``.
 
         Args:
-            weights: the average of the round that the step ends.
+            _: of :meth:`open_average`, for the average must have been taken up.
             epoch: how many epochs have been trained with it, the part of a begun one included.
 
         Returns:
             The new mask, the same at all parties, and its living rate.
         """
-        self.set_weights(weights)
         self._prune_if_due(epoch, living_rate(self._mask))
         return self.prune_state()
 
@@ -467,9 +460,19 @@ class FedAvgWPrune(FedAvgW):
         self.wrapped_metrics = self.wrap_local_metrics()
         self.epoch.append(len(self.epoch))
 
+    def _averaged(self) -> Dict[str, torch.Tensor]:
+        """What is averaged, sharing memory with the model."""
+        state = self.model.state_dict()
+        # Upstream pairs weights without batch normalisation with the names of all arrays.
+        return {name: state[name] for name in self.model.get_weights_not_bn()} if self.skip_bn else state
+
+    def _live_arrays(self) -> List[np.ndarray]:
+        """What is averaged, on the CPU sharing memory with the model."""
+        return [value.numpy(force=True) for value in self._averaged().values()]
+
     def _uploaded_parameters(self) -> List[torch.Tensor]:
         """What is trained and averaged; running statistics of batch normalisation are not trained."""
-        names = self.model.get_weights_not_bn() if self.skip_bn else self.model.state_dict()
+        names = self._averaged()
         return [p.data for name, p in self.model.named_parameters() if name in names and p.requires_grad]
 
     def _add_withheld(self) -> None:
@@ -496,15 +499,19 @@ class FedAvgWPrune(FedAvgW):
             self._withheld[k] = torch.where(hidden, differences[k], 0)
             parameters[k].copy_(torch.where(hidden, self._round_start[k], parameters[k]))
 
-    def _upload(self, dp_strategy: Any) -> List[np.ndarray]:
+    def _upload(self, dp_strategy: Any, live: List[np.ndarray] | None = None) -> List[np.ndarray]:
+        """The weights to upload.
+
+        Args:
+            dp_strategy: adds noise.
+            live: from :meth:`_live_arrays`, for a caller that uploads them before they change; None copies.
+        """
         if self._settings.withhold_percent:
             self._withhold()
-        weights = self.get_weights(return_numpy=True)
-        self._noisy = dp_strategy is not None and dp_strategy.model_gdp is not None
-        if self._noisy:
+        if dp_strategy is not None and dp_strategy.model_gdp is not None:
             # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
-            weights = dp_strategy.model_gdp(weights)
-        return weights
+            return dp_strategy.model_gdp(self.get_weights(return_numpy=True))
+        return self.get_weights(return_numpy=True) if live is None else live
 
     def _use_mask(self, mask: Mask) -> None:
         if all(entry is None for entry in mask):

@@ -1,0 +1,63 @@
+"""Start and end of a program: upstream's, but a simulation starts small and quickly.
+
+What takes long to import is imported in the functions, so that the fork server can begin before it.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+from secretflow.device.fork_server import ForkServer
+
+_running = ExitStack()
+
+
+def init(
+    parties: str | list[str] | None = None,
+    ray_mode: bool = True,
+    address: str | None = None,
+    *args: Any,
+    debug_mode: bool = False,
+    log_to_driver: bool = True,
+    **kwargs: Any,
+) -> None:
+    """Starts SecretFlow; see ``secretflow.device.driver.init``, which has the same arguments.
+
+    A simulation (``parties`` given, ``address="local"``, no ``debug_mode``) on Linux has a Ray cluster
+    without autoscaler, whose workers are forked from one process; the rest is upstream's.
+
+    Args:
+        parties: names of the parties of a simulation; None in production.
+        ray_mode: see upstream.
+        address: of a Ray cluster; "local" starts one.
+        *args: see upstream.
+        debug_mode: simulates all parties in this process.
+        log_to_driver: whether what workers print comes to this process.
+        **kwargs: see upstream; what upstream does not know is given to ``ray.init``.
+    """
+    options = {"debug_mode": debug_mode, "log_to_driver": log_to_driver, **kwargs}
+    with ExitStack() as started:
+        small: AbstractContextManager[None] = nullcontext()
+        if parties and address == "local" and not debug_mode and sys.platform == "linux":
+            server = ForkServer()
+            started.callback(server.close)
+
+            from secretflow.device.small_cluster import SYSTEM_CONFIG, small_cluster
+
+            small = small_cluster(server.address, log_to_driver)
+            options["_system_config"] = {**SYSTEM_CONFIG, **(kwargs.get("_system_config") or {})}
+        from secretflow.device import driver
+
+        with small:
+            driver.init(parties, ray_mode, address, *args, **options)
+        _running.push(started.pop_all())
+
+
+def shutdown(*args: Any, **kwargs: Any) -> None:
+    """Ends what :func:`init` started; see ``secretflow.device.driver.shutdown``, whose arguments it has."""
+    from secretflow.device import driver
+
+    with _running:
+        driver.shutdown(*args, **kwargs)
