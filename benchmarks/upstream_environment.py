@@ -33,7 +33,9 @@ def upstream_python(folder: Path = ROOT / ".venv-upstream") -> Path:
     if uv is None:
         raise RuntimeError("uv is needed to make upstream's environment: make env brings it into .venv/bin")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *wanted], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *wanted], check=True
+    )
     installed = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     shutil.copy(ROOT / "secretflow/ml/nn/metrics.py", installed / "secretflow/ml/nn/metrics.py")
     ready.write_text("\n".join(wanted), encoding="utf-8")
