@@ -220,7 +220,8 @@ class SecurePruneAggregator(Aggregator):
             The average at each party.
         """
         total = self.sealed_average(data, weights, prune_mask, same_mask=same_mask)
-        return {party: sealer.open(total.to(party)) for party, sealer in self._sealers.items()}
+        own = self._by_party(data, "data")
+        return {party: sealer.open(total.to(party), own[party]) for party, sealer in self._sealers.items()}
 
     def sealed_average(
         self,

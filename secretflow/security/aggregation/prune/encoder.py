@@ -66,7 +66,7 @@ class Encoder:
                 values = values.take(index)
                 values[self.absent[first:last] - place.start] = 0
                 index = None
-            self._write(k, out[place], values, scale, limit, out.size, index)
+            self._write(k, out[place], values, scale, limit, self.frame.dense_float_size, index)
 
     def write_integers(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
         """Writes the integers, exactly unless a weight is a float.
@@ -104,11 +104,11 @@ class Encoder:
         values: np.ndarray,
         scale: float,
         limit: float,
-        vector_size: int,
+        model_size: int,
         index: np.ndarray | None = None,
     ) -> None:
         try:
-            encode_padded(out, values, scale, limit, self.pads, index, vector_size)
+            encode_padded(out, values, scale, limit, self.pads, index, model_size)
         except AggregationError as error:
             raise AggregationError(
                 f"data[{k}] of {self.party} does not fit into {8 * out.itemsize} bits with "

@@ -173,6 +173,11 @@ class Frame:
         )
 
     @cached_property
+    def dense_float_size(self) -> int:
+        """How many floats there are, whether they travel or not."""
+        return sum(_size(self.shapes[k]) for k in self._positions("f"))
+
+    @cached_property
     def float_size(self) -> int:
         """How many floats travel."""
         return sum(self.sizes[k] for k in self._positions("f"))

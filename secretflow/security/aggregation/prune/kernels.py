@@ -1,7 +1,7 @@
-"""The inner loop of encoding, once in numpy and once compiled; both give the same bits.
+"""The inner loops of encoding and of opening, once in numpy and once compiled; both give the same bits.
 
-The compiled one reads a number, scales, rounds and checks it, adds it onto the pad and writes it, all in one
-pass. Importing numba and compiling take one to two seconds, so only large vectors are worth it.
+The compiled ones read a number, work on it and write it, all in one pass. Importing numba and compiling take
+one to two seconds, so only large vectors are worth it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ COMPILED_FROM = 1 << 19
 
 Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, "np.ndarray | None", float, float], bool]
 
+Scatter = Callable[[np.ndarray, np.ndarray, np.ndarray, float], None]
+
 
 def kernel_for(size: int, dtype: np.dtype) -> Kernel:
     """Chooses the loop.
 
     Args:
-        size: elements of the whole vector.
+        size: floats of the whole model, whether they travel or not: a pruned one has begun whole, and has
+            compiled the loop by then.
         dtype: of the numbers.
 
     Returns:
@@ -36,9 +39,29 @@ def kernel_for(size: int, dtype: np.dtype) -> Kernel:
 
         that returns whether all numbers were finite and within the limit; if not, what it wrote is void.
     """
-    if size >= COMPILED_FROM and dtype in (np.float32, np.float64) and dtype.isnative:
-        return _compiled()
-    return _vectorised
+    return _compiled() if _pays_off(size, dtype) else _vectorised
+
+
+def scatter_for(size: int, dtype: np.dtype) -> Scatter:
+    """Chooses the loop that puts what travelled into an array.
+
+    Args:
+        size: as for :func:`kernel_for`.
+        dtype: of the array.
+
+    Returns:
+        A function of
+
+        * array: floats, one-dimensional, changed in place,
+        * index: positions in it, int64 of shape (m,),
+        * numbers: signed integers or floats, shape (m,),
+        * scale: what they are divided by.
+    """
+    return _compiled_scatter() if _pays_off(size, dtype) else _vectorised_scatter
+
+
+def _pays_off(size: int, dtype: np.dtype) -> bool:
+    return size >= COMPILED_FROM and dtype in (np.float32, np.float64) and dtype.isnative
 
 
 def _vectorised(
@@ -79,5 +102,21 @@ def _compiled() -> Kernel:
             fits &= abs(units) <= limit
             out[i] = pad[i] + out.dtype.type(np.rint(units))
         return bool(fits)
+
+    return loop
+
+
+def _vectorised_scatter(array: np.ndarray, index: np.ndarray, numbers: np.ndarray, scale: float) -> None:
+    array[index] = numbers / scale
+
+
+@cache
+def _compiled_scatter() -> Scatter:
+    import numba
+
+    @numba.njit(nogil=True)
+    def loop(array: np.ndarray, index: np.ndarray, numbers: np.ndarray, scale: float) -> None:
+        for i in range(index.size):
+            array[index[i]] = array.dtype.type(np.float64(numbers[i]) / scale)
 
     return loop

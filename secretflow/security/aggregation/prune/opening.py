@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import AggregationError
 from .frame import Frame
+from .kernels import scatter_for
 from .payload import Payload
 from .ring import Ring, decode
 
@@ -81,14 +82,23 @@ class Opening:
         """
         self.check(total)
         frame = self.frame
-        floats = decode(total["body"][0][: frame.float_size], self.ring.one)
+        elements, scale = total["body"][0][: frame.float_size], self.ring.one
+        numbers = elements.view(elements.dtype.str.replace("u", "i"))
         if frame.partial.size:
+            numbers, scale = decode(elements, scale), 1.0
             denominators = self.read_denominators(total)
             # Where the division has nothing to divide by, no weight stands behind the element.
-            floats[frame.partial] /= np.where(denominators > 0, denominators, 1.0)
-        integers = total["body"][1].view("<i8")
+            numbers[frame.partial] /= np.where(denominators > 0, denominators, 1.0)
         for k, place in frame.slices("f"):
-            _put(floats[place], frame.support[k], arrays[k])
+            index, array = frame.support[k], arrays[k]
+            if index is None:
+                np.divide(numbers[place].reshape(array.shape), scale, out=array, casting="unsafe")
+            elif array.flags.c_contiguous:
+                scatter = scatter_for(frame.dense_float_size, array.dtype)
+                scatter(array.reshape(-1), index, numbers[place], scale)
+            else:
+                array.flat[index] = numbers[place] / scale  # a reshaped array would be a copy
+        integers = total["body"][1].view("<i8")
         for k, place in frame.slices("iu"):
             whole = integers[place].reshape(frame.shapes[k])
             values = whole if self.integer_divisor is None else whole / self.integer_divisor
@@ -98,13 +108,3 @@ class Opening:
 def share_one(ring: Ring) -> float:
     """Ring units for a share of 1.0. Shares need no room above 1, so all bits but two are fractional."""
     return 2.0 ** (ring.bits - 2)
-
-
-def _put(values: np.ndarray, index: np.ndarray | None, array: np.ndarray) -> None:
-    """Writes values to flat positions of an array, or to all."""
-    if index is None:
-        np.copyto(array, values.reshape(array.shape), casting="unsafe")
-    elif array.flags.c_contiguous:
-        array.reshape(-1)[index] = values
-    else:
-        array.flat[index] = values  # the same, but slower; a reshaped array would be a copy

@@ -226,8 +226,6 @@ class Sealer:
             floats[frame.float_size :] = present * round(float(shares.own) * share_one(self._ring))
             pads.add_to(floats[frame.float_size :])
         encoder.write_integers(integers, arrays)
-        if sparse:
-            sparse.remember_private(arrays)
 
         encoding = (
             f"{'average' if average else 'sum'} ring={self._ring.bits} fxp={self._ring.fxp_bits} "
@@ -252,11 +250,13 @@ class Sealer:
         return payload
 
     @_timed
-    def open(self, total: Payload) -> Any:
+    def open(self, total: Payload, own: Any = None) -> Any:
         """Reads the sum of the call sealed last.
 
         Args:
             total: the sum.
+            own: the data that were sealed, for the own values of elements that too few parties keep; without
+                it they are 0.
 
         Returns:
             Arrays of the shapes of the own data, and of its dtypes if they are floats; averages of integers
@@ -268,8 +268,8 @@ class Sealer:
         """
         opening, total = self._ready_to_open(total)
         result = opening.open(total)
-        if self._sparse is not None and opening.frame is self._sparse.frame:
-            self._sparse.put_back_private(result if isinstance(result, list) else [result])
+        if own is not None and self._sparse is not None and opening.frame is self._sparse.frame:
+            self._sparse.keep_private(result if isinstance(result, list) else [result], as_arrays(own)[0])
         return result
 
     @_timed

@@ -77,7 +77,7 @@ def encode_padded(
     limit: float,
     pads: Pads,
     index: np.ndarray | None = None,
-    vector_size: int | None = None,
+    model_size: int | None = None,
 ) -> None:
     """Writes ``round(values * scale)`` plus the pads into ring elements.
 
@@ -88,13 +88,13 @@ def encode_padded(
         limit: largest magnitude allowed, in ring units.
         pads: the pads of the call; as many elements are drawn as ``out`` has.
         index: int64 array of ``out.size`` positions to take from ``values``; None takes all.
-        vector_size: elements of the whole vector that ``out`` is a part of; None if it is all of it.
+        model_size: floats of all arrays, whether they travel or not; None if ``out`` has all of them.
 
     Raises:
         AggregationError: a number is NaN, infinite or beyond the limit; says the largest magnitude.
     """
     signed = np.dtype(out.dtype.str.replace("u", "i"))
-    encode = kernel_for(out.size if vector_size is None else vector_size, values.dtype)
+    encode = kernel_for(out.size if model_size is None else model_size, values.dtype)
     piece = pads.piece(out.dtype)
     for start in range(0, out.size, piece):
         part = out[start : start + piece]

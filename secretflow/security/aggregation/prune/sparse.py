@@ -32,7 +32,6 @@ class SparseState:
             if hidden.any():
                 self._private.append((k, np.flatnonzero(hidden)))
         self.absent = np.concatenate(absent)
-        self._private_values: list[np.ndarray] = []
         self._known: tuple[Shares, np.ndarray] | None = None
 
     def denominators_for(self, shares: Shares) -> np.ndarray | None:
@@ -45,11 +44,12 @@ class SparseState:
         """Keeps denominators, so that calls of equal weights need not carry them."""
         self._known = shares, denominators
 
-    def remember_private(self, arrays: Sequence[np.ndarray]) -> None:
-        """Keeps the own values of elements that this party keeps, but too few others do to travel."""
-        self._private_values = [arrays[k].ravel()[index] for k, index in self._private]
+    def keep_private(self, opened: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> None:
+        """Writes the own values of elements that this party keeps, but too few others do to travel.
 
-    def put_back_private(self, arrays: Sequence[np.ndarray]) -> None:
-        """Writes the kept values into opened arrays."""
-        for (k, index), values in zip(self._private, self._private_values, strict=True):
-            arrays[k].reshape(-1)[index] = values
+        Args:
+            opened: arrays, changed in place.
+            own: the party's arrays, of the same shapes.
+        """
+        for k, index in self._private:
+            opened[k].reshape(-1)[index] = own[k].ravel()[index]

@@ -36,6 +36,27 @@ def test_both_give_the_same_bits(ring: Ring, dtype: str, seed: int, share: float
     np.testing.assert_array_equal(*results)
 
 
+@settings(deadline=None)
+@given(
+    st.sampled_from(["i4", "i8", "f8"]),
+    st.sampled_from(["f4", "f8"]),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 40),
+)
+def test_both_put_the_same_bits_into_the_same_places(source: str, target: str, seed: int, bits: int) -> None:
+    rng = np.random.default_rng(seed)
+    index = np.flatnonzero(rng.random(200) < 0.3)
+    numbers = rng.integers(-(2**31), 2**31, index.size).astype(source)
+    arrays = [np.full(200, 7, target) for _ in range(2)]
+    for scatter, array in zip(
+        (kernels._vectorised_scatter, kernels._compiled_scatter()), arrays, strict=True
+    ):
+        scatter(array, index, numbers, 2.0**bits)
+    np.testing.assert_array_equal(*arrays)
+    np.testing.assert_array_equal(np.delete(arrays[0], index), 7)
+    np.testing.assert_allclose(arrays[0][index], numbers / 2.0**bits, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("size", "dtype", "compiled"),
     [
@@ -49,6 +70,8 @@ def test_both_give_the_same_bits(ring: Ring, dtype: str, seed: int, share: float
 def test_only_large_vectors_of_usual_floats_are_compiled_for(size: int, dtype: str, compiled: bool) -> None:
     expected = kernels._compiled() if compiled else kernels._vectorised
     assert kernels.kernel_for(size, np.dtype(dtype)) is expected
+    expected = kernels._compiled_scatter() if compiled else kernels._vectorised_scatter
+    assert kernels.scatter_for(size, np.dtype(dtype)) is expected
 
 
 def test_a_model_of_many_arrays_is_encoded_with_the_compiled_loop(monkeypatch: pytest.MonkeyPatch) -> None:

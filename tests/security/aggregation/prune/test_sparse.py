@@ -24,20 +24,9 @@ def test_a_party_is_absent_where_an_element_travels_that_it_has_pruned() -> None
 
 
 def test_private_are_the_elements_it_keeps_but_too_few_others_do() -> None:
-    sparse = state()
-    sparse.remember_private(ARRAYS)
     opened = [np.zeros(1), np.zeros(6)]
-    sparse.put_back_private(opened)
+    state().keep_private(opened, ARRAYS)
     assert opened[0].tolist() == [0] and opened[1].tolist() == [0, 2, 0, 0, 0, 6]
-
-
-def test_the_remembered_values_are_those_of_the_call_not_of_later_changes() -> None:
-    sparse, changing = state(), [array.copy() for array in ARRAYS]
-    sparse.remember_private(changing)
-    changing[1][:] = -1
-    opened = [np.zeros(1), np.zeros(6)]
-    sparse.put_back_private(opened)
-    assert opened[1][1] == 2
 
 
 def test_denominators_are_known_for_the_weights_they_came_with_only() -> None:
