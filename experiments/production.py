@@ -34,7 +34,10 @@ from experiments.training import torch_model
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.device import PYU
 from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.security.aggregation import SecurePruneAggregator
+
+_LARGEST_PORT = 2**16 - 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,17 @@ class TrainingSettings:
     prune_percent: float = 5
     server_blind: bool = False
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("rows", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}={value!r} is not allowed: a whole number from {least} up")
+        if self.batch_size > self.rows:
+            raise ValueError(f"batch_size={self.batch_size} is not allowed: at most the rows, {self.rows}")
+        if type(self.server_blind) is not bool:
+            raise ValueError(f"server_blind={self.server_blind!r} is not allowed: true or false")
+        PruneSettings(prune_end_rate=self.prune_end_rate, prune_percent=self.prune_percent)
 
 
 @dataclass(frozen=True)
@@ -88,17 +102,24 @@ class Cluster:
             addresses, server = dict(content["parties"]), content["server"]
             trainers = list(content.get("trainers", [party for party in addresses if party != server]))
             settings = TrainingSettings(**content.get("settings", {}))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is not a cluster file with parties and server: {type(error).__name__} {error}"
             ) from None
         for party, address in addresses.items():
             host, _, port = str(address).rpartition(":")
-            if not host or not port.isdigit():
-                raise ValueError(f"{path}: the address of {party}, {address!r}, is not allowed: host:port")
+            if not host or not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
+                raise ValueError(
+                    f"{path}: the address of {party}, {address!r}, is not allowed: host:port, with a port "
+                    f"from 1 to {_LARGEST_PORT}"
+                )
+        if len(set(addresses.values())) < len(addresses):
+            raise ValueError(f"{path}: parties {addresses} is not allowed: different addresses")
         for party in (server, *trainers):
-            if party not in addresses:
+            if party not in list(addresses):
                 raise ValueError(f"{path}: {party!r} has no address, only {sorted(addresses)} have")
+        if len(trainers) < 2 or len(set(trainers)) < len(trainers):
+            raise ValueError(f"{path}: trainers {trainers} is not allowed: two parties at least, each once")
         if settings.server_blind and server in trainers:
             raise ValueError(
                 f"{path}: server_blind is not allowed where {server} trains too, for then it has the key"
@@ -115,6 +136,10 @@ def tls_config(folder: Path) -> dict[str, str]:
 def own_rows(position: int, parties: int, rows: int, data: str | None) -> Images:
     """The rows a party holds: every ``parties``-th row of MNIST. A real party reads its own file here."""
     images = load_images(data)
+    if rows * parties > len(images.x_train):
+        raise ValueError(
+            f"rows={rows} is not allowed with {parties} parties: there are {len(images.x_train)} in all"
+        )
     mine = slice(position, rows * parties, parties)
     return Images(images.x_train[mine], images.y_train[mine], images.x_test[mine], images.y_test[mine])
 
