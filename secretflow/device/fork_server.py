@@ -1,10 +1,9 @@
-"""A process that has imported what workers need and forks them: each starts in a tenth of the time.
+"""A process that has imported what workers need, and forks them.
 
-A worker process of a simulation spends nearly all of its start importing Ray, torch and SecretFlow, on cores
-that all of them share. Here one process imports them once, while Ray itself starts. A program of its own does
-that, not the user's: it has no threads, no connections and none of the user's data when it forks.
-
-Only for simulations, where one user runs all parties on one machine.
+A worker process spends nearly all of its start importing Ray, torch and SecretFlow, on cores that all of them
+share. Here one process imports all but Ray, once, while Ray itself starts and the driver imports. It is a
+program of its own and not the user's: it has no threads, no connections and none of the user's data when it
+forks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Ray starts for each worker process of a simulation: asks the fork server for one, and ends.
+"""What Ray starts for each worker process: asks the fork server for one, and ends.
 
 Ray runs this file by its path, in place of its own ``setup_worker.py`` and with its arguments. It imports
 next to nothing, for every worker process begins with it. Whatever is not plain (another language, a runtime

@@ -1,4 +1,4 @@
-"""The Ray cluster of a simulation, cut down to what one program on one machine needs.
+"""The Ray cluster that a program starts for itself, cut down to what it needs.
 
 Ray starts a cluster that many programs could share: with the server of a dashboard, an autoscaler, a reader
 of logs, and worker processes that are waited for before anybody needs them.

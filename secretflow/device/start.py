@@ -1,4 +1,4 @@
-"""Start and end of a program: upstream's, but a simulation starts small and quickly.
+"""Start and end of a program: upstream's, but a Ray cluster of its own is small and starts quickly.
 
 What takes long to import is imported in the functions, so that the fork server can begin before it.
 """
@@ -25,12 +25,12 @@ def init(
 ) -> None:
     """Starts SecretFlow; see ``secretflow.device.driver.init``, which has the same arguments.
 
-    A simulation (``parties`` given, ``address="local"``, no ``debug_mode``) on Linux has a Ray cluster
-    without autoscaler, whose workers are forked from one process; the rest is upstream's.
+    Where this process starts a Ray cluster of its own (``address="local"``, no ``debug_mode``) on Linux, that
+    has no autoscaler, and its workers are forked from one process; the rest is upstream's.
 
     Args:
         parties: names of the parties of a simulation; None in production.
-        ray_mode: see upstream.
+        ray_mode: False, in production, has threads instead of Ray.
         address: of a Ray cluster; "local" starts one.
         *args: see upstream.
         debug_mode: simulates all parties in this process.
@@ -40,7 +40,8 @@ def init(
     options = {"debug_mode": debug_mode, "log_to_driver": log_to_driver, **kwargs}
     with ExitStack() as started:
         small: AbstractContextManager[None] = nullcontext()
-        if parties and address == "local" and not debug_mode and sys.platform == "linux":
+        uses_ray = not debug_mode if parties else ray_mode
+        if uses_ray and address == "local" and sys.platform == "linux":
             server = ForkServer()
             started.callback(server.close)
 
