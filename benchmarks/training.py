@@ -3,12 +3,17 @@
 Every job is :mod:`benchmarks.training_job` in a process of its own, of upstream's environment or of this
 one; the sides alternate. The first epoch of a job warms up and is not counted. ``docs/performance.md`` has
 what was found and changed.
+
+Packages are compiled on both sides, as pip installs them. Where they are not (uv does not unless it is told
+to) and Python may not write what it compiles (many containers), every process compiles all that it imports:
+one more run of each side measures that.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -54,12 +59,15 @@ class Jobs:
     Args:
         images: of :class:`~benchmarks.training_job.Job`.
         upstream: upstream's interpreter.
+        compiled: whether processes find what they import compiled.
     """
 
-    def __init__(self, images: Path, upstream: Path) -> None:
+    def __init__(self, images: Path, upstream: Path, compiled: bool = True) -> None:
         self._images = str(images)
         self._upstream = upstream
         self._progress = tqdm(unit="job")
+        nowhere = {"PYTHONPYCACHEPREFIX": str(images.with_name("nothing")), "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment = {**os.environ, **({} if compiled else nowhere)}
 
     def run(self, side: str, **job: Any) -> Report:
         """Runs a job of one of :data:`SIDES`; adds to its report ``start``, seconds to the first average.
@@ -78,6 +86,7 @@ class Jobs:
                 # Not from the checkout, where upstream's environment would find the overlay.
                 [python, str(script), json.dumps(job), str(out)],
                 cwd=folder,
+                env=self._environment,
                 capture_output=True,
                 text=True,
             )
@@ -130,7 +139,7 @@ def compare_rounds(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[s
 def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
     """Pruned over dense training with the fork: whole epochs, and sealing and opening of a large net."""
     seconds: dict[str, list[float]] = {"dense": [], "local": [], "global": []}
-    sealing: dict[str, list[float]] = {"dense": [], "tenth": []}
+    sealing: dict[str, list[float]] = {"dense": [], "local": [], "global": []}
     large = {"net": "FedAvgCNN", "learning_rate": 1e-3, "rounds": 10, "epochs": 3}
     for _ in range(repeats):
         for name, done in seconds.items():
@@ -138,13 +147,15 @@ def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
             done.append(sum(counted(jobs.run("fork", rounds=200, epochs=10, options=options))))
         for name, done in sealing.items():
             # In the second epoch masks may still be agreed on; the third has none of it.
-            history = jobs.run("fork", options=DENSE if name == "dense" else TO_A_TENTH, **large)["history"]
+            options = DENSE if name == "dense" else {**TO_A_TENTH, "mask_scope": name}
+            history = jobs.run("fork", options=options, **large)["history"]
             done.append(history["aggregate_seconds"][-1])
     dense, dense_sealing = statistics.median(seconds["dense"]), statistics.median(sealing["dense"])
     return {
         "convnet": statistics.median(seconds["local"]) / dense,
         "convnet_global_masks": statistics.median(seconds["global"]) / dense,
-        "cnn_aggregation": statistics.median(sealing["tenth"]) / dense_sealing,
+        "cnn_aggregation": statistics.median(sealing["local"]) / dense_sealing,
+        "cnn_aggregation_global_masks": statistics.median(sealing["global"]) / dense_sealing,
     }
 
 
@@ -227,14 +238,17 @@ def main() -> None:
         images = Path(folder) / "images.npz"
         mnist = load_images()
         np.savez(images, x=mnist.x_train, y=mnist.y_train)
-        jobs = Jobs(images, chosen.upstream_python or upstream_python())
+        upstream = chosen.upstream_python or upstream_python()
+        jobs, slow = Jobs(images, upstream), Jobs(images, upstream, compiled=False)
         if chosen.quick:
             parts: list[Callable[[], Report]] = [lambda: compare_rounds(jobs, 1, rounds=100, epochs=2)]
         else:
             parts = [
                 lambda: compare_rounds(jobs, chosen.repeats, rounds=200, epochs=3),
                 lambda: {"prune_over_dense": compare_pruning(jobs, chosen.repeats)},
-                lambda: {"overhead": {"aggregate_freq_10": overhead(jobs, chosen.repeats, rounds=20)}},
+                # As many rounds an epoch as the experiment has.
+                lambda: {"overhead": {"aggregate_freq_10": overhead(jobs, chosen.repeats, rounds=75)}},
+                lambda: {"not_compiled": compare_rounds(slow, 1, rounds=200, epochs=3)},
                 lambda: {"memory": memory(jobs, rounds=1100)},
                 lambda: {"growth": growth(jobs, PARTIES, WEIGHTS)},
             ]
