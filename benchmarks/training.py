@@ -38,8 +38,8 @@ SIDES: dict[str, dict[str, Any]] = {
     "upstream_plain": {"aggregator": "PlainAggregator", "strategy": "fed_avg_w"},
     "fork": {"aggregator": "SecurePruneAggregator", "strategy": "fed_avg_w_prune"},
 }
-DENSE = {"prune_end_rate": 1}
-TO_A_TENTH = {"prune_end_rate": 0.1, "prune_schedule": "cubic", "prune_end_epoch": 1}
+DENSE: dict[str, Any] = {"prune_end_rate": 1}
+TO_A_TENTH: dict[str, Any] = {"prune_end_rate": 0.1, "prune_schedule": "cubic", "prune_end_epoch": 1}
 PARTIES = (2, 4, 8, 16)
 WEIGHTS = (10**4, 10**5, 10**6, 10**7)
 TARGETS = {

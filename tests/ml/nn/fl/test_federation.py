@@ -433,6 +433,33 @@ def test_captures_of_the_first_the_last_and_each_round_under_a_new_mask(
     assert captures[0].optimizer["groups"][0]["lr"] == LR
 
 
+def test_what_one_of_three_parties_has_pruned_stays_zero_though_the_others_average_it(
+    devices: SimpleNamespace,
+) -> None:
+    parties = [devices.alice, devices.bob, devices.carol]
+    model = FLModel(
+        server=devices.davy,
+        device_list=parties,
+        model=model_def(Mlp, optim_wrapper(optim.SGD, lr=LR)),
+        aggregator=SecurePruneAggregator(devices.davy, parties),
+        strategy="fed_avg_w_prune",
+        backend="torch",
+        random_seed=1,
+        prune_percent=40,
+    )
+    x, y = data_of(0, 90)
+    thirds = {party: (30 * k, 30 * k + 30) for k, party in enumerate(parties)}
+    held = [create_ndarray(array, parts=thirds, axis=0) for array in (x, y)]
+    for _ in range(2):
+        model.fit(*held, epochs=1, batch_size=BATCH, verbose=0)
+        masks = masks_of(model)
+        for mask, arrays in zip(masks, weights_of(model), strict=True):
+            for entry, array in zip(mask, [a for a in arrays if a.ndim >= 2], strict=True):
+                assert not array[entry == 0].any()
+    by_layer = zip(*masks, strict=True)
+    assert any(((a + b == 2) & (c == 0)).any() for a, b, c in by_layer)  # or nothing was to stay zero
+
+
 def test_a_resumed_run_counts_on_and_captures_into_the_same_folder(
     make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], tmp_path: Any
 ) -> None:

@@ -208,6 +208,7 @@ class FedAvgWPrune(FedAvgW):
         self._sealer.open_into(average, arrays)
         if self.exe_device.type != "cpu":
             self.set_weights(arrays)
+        self._zero_pruned()  # of what others keep, an average came too
 
     def rows_by_round(self, steps: int, aggregate_freq: int) -> Tuple[List[int], bool]:
         """How many rows this party trains on in each round of an epoch, and whether that is known before.
