@@ -73,6 +73,7 @@ def main(listener: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
     # JAX warns of its threads at every fork; it has none before it is used.
     warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
+    del sys.path[0]  # where the user happens to be, whose files may have any name
     for name in MODULES:
         with contextlib.suppress(ImportError):  # the worker that needs it will say so
             importlib.import_module(name)
@@ -144,7 +145,7 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
     random.seed()
     np.random.seed()
     program, *_ = sys.argv = request["command"]
-    sys.path[0] = os.path.dirname(program)
+    sys.path.insert(0, os.path.dirname(program))
     runpy.run_path(program, run_name="__main__")
 
 

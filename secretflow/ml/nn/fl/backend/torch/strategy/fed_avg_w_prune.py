@@ -3,119 +3,31 @@
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
 from secretflow.ml.nn.fl.attacks.defences import withhold
 from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
+from secretflow.ml.nn.fl.backend.torch.masked_model import (
+    entry_as_tensor,
+    mask_model,  # noqa: F401 - found here by the names of the first version
+    masked_weights,
+    prune_by_percentile,  # noqa: F401
+    prune_model,
+)
 from secretflow.ml.nn.fl.backend.torch.rows import fetching_batches, rows_of_batches
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.security.aggregation.prune.payload import Payload
 
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
-
-
-def masked_weights(model: nn.Module, mask: Mask) -> Iterator[Tuple[str, torch.Tensor, np.ndarray]]:
-    """Goes through the prunable weights of a model.
-
-    Args:
-        model: the model.
-        mask: one entry for each array of two or more dimensions in its ``state_dict``.
-
-    Yields:
-        Name, weight (sharing memory with the model's) and mask entry.
-
-    Raises:
-        ValueError: the mask is not one of this model.
-    """
-    matrices = {name: value for name, value in model.state_dict().items() if value.dim() >= 2}
-    if len(mask) != len(matrices):
-        raise ValueError(f"mask has {len(mask)} entries, but the model has {len(matrices)} weight arrays")
-    for (name, weight), entry in zip(matrices.items(), mask, strict=True):
-        if entry is None:
-            continue
-        if entry.shape != tuple(weight.shape):
-            raise ValueError(f"mask of {name} has the shape {entry.shape}, the weight {tuple(weight.shape)}")
-        yield name, weight, entry
-
-
-def mask_model(model: nn.Module, mask: Mask, initial_state_dict: Mapping[str, Any] | None = None) -> None:
-    """Sets every pruned weight of a model to zero, in place.
-
-    Args:
-        model: the model.
-        mask: its mask.
-        initial_state_dict: loaded first, if given.
-    """
-    if initial_state_dict is not None:
-        model.load_state_dict(initial_state_dict)
-    for _, weight, entry in masked_weights(model, mask):
-        weight.mul_(_as_tensor(entry, weight))
-
-
-def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: float) -> Mask:
-    """Takes one step of pruning; what it removes becomes zero, what it revives starts there.
-
-    Args:
-        model: the model, changed in place.
-        mask: its mask.
-        settings: what the user chose.
-        epoch: how many epochs have been trained, the part of a begun one included.
-
-    Returns:
-        The new mask.
-
-    Raises:
-        ValueError: a living weight is not finite, or what shall regrow has no gradient.
-    """
-    # Weights that two layers share are one layer here.
-    layers = {weight.data_ptr(): (weight, entry) for _, weight, entry in masked_weights(model, mask)}
-    gradients = None
-    if settings.regrow_percent:
-        by_weight = {p.data_ptr(): p.grad for p in model.parameters() if p.grad is not None}
-        if not layers.keys() <= by_weight.keys():
-            raise ValueError(
-                f"regrow_percent={settings.regrow_percent!r} needs the gradient of every prunable weight, "
-                "but after the last batch of the round some have none"
-            )
-        gradients = [by_weight[pointer].numpy(force=True) for pointer in layers]
-    weights, entries = zip(*layers.values(), strict=True)
-    new = pruned_masks([w.numpy(force=True) for w in weights], entries, settings, epoch, gradients)
-    by_pointer = dict(zip(layers, new, strict=True))
-    in_order = iter([by_pointer[weight.data_ptr()] for _, weight, _ in masked_weights(model, mask)])
-    new_mask = [None if entry is None else next(in_order) for entry in mask]
-    mask_model(model, new_mask)
-    return new_mask
-
-
-def prune_by_percentile(model: nn.Module, mask: Mask, percent: float, end_rate: float = 0.1) -> Mask:
-    """Removes the smallest living weights of each layer and sets them to zero.
-
-    Args:
-        model: the model, changed in place.
-        mask: its mask.
-        percent: percent of the living weights of each layer to remove, in (0, 100); see
-            :func:`~secretflow.ml.nn.fl.pruning.removals`.
-        end_rate: living rate, over all layers, that is not fallen short of, in (0, 1].
-
-    Returns:
-        The new mask.
-    """
-    return prune_model(model, mask, PruneSettings(prune_percent=percent, prune_end_rate=end_rate), epoch=1)
-
-
-def _as_tensor(entry: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    # A copy: what comes out of Ray's object store is read-only, which torch cannot share.
-    return torch.tensor(entry, dtype=like.dtype, device=like.device)
 
 
 class FedAvgWPrune(FedAvgW):
@@ -517,7 +429,9 @@ class FedAvgWPrune(FedAvgW):
     def _use_mask(self, mask: Mask) -> None:
         if all(entry is None for entry in mask):
             raise ValueError("model has nothing to prune: a linear, convolution or embedding layer is needed")
-        pairs = [(weight, _as_tensor(entry, weight)) for _, weight, entry in masked_weights(self.model, mask)]
+        pairs = [
+            (weight, entry_as_tensor(entry, weight)) for _, weight, entry in masked_weights(self.model, mask)
+        ]
         self._mask = mask
         self._prunable = [weight for weight, _ in pairs]
         self._factors = [factor for _, factor in pairs]
