@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -317,7 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     digests = {
-        dataset.name: key_of({"x": dataset.x.sum().item(), "y": dataset.y.tolist()}) for dataset in datasets
+        dataset.name: hashlib.sha256(dataset.x.numpy().tobytes() + dataset.y.numpy().tobytes()).hexdigest()
+        for dataset in datasets
     }
     tasks = tasks_of(datasets, effort, chosen, digests)
     rows = Rows(chosen.out / "rows.jsonl")
