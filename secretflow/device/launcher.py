@@ -16,6 +16,7 @@ import sys
 SOCKET_VARIABLE = "SECRETFLOW_FORK_SERVER"
 """Environment variable with the path of the fork server's socket."""
 
+_LANGUAGE = "--language=PYTHON"
 _SECONDS_TO_WAIT = 120.0  # the server may still be importing
 
 
@@ -27,9 +28,9 @@ def main(arguments: list[str]) -> None:
             options of that.
     """
     where = os.environ.pop(SOCKET_VARIABLE, "")
-    command = [argument for argument in arguments if argument != "--language=PYTHON"]
-    is_plain = len(command) + 1 == len(arguments) and not command[0].startswith("-")
-    if where and is_plain:
+    command = [argument for argument in arguments if argument != _LANGUAGE]
+    has_environment = any(argument.startswith("--serialized-runtime-env-context") for argument in arguments)
+    if where and _LANGUAGE in arguments and not has_environment:
         try:
             ask(where, command)
             return

@@ -81,6 +81,13 @@ def test_without_a_server_a_worker_starts_by_itself(tmp_path: Path) -> None:
     assert not facts["torch"] and printed == "said by a worker\n"
 
 
+def test_a_runtime_environment_is_left_to_ray(server: ForkServer, tmp_path: Path) -> None:
+    context = json.dumps({"env_vars": {"OF_THIS_WORKER": "its-own"}, "py_executable": sys.executable})
+    facts, _ = launch(server.address, tmp_path, "one", "--a", f"--serialized-runtime-env-context={context}")
+    assert (facts["variable"], facts["arguments"]) == ("its-own", ["--a"])
+    assert not facts["torch"]
+
+
 def test_the_server_ends_with_its_driver_even_if_that_is_killed() -> None:
     driver = subprocess.Popen(
         [
