@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from secretflow.device import PYU, DeviceObject, PYUObject, proxy
+from secretflow.device import PYU, DeviceObject, PYUObject, proxy, reveal
+from secretflow.distributed.primitive import DISTRIBUTION_MODE, get_distribution_mode
 from secretflow.security.aggregation.aggregator import Aggregator
-from secretflow.security.aggregation.prune.errors import AggregationError
+from secretflow.security.aggregation.prune.errors import AggregationError, ChannelClosedError
 from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.security.aggregation.prune.ring import Ring
 from secretflow.security.aggregation.prune.server import Adder
@@ -123,6 +124,7 @@ class SecurePruneAggregator(Aggregator):
         self._calls = 0
         self._hosts: Mapping[PYU, Any] | None = None
         self._made: dict[PYU, Any] = {}
+        self._connected: bool | None = None  # None: not tried
         self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
         self._settled: dict[PYU, PYUObject] = {}
 
@@ -147,6 +149,7 @@ class SecurePruneAggregator(Aggregator):
         for party, arguments in self._sealer_arguments().items():
             hosts[party].make_sealer(*arguments)
         self._hosts = hosts
+        self._connected = None
         self._made = {party: _HostedSealer(hosts[party]) for party in self._participants}
         self._agree()
 
@@ -251,6 +254,45 @@ class SecurePruneAggregator(Aggregator):
         """
         call = self._next_call()
         return self._add([seal(party, call) for party in self._participants])
+
+    def connect(self) -> bool:
+        """Opens the channels of :meth:`hosted_rounds` from the parties' hosts to the server, once.
+
+        Returns:
+            Whether there are any: all must be processes of one machine, as in a simulation, and have hosts.
+        """
+        if self._connected is None:
+            self._connected = False
+            if self._hosts is not None and get_distribution_mode() is DISTRIBUTION_MODE.SIMULATION:
+                address = reveal(self._adder.listen())
+                reached = reveal([sealer.connect(address) for sealer in self._sealers.values()])
+                self._connected = all(reached)
+                self._adder.accept(len(reached) if self._connected else 0)
+        return self._connected
+
+    def hosted_rounds(self, rounds: int, seal: Callable[[PYU, list[int]], PYUObject]) -> PYUObject:
+        """Several rounds of :meth:`hosted_average` over channels; waits until all are done.
+
+        Args:
+            rounds: how many, at least 1.
+            seal: given a party and the numbers of the calls, has the party's host seal and send its data in
+                each of them, and receive the sum after all but the last; what it returns is waited for.
+
+        Returns:
+            The last average in ring elements, at the server.
+
+        Raises:
+            AggregationError: there are no channels.
+        """
+        if not self._connected:
+            raise AggregationError("there are no channels: connect() opens them where that is possible")
+        calls = [self._next_call() for _ in range(rounds)]
+        total = self._adder.serve(rounds)
+        ends = [seal(party, calls) for party in self._participants]
+        self._connected = None  # an error closes them
+        _wait_for(ends)
+        self._connected = True
+        return total
 
     def payload_bytes(self) -> dict[PYU, PYUObject]:
         """Bytes that each party has uploaded since its end was made: ring elements and masks.
@@ -410,3 +452,15 @@ class SecurePruneAggregator(Aggregator):
                 raise AggregationError("Device of weight is not same with the corresponding data.")
             by_party[datum.device] = weight
         return [by_party[party] for party in self._participants]
+
+
+def _wait_for(ends: Sequence[PYUObject]) -> None:
+    """Waits for all; of the errors raises one that others may have followed from."""
+    errors: list[Exception] = []
+    for end in ends:
+        try:
+            reveal(end)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, ChannelClosedError))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from secretflow.security.aggregation.prune import party as party_module
-from secretflow.security.aggregation.prune.errors import AggregationError
+from secretflow.security.aggregation.prune.errors import AggregationError, ChannelClosedError
 from secretflow.security.aggregation.prune.frame import Frame
 from secretflow.security.aggregation.prune.pads import Pads
 from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.security.aggregation.prune.payload import Payload, add_up
+from secretflow.security.aggregation.prune.server import Adder
 
 MakeSealers = Callable[..., list[Sealer]]
 Body = list[np.ndarray]
@@ -320,8 +322,19 @@ def test_no_public_method_gives_a_key_away(
     returned["payload_bytes"] = first.payload_bytes()
     returned["round_bytes"] = first.round_bytes(0)
     returned["take_seconds"] = first.take_seconds()
+    adder = Adder()
+    address = adder.listen()
+    returned["connect"] = [sealer.connect(address) for sealer in (first, second)]
+    adder.accept(2)
+    with ThreadPoolExecutor() as thread:
+        serving = thread.submit(adder.serve, 2)
+        for sealer in (first, second):
+            sealer.send(sealer.seal(6, True, False, data))
+        returned["receive"] = first.receive()
+        first.hang_up()
+        assert isinstance(serving.exception(), ChannelClosedError)
     public = {name for name, _ in inspect.getmembers(Sealer, inspect.isfunction) if name[0] != "_"}
-    assert returned.keys() | {"agree", "take_group_key"} == public, (
+    assert returned.keys() | {"agree", "take_group_key", "send", "hang_up"} == public, (
         "a new public method: show here that it keeps the keys to itself"
     )
     for name, value in returned.items():

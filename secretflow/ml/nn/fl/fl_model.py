@@ -1,26 +1,15 @@
-"""FLModel: upstream's, and the strategy ``fed_avg_w_prune``.
-
-One round of pruned training reads from top to bottom in :meth:`FLModel._train_epoch`: train, where a step
-is due prune, average, apply.
-"""
+"""FLModel: upstream's, and the strategy ``fed_avg_w_prune``, whose rounds are in :mod:`.pruned_fit`."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-import math
-import time
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tqdm import tqdm
-
 from secretflow._overlay import upstream
 from secretflow.device import PYU, PYUObject, reveal, wait
-from secretflow.ml.nn.callbacks.callbacklist import CallbackList
-from secretflow.ml.nn.callbacks.history import History as MetricsHistory
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
@@ -30,6 +19,8 @@ from secretflow.ml.nn.fl.checks import (
     check_fit,
     check_model,
 )
+from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.pruned_fit import PrunedFit
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
 from secretflow.utils.random import global_random
@@ -37,23 +28,6 @@ from secretflow.utils.random import global_random
 _ABOVE_ROUNDING = 1 + 2.0**-50
 
 _UpstreamFLModel = upstream(__name__).FLModel
-
-
-class History(dict[str, Any]):
-    """What a training run recorded: upstream's dictionary, readable as attributes too.
-
-    Attributes:
-        global_history: for each metric of all parties together its value after each epoch.
-        local_history: the same for each party's own, under ``<party>_<metric>``.
-    """
-
-    @property
-    def global_history(self) -> dict[str, list[Any]]:
-        return self["global_history"]
-
-    @property
-    def local_history(self) -> dict[str, list[Any]]:
-        return self["local_history"]
 
 
 class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
@@ -276,7 +250,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         return epochs[0]
 
     def _fit_pruned(self, options: SimpleNamespace) -> History:
-        """Trains with upstream's options and callbacks; see :meth:`_train_epoch` for what a round does."""
+        """Trains with upstream's options and callbacks; :class:`PrunedFit` says what a round does."""
         check_fit(options, set(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
@@ -285,203 +259,24 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         # Another model may have taken the parties' ends in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
-        rows_known = self._exchange_rows(steps, options.aggregate_freq)
-        history = History(global_history={}, local_history={})
-        recorder = MetricsHistory(history=history)
-        callbacks = CallbackList(
-            # First, so that the user's callbacks find the epoch in the history.
-            callbacks=[recorder, *_as_list(options.callbacks)],
-            workers=self._workers,
-            device_y=None,
-            epochs=options.epochs,
-            verbose=options.verbose,
-            steps=steps,
-            history=history,
-        )
-        trained = self.epochs_trained()
         masks, rates = self.initialize_masks_prune_rates()
+        trained = self.epochs_trained()
         self.initialize_weights(masks)
-        known_rates = reveal(rates)
-        rounds, *_ = (len(sizes) for sizes in reveal(self._aggregator.round_bytes()).values())
-        self._take_seconds()
-        callbacks.on_train_begin()
-        for epoch in range(options.epochs):
-            started = time.perf_counter()
-            callbacks.on_epoch_begin(epoch=epoch)
-            title = f"Epoch {epoch + 1}/{options.epochs}"
-            total = math.ceil(steps / options.aggregate_freq)
-            with tqdm(total=total, desc=title, unit="round", disable=not options.verbose) as progress:
-                is_last = epoch + 1 == options.epochs
-                self._train_epoch(
-                    trained + epoch,
-                    steps,
-                    rows_known,
-                    known_rates,
-                    is_last,
-                    masks,
-                    rates,
-                    options,
-                    callbacks,
-                    progress,
-                )
-                seconds = {"evaluate_seconds": 0.0}
-                if options.validation_data is not None and epoch % options.validation_freq == 0:
-                    seconds["evaluate_seconds"] = self._validate(epoch, options, callbacks)
-                self._catch_up()  # or only what was asked of the workers would be timed
-                seconds["seconds"] = time.perf_counter() - started
-                known_rates = self._record(history, rounds, seconds)
-                rounds += total
-                callbacks.on_epoch_end(epoch=epoch)
-                progress.set_postfix(_shown(history.global_history))
-            if callbacks.stop_training[0]:
-                break
-        callbacks.on_train_end()
-        return history
+        return PrunedFit(
+            self._workers,
+            self._aggregator,
+            self._prune_settings,
+            masks=masks,
+            rates=rates,
+            epochs_trained=trained,
+            steps=steps,
+            dp_strategy=self.dp_strategy,
+            options=options,
+            validate=partial(self._validate, options=options),
+        ).run()
 
-    def _train_epoch(
-        self,
-        epoch: int,
-        steps: int,
-        rows_known: bool,
-        known_rates: list[float],
-        is_last: bool,
-        masks: list[PYUObject],
-        rates: list[PYUObject],
-        options: SimpleNamespace,
-        callbacks: CallbackList,
-        progress: tqdm,
-    ) -> None:
-        """Trains one epoch. A round: train (and prune where a step is due), then average and apply.
-
-        Args:
-            epoch: number of the epoch since the model was made.
-            steps: batches in it.
-            rows_known: whether all parties know how many rows everybody trains on in each round; then a round
-                takes one message to each party and one back.
-            known_rates: the parties' living rates, which everybody knows, so that all parties' drivers
-                decide the same about steps of pruning.
-            is_last: whether it is the last of the fit.
-            masks: the parties' masks, replaced in place by those after pruning. While no step is due they
-                stay the same objects, so that the aggregator does not agree on them again.
-            rates: the parties' living rates, likewise.
-            options: the arguments of :meth:`fit`.
-            callbacks: told of every round.
-            progress: moved on by every round.
-        """
-        settings, rounds = self._prune_settings, math.ceil(steps / options.aggregate_freq)
-        same_mask = settings.mask_scope == "global"
-        average: PYUObject | None = (
-            None  # of the last round, at the server; None goes on from the own weights
-        )
-        for number, step in enumerate(range(0, steps, options.aggregate_freq), start=1):
-            callbacks.on_train_batch_begin(batch=step)
-            length = min(options.aggregate_freq, steps - step)
-            passed = epoch + number / rounds  # a whole number after the last round, also in floats
-            due = settings.step_may_end(number, rounds) and any(
-                settings.step_due(passed, rate) for rate in known_rates
-            )
-            plain = number < rounds and not due
-            how = {
-                "cur_steps": epoch * steps + step,
-                "train_steps": length,
-                "refresh_data": step == 0,
-                "random_seed": options.random_seed,
-                "is_last_round": is_last and number == rounds,
-                "dp_strategy": self.dp_strategy,
-            }
-            if plain and rows_known and self._aggregator.has_settled(masks, same_mask=same_mask):
-                average = self._hosted_round(average, number, how)
-            else:
-                weights = self._opened(average)
-                trained, samples = [], []
-                for k, (device, worker) in enumerate(self._workers.items()):
-                    if plain:
-                        upload, size = worker.train_step(weights[device], **how)
-                    else:
-                        upload, size, mask, rate = worker.train_step_with_prune(
-                            weights[device],
-                            prune_current_mask=masks[k],
-                            prune_current_rate=rates[k],
-                            is_update_mask=True,
-                            epoch=passed,
-                            **how,
-                        )
-                        if due and not same_mask:
-                            masks[k], rates[k] = mask, rate
-                    trained.append(upload)
-                    samples.append(size)
-                average = self._aggregator.sealed_average(
-                    trained, weights=samples, prune_mask=masks, same_mask=same_mask
-                )
-            if due and same_mask:
-                weights, average = self._opened(average), None
-                for k, (device, worker) in enumerate(self._workers.items()):
-                    masks[k], rates[k] = worker.prune_average(weights[device], passed)
-            if due and number < rounds:
-                known_rates = reveal(rates)
-            self._log_privacy(epoch * rounds + number, options)
-            if number % options.wait_steps == 0:
-                self._catch_up()
-            callbacks.on_train_batch_end(batch=step)
-            progress.update()
-        if average is not None:
-            reveal(list(self._opened(average).values()))
-
-    def _hosted_round(self, average: PYUObject | None, number: int, how: dict[str, Any]) -> PYUObject:
-        """One round in which every party opens the last average, trains and seals; returns the new one.
-
-        Args:
-            average: of the last round, at the server.
-            number: of the round in its epoch, from 1.
-            how: arguments of the workers' ``train_step``.
-        """
-        return self._aggregator.hosted_average(
-            lambda device, call: self._workers[device].train_and_seal(
-                average and average.to(device), call, number - 1, how
-            )
-        )
-
-    def _opened(self, average: PYUObject | None) -> dict[PYU, PYUObject | None]:
-        """Has every party take the average up; None before the first round of an epoch changes nothing.
-
-        What a party returns stands for its having done so: what comes next depends on it, and fails with it.
-        """
-        return {
-            device: None if average is None else worker.open_average(average.to(device))
-            for device, worker in self._workers.items()
-        }
-
-    def _exchange_rows(self, steps: int, aggregate_freq: int) -> bool:
-        """Tells every party how many rows everybody trains on in each round, if all know it beforehand."""
-        rows, known = zip(
-            *(worker.rows_by_round(steps, aggregate_freq) for worker in self._workers.values()), strict=True
-        )
-        if not all(reveal(list(known))):
-            return False
-        by_party = dict(zip(self._workers, rows, strict=True))
-        for device, worker in self._workers.items():
-            worker.expect_rows(*(by_party[party].to(device) for party in self._aggregator.participants))
-        return True
-
-    def _log_privacy(self, rounds: int, options: SimpleNamespace) -> None:
-        """Logs, for debugging, the privacy spent every ``dp_spent_step_freq`` rounds, as upstream does."""
-        if options.dp_spent_step_freq is None or self.dp_strategy is None:
-            return
-        if rounds % options.dp_spent_step_freq == 0:
-            logging.debug("privacy spent: %s", self.dp_strategy.get_privacy_spent(rounds))
-
-    def _catch_up(self) -> None:
-        """Waits until the workers have done what was asked of them, so that the queue stays short.
-
-        An actor answers in order, so any answer will do.
-        """
-        reveal([worker.get_stop_training() for worker in self._workers.values()])
-
-    def _validate(self, epoch: int, options: SimpleNamespace, callbacks: CallbackList) -> float:
-        """Evaluates every party's pruned model on the validation data; returns the seconds that it took."""
-        self._catch_up()  # training asked for but not yet done is not evaluation
-        started = time.perf_counter()
-        callbacks.on_test_begin()
+    def _validate(self, epoch: int, options: SimpleNamespace) -> dict[str, Any]:
+        """Evaluates every party's pruned model on the validation data; returns the metrics by name."""
         metrics, _ = self.evaluate(
             *_validation_pair(options),
             batch_size=options.batch_size,
@@ -495,49 +290,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             worker.set_validation_metrics(metrics)
         if options.audit_log_dir is not None:
             self.save_model(f"{options.audit_log_dir}/base_model/{epoch}", is_test=self.simulation)
-        callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
-        return time.perf_counter() - started
-
-    def _record(self, history: History, first_round: int, seconds: dict[str, float]) -> list[float]:
-        """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
-
-        Args:
-            history: has its ``local_history`` and ``global_history`` extended.
-            first_round: number of the epoch's first round, counted by the aggregator.
-            seconds: what the driver has measured.
-
-        Returns:
-            The living rate of each party.
-        """
-        living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
-        uploaded = reveal(self._aggregator.round_bytes(first_round))
-        spent = self._take_seconds()
-        for device, rates in living.items():
-            columns: dict[str, Any] = {
-                "payload_bytes": sum(uploaded[device]),
-                "round_payload_bytes": uploaded[device],
-                **spent[device],
-                **{f"living_rate.{layer}".rstrip("."): rate for layer, rate in rates.items()},
-            }
-            for name, value in columns.items():
-                history.local_history.setdefault(f"{device}_{name}", []).append(value)
-        means = {"living_rate": [rates[""] for rates in living.values()]}
-        for name in ("train_seconds", "aggregate_seconds"):
-            means[name] = [columns[name] for columns in spent.values()]
-        overall = {name: sum(values) / len(values) for name, values in means.items()}
-        overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))
-        for name, value in overall.items():
-            history.global_history.setdefault(name, []).append(value)
-        return means["living_rate"]
-
-    def _take_seconds(self) -> dict[PYU, dict[str, float]]:
-        """Seconds of work at each party since this was asked last: training, and sealing and opening."""
-        training = {device: worker.take_seconds() for device, worker in self._workers.items()}
-        train, aggregate = reveal(training), reveal(self._aggregator.take_seconds())
-        return {
-            device: {"train_seconds": train[device], "aggregate_seconds": aggregate[device]}
-            for device in self._workers
-        }
+        return metrics
 
     def _handle_data(
         self, train_x: Any, *args: Any, batch_size: Any = 32, sampling_rate: float | None = None, **how: Any
@@ -577,17 +330,6 @@ def _own_path(path: str | dict[PYU, str], device: PYU, is_test: bool) -> str:
     """A party's own file; with ``is_test`` in a folder of its name."""
     target = Path(path[device] if isinstance(path, dict) else path)
     return str(target.parent / device.party / target.name if is_test else target)
-
-
-def _as_list(callbacks: Any) -> list[Any]:
-    if callbacks is None:
-        return []
-    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """What the progress bar shows of an epoch: the metrics and the living rate."""
-    return {name: values[-1] for name, values in columns.items() if not name.endswith(("bytes", "seconds"))}
 
 
 def _validation_pair(options: SimpleNamespace) -> tuple[Any, Any]:

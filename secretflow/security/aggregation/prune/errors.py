@@ -1,4 +1,4 @@
-"""The error of the aggregation."""
+"""The errors of the aggregation."""
 
 
 class AggregationError(ValueError, AssertionError):
@@ -6,3 +6,7 @@ class AggregationError(ValueError, AssertionError):
 
     It is an ``AssertionError`` too because upstream's aggregators raise that for the same mistakes.
     """
+
+
+class ChannelClosedError(AggregationError):
+    """The process at the other end of a channel has gone or given up; its own error says why."""

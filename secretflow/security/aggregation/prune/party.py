@@ -12,8 +12,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .channel import Channel
 from .encoder import Encoder
-from .errors import AggregationError
+from .errors import AggregationError, ChannelClosedError
 from .frame import Frame, Mask, align_mask, as_arrays
 from .keys import KEY_BYTES, Purpose, frame_key, pair_key, session_id, unwrap, wrap
 from .memory import Recycled
@@ -71,6 +72,7 @@ class Sealer:
         self._proposal: tuple[int, Frame, list[np.ndarray | None]] | None = None
         self._sparse: SparseState | None = None
         self._sealed: tuple[Opening, Shares] | None = None
+        self._channel: Channel | None = None
 
     def public_key(self) -> bytes:
         """The raw X25519 public key, 32 bytes."""
@@ -115,6 +117,36 @@ class Sealer:
         """Seconds spent on proposing, settling, sealing and opening since this was asked last."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
+
+    def connect(self, address: str) -> bool:
+        """Opens a channel to the server's process, in place of the last one.
+
+        Args:
+            address: of the server's listener.
+
+        Returns:
+            Whether it could be reached; if not, it is on another machine.
+        """
+        self.hang_up()
+        try:
+            self._channel = Channel.to(address)
+        except OSError:
+            return False
+        return True
+
+    def send(self, payload: Payload) -> None:
+        """Uploads over the channel."""
+        self._connected().send(payload)
+
+    def receive(self) -> Payload:
+        """Waits for the sum of what was sent last over the channel."""
+        return self._connected().receive()
+
+    def hang_up(self) -> None:
+        """Closes the channel, if there is one: nobody waits for this party any more."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     @_timed
     def propose(self, call: int, data: Any, mask: Mask) -> Payload:
@@ -289,6 +321,11 @@ class Sealer:
     def opening(self) -> Opening:
         """What is needed to read the sum of the call sealed last; it is given once."""
         return self._take_sealed()[0]
+
+    def _connected(self) -> Channel:
+        if self._channel is None:
+            raise ChannelClosedError(f"{self._party} has no channel to the server")
+        return self._channel
 
     def _ready_to_open(self, total: Payload) -> tuple[Opening, Payload]:
         opening, shares = self._take_sealed()

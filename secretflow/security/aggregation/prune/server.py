@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .channel import Channel, Listener
 from .errors import AggregationError
 from .opening import Opening
 from .payload import Payload, add_up
@@ -16,6 +17,47 @@ class Adder:
 
     def __init__(self) -> None:
         self._last_call = 0
+        self._listener: Listener | None = None
+        self._channels: list[Channel] = []
+
+    def listen(self) -> str:
+        """Waits for the parties' ends to connect to the address that is returned."""
+        self._hang_up()
+        self._listener = Listener()
+        return self._listener.address
+
+    def accept(self, parties: int) -> None:
+        """Takes the channels of those that have connected; no others can from then on.
+
+        Args:
+            parties: how many have; with 0, what was waited for is given up.
+        """
+        if self._listener is not None:
+            self._channels = [self._listener.accept() for _ in range(parties)]
+            self._listener.close()
+            self._listener = None
+
+    def serve(self, rounds: int) -> Payload:
+        """Adds the payloads of several rounds, which come and go over the channels.
+
+        Args:
+            rounds: how many, at least 1.
+
+        Returns:
+            The sum of the last round, which is not sent.
+
+        Raises:
+            AggregationError: as of :meth:`add`, or a party has given up. All channels are closed then.
+        """
+        try:
+            for _ in range(rounds - 1):
+                total = self.add(*(channel.receive() for channel in self._channels))
+                for channel in self._channels:
+                    channel.send(total)
+            return self.add(*(channel.receive() for channel in self._channels))
+        except BaseException:
+            self._hang_up()
+            raise
 
     def add(self, *payloads: Payload) -> Payload:
         """Adds the payloads of one call, one from each party.
@@ -45,6 +87,11 @@ class Adder:
         if isinstance(result, list):
             return [_sum_of_elements(array, opening.weight_total) for array in result]
         return _sum_of_elements(result, opening.weight_total)
+
+    def _hang_up(self) -> None:
+        for channel in self._channels:
+            channel.close()
+        self._channels = []
 
 
 def _sum_of_elements(array: np.ndarray, weight_total: np.ndarray | None) -> Any:

@@ -18,7 +18,7 @@ from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks import Callback, EarlyStoppingEpoch
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, load_capture
-from secretflow.ml.nn.fl.fl_model import History
+from secretflow.ml.nn.fl.history import History
 from secretflow.security.aggregation import PlainAggregator, SecureAggregator, SecurePruneAggregator
 from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
 

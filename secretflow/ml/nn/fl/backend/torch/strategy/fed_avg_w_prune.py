@@ -160,6 +160,26 @@ class FedAvgWPrune(FedAvgW):
         upload = self._upload(how["dp_strategy"], self._live_arrays())
         return self._sealer.seal(call, True, True, upload, *self._expected_rows[number])
 
+    def train_rounds(self, calls: List[int], number: int, how: List[Dict[str, Any]]) -> None:
+        """Several rounds in which the sums come and go over the sealer's channel; the last sum does not come.
+
+        The same numbers as of :meth:`train_and_seal` for each of them.
+
+        Args:
+            calls: numbers of the aggregator's calls.
+            number: number of the first round in the epoch, see there.
+            how: for each round, see there.
+        """
+        average = None  # has been taken up before the first round
+        try:
+            for k, call in enumerate(calls):
+                if k:
+                    average = self._sealer.receive()
+                self._sealer.send(self.train_and_seal(average, call, number + k, how[k]))
+        except BaseException:
+            self._sealer.hang_up()  # or the others would wait for this party
+            raise
+
     def train_step(
         self, weights: List[np.ndarray] | None, cur_steps: int, train_steps: int, **kwargs: Any
     ) -> Tuple[List[np.ndarray], int]:
