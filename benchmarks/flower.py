@@ -2,7 +2,7 @@
 
 Every job is a process of its own: :mod:`benchmarks.flower_job` in Flower's environment,
 :mod:`benchmarks.training_job` in this one; the sides alternate. The first epoch of a job warms up and is not
-counted. The fork runs twice: dense, which is the same mathematics as Flower's, so that the same metrics at the
+counted. The fork runs twice: dense, which is the same mathematics as Flower's, so that equal metrics at the
 end show that the work was the same, and pruned, as in ``make bench``.
 
 :data:`SAME` says what it took to make the work the same, :data:`DIFFERS` what still is not; both are in the

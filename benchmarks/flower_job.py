@@ -19,7 +19,7 @@ from typing import Any
 # In place of this file's folder, so that Flower's actors, which it hands this on to, find the client.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.flower_rounds import FlowerJob
+from benchmarks.flower_rounds import FlowerJob  # noqa: E402
 
 PACKAGES = ("flwr", "ray", "torch", "torchmetrics", "numpy")
 
