@@ -2,8 +2,8 @@
 
 Every job is a process of its own: :mod:`benchmarks.flower_job` in Flower's environment,
 :mod:`benchmarks.training_job` in this one; the sides alternate. The first epoch of a job warms up and is not
-counted. The fork runs twice: dense, which is the same mathematics as Flower's, so that equal metrics at the
-end show that the work was the same, and pruned, as in ``make bench``.
+counted. The fork runs twice: dense, which is the same mathematics as Flower's, so the same metrics at the end
+show that the work was the same, and pruned, as in ``make bench``.
 
 :data:`SAME` says what it took to make the work the same, :data:`DIFFERS` what still is not; both are in the
 result. ``docs/performance.md`` has what was found.
@@ -25,6 +25,8 @@ from benchmarks.training import DENSE, SIDES
 from experiments.data import load_images
 
 EPOCHS = 3
+POLL = 0.001
+"""Seconds between two looks for messages of the eager sides, in place of Flower's 0.1."""
 SAME = {
     "net": "ConvNet from the same file, drawn with the same seed, so all sides start from the same weights",
     "data": "the same rows for each party; a round takes the next 32 in their order, an epoch all of them",
@@ -97,15 +99,17 @@ def main() -> None:
     sides = {
         "flower_plain": flower,
         "flower_secagg": flower.with_settings(secure=True),
+        "flower_plain_eager": flower.with_settings(poll=POLL),
+        "flower_secagg_eager": flower.with_settings(secure=True, poll=POLL),
         "fork_dense": fork.with_settings(options=DENSE),
         "fork": fork,
     }
+    how = {"repeats": chosen.repeats, "rounds": chosen.rounds, "epochs": EPOCHS, "environment": describe()}
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npz"
         mnist = load_images()
         np.savez(images, x=mnist.x_train, y=mnist.y_train)
         result = compare(Jobs(images, sides), chosen.repeats, chosen.rounds)
-    how = {"repeats": chosen.repeats, "rounds": chosen.rounds, "epochs": EPOCHS, "environment": describe()}
     write_json(chosen.out, {**how, "requirement": FLOWER, "same": SAME, "differs": DIFFERS, **result})
     for name, side in result["sides"].items():
         milliseconds, accuracy = 1000 * side["round_mean"], side["metrics"]["multiclassaccuracy"]

@@ -14,6 +14,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 # In place of this file's folder, so that Flower's actors, which it hands this on to, find the client.
@@ -48,11 +49,15 @@ def run(job: FlowerJob) -> dict[str, Any]:
     from benchmarks.flower_client import client_app
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
+    if job.poll:
+        _look_every(job.poll)
     strategy = _strategy(job)
     server = ServerApp()
 
     @server.main()
     def serve(grid: Any, context: Context) -> None:
+        if job.poll:
+            grid.pull_interval = job.poll
         rounds = ServerConfig(num_rounds=job.rounds * job.epochs)
         averaging = SecAggPlusWorkflow(**job.secagg_settings()) if job.secure else None
         DefaultWorkflow(fit_workflow=averaging)(
@@ -76,6 +81,33 @@ def run(job: FlowerJob) -> dict[str, Any]:
         "secagg": job.secagg_settings() if job.secure else None,
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def _look_every(seconds: float) -> None:
+    """Makes Flower's simulation look for messages this often, for which it has no setting."""
+    from flwr.server.superlink.fleet.vce import vce_api
+
+    class Impatient:
+        """An event of which nothing waits longer.
+
+        Args:
+            event: that it stands for.
+        """
+
+        def __init__(self, event: Event) -> None:
+            self.is_set = event.is_set
+            self._event = event
+
+        def wait(self, timeout: float) -> bool:
+            """Waits as the event does, but for a shorter time."""
+            return self._event.wait(min(timeout, seconds))
+
+    flowers_own = vce_api.add_messages_to_queue
+
+    def add_messages_to_queue(state: Any, queue: Any, nodes_mapping: Any, f_stop: Event) -> None:
+        flowers_own(state, queue, nodes_mapping, Impatient(f_stop))
+
+    vce_api.add_messages_to_queue = add_messages_to_queue
 
 
 def _strategy(job: FlowerJob) -> Any:

@@ -20,6 +20,7 @@ class FlowerJob:
         rounds: rounds of an epoch, at least 2; each is one step of every party.
         epochs: epochs, at least 2; the first one warms up.
         batch_size: rows of each party's batch.
+        poll: seconds between two looks of Flower's for messages and answers; 0 leaves its own 0.1.
 
     Raises:
         ValueError: a number is too small.
@@ -32,6 +33,7 @@ class FlowerJob:
     rounds: int = 40
     epochs: int = 3
     batch_size: int = 32
+    poll: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("parties", 2), ("rounds", 2), ("epochs", 2), ("batch_size", 1)):
