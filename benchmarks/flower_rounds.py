@@ -20,7 +20,7 @@ class FlowerJob:
         rounds: rounds of an epoch, at least 2; each is one step of every party.
         epochs: epochs, at least 2; the first one warms up.
         batch_size: rows of each party's batch.
-        poll: seconds between two looks of Flower's for messages and answers; 0 leaves its own 0.1.
+        poll: seconds between two looks for messages and for answers; 0 leaves Flower's own 0.1.
 
     Raises:
         ValueError: a number is too small.
