@@ -36,7 +36,7 @@ class FlowerJob:
     poll: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("parties", 2), ("rounds", 2), ("epochs", 2), ("batch_size", 1)):
+        for name, least in (("parties", 2), ("rounds", 2), ("epochs", 2), ("batch_size", 1), ("poll", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: from {least} up")
 

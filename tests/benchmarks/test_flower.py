@@ -31,6 +31,11 @@ def test_a_number_that_is_too_small_is_refused_by_name_and_value(name):
         FlowerJob("images.npz", **{name: 0})
 
 
+def test_looking_in_less_than_no_time_is_refused():
+    with pytest.raises(ValueError, match="poll=-1 is not allowed: from 0 up"):
+        FlowerJob("images.npz", poll=-1)
+
+
 def test_the_weight_of_a_batch_fits_into_secure_aggregation():
     assert FlowerJob("images.npz", batch_size=64).secagg_settings()["max_weight"] == 64
 
