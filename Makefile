@@ -45,7 +45,7 @@ bench-quick: $(READY) ## the same in four minutes, rounds and start only, into b
 bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/results/attack.json
 	$(PYTHON) -m benchmarks.attack
 
-bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (9 minutes)
+bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
 	$(PYTHON) -m benchmarks.flower
 
 audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; goes on where it was stopped)

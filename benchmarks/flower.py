@@ -87,7 +87,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default 3)")
     parser.add_argument(
-        "--rounds", type=int, default=30, help=f"rounds of each of {EPOCHS} epochs (default 30)"
+        "--rounds", type=int, default=60, help=f"rounds of each of {EPOCHS} epochs (default 60)"
     )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks/results/flower.json", help="the result"
