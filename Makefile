@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test lint bench bench-quick bench-aggregator bench-attack audit evaluate clean
+.PHONY: help env demo experiment test lint bench bench-quick bench-aggregator bench-attack bench-flower audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -44,6 +44,9 @@ bench-quick: $(READY) ## the same in four minutes, rounds and start only, into b
 
 bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/results/attack.json
 	$(PYTHON) -m benchmarks.attack
+
+bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
+	$(PYTHON) -m benchmarks.flower
 
 audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; goes on where it was stopped)
 	$(PYTHON) experiments/leakage_audit.py --out dgl/audit

@@ -1,1 +1,1 @@
-"""Measurements beside upstream's, made side by side in one run."""
+"""Measurements beside upstream's and Flower's, made side by side in one run."""

@@ -12,26 +12,20 @@ one more run of each side measures that.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.environment import ROOT, describe, write_json
 from benchmarks.growth_plot import draw_growth, exponent
+from benchmarks.jobs import Jobs, Report, Side, counted, summary
 from benchmarks.upstream_environment import upstream_python
 from experiments.data import load_images
-
-Report = dict[str, Any]
 
 SIDES: dict[str, dict[str, Any]] = {
     "upstream_secure": {"aggregator": "SecureAggregator", "strategy": "fed_avg_w"},
@@ -53,76 +47,14 @@ TARGETS = {
 """Ratios to upstream are to be at least, all others at most."""
 
 
-class Jobs:
-    """Runs jobs.
-
-    Args:
-        images: of :class:`~benchmarks.training_job.Job`.
-        upstream: upstream's interpreter.
-        compiled: whether processes find what they import compiled.
-    """
-
-    def __init__(self, images: Path, upstream: Path, compiled: bool = True) -> None:
-        self._images = str(images)
-        self._upstream = upstream
-        self._progress = tqdm(unit="job")
-        nowhere = {"PYTHONPYCACHEPREFIX": str(images.with_name("nothing")), "PYTHONDONTWRITEBYTECODE": "1"}
-        self._environment = {**os.environ, **({} if compiled else nowhere)}
-
-    def run(self, side: str, **job: Any) -> Report:
-        """Runs a job of one of :data:`SIDES`; adds to its report ``start``, seconds to the first average.
-
-        Raises:
-            RuntimeError: it failed; has the end of what it said.
-        """
-        job = {**SIDES[side], "images": self._images, **job}
-        python = sys.executable if side == "fork" else str(self._upstream)
-        self._progress.set_description(f"{side} {job.get('net', 'ConvNet')} {job.get('parties', 2)} parties")
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "report.json"
-            script = Path(__file__).with_name("training_job.py")
-            began = time.time()
-            done = subprocess.run(
-                # Not from the checkout, where upstream's environment would find the overlay.
-                [python, str(script), json.dumps(job), str(out)],
-                cwd=folder,
-                env=self._environment,
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                raise RuntimeError(f"{side} {job} failed:\n{done.stderr[-3000:]}")
-            report: Report = json.loads(out.read_text(encoding="utf-8"))
-        self._progress.update()
-        return {**report, "start": report["first_round"] - began}
-
-
-def counted(report: Report) -> list[float]:
-    """Seconds of the epochs after the first."""
-    return report["epochs"][1:]
-
-
 def compare_rounds(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[str, Any]:
     """Round and start of all sides with the job of the experiment, one step a round.
 
-    The mean is what a user waits. The median epoch leaves out those in which upstream's server stood still,
-    because Ray had to start processes for its stateless calls.
+    The median epoch leaves out those in which upstream's server stood still, because Ray had to start
+    processes for its stateless calls.
     """
-    reports: dict[str, list[Report]] = {side: [] for side in SIDES}
-    for _ in range(repeats):
-        for side, done in reports.items():
-            done.append(jobs.run(side, rounds=rounds, epochs=epochs))
-    sides = {}
-    for side, done in reports.items():
-        seconds = [epoch / rounds for report in done for epoch in counted(report)]
-        sides[side] = {
-            "round_seconds": seconds,
-            "round_mean": statistics.mean(seconds),
-            "round_median": statistics.median(seconds),
-            "start_seconds": [report["start"] for report in done],
-            "start_median": statistics.median(report["start"] for report in done),
-            "metrics": {name: v[-1] for name, v in done[0]["history"].items() if "multiclass" in name},
-        }
+    reports = jobs.alternate(repeats, rounds=rounds, epochs=epochs)
+    sides = {name: summary(done, rounds) for name, done in reports.items()}
     fork = sides["fork"]
     ratios = {
         f"ratio_vs_{side}": sides[side]["round_mean"] / fork["round_mean"] for side in sides if side != "fork"
@@ -239,7 +171,11 @@ def main() -> None:
         mnist = load_images()
         np.savez(images, x=mnist.x_train, y=mnist.y_train)
         upstream = chosen.upstream_python or upstream_python()
-        jobs, slow = Jobs(images, upstream), Jobs(images, upstream, compiled=False)
+        sides = {
+            name: Side(Path(sys.executable) if name == "fork" else upstream, settings=settings)
+            for name, settings in SIDES.items()
+        }
+        jobs, slow = Jobs(images, sides), Jobs(images, sides, compiled=False)
         if chosen.quick:
             parts: list[Callable[[], Report]] = [lambda: compare_rounds(jobs, 1, rounds=100, epochs=2)]
         else:

@@ -88,7 +88,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     from secretflow.ml.nn import FLModel
     from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 
-    nets = _nets()
+    nets = load_nets()
     # The workers cannot import this module by name: it is no part of upstream's environment.
     cloudpickle.register_pickle_by_value(nets)
     kind = {"task": "multiclass", "num_classes": nets.CLASSES, "average": "micro"}
@@ -140,7 +140,8 @@ def _wide(weights: int) -> Any:
     return build
 
 
-def _nets() -> Any:
+def load_nets() -> Any:
+    """The module ``experiments/dgl_utils.py``, from its file: its package needs more than upstream has."""
     path = Path(__file__).resolve().parent.parent / "experiments" / "dgl_utils.py"
     spec = importlib.util.spec_from_file_location("benchmarked_nets", path)
     assert spec is not None and spec.loader is not None
@@ -150,22 +151,28 @@ def _nets() -> Any:
     return module
 
 
+def own_rows(images: str, party: int, rows: int) -> tuple[Any, Any]:
+    """A party's images, float32 from 0 to 1 of shape (rows, 1, 28, 28), and its labels, one-hot.
+
+    Args:
+        images: of :class:`Job`.
+        party: its number; it has the rows behind those of the parties before it.
+        rows: how many; behind the last row the first one comes again.
+    """
+    import numpy as np
+
+    with np.load(images) as arrays:
+        mine = np.arange(party * rows, (party + 1) * rows) % len(arrays["x"])
+        x = arrays["x"][mine].astype(np.float32)[:, None] / 255
+        return x, np.eye(10, dtype=np.float32)[arrays["y"][mine]]
+
+
 def _data(job: Job, parties: list[Any]) -> tuple[Any, Any]:
     """Each party reads its own rows."""
     from secretflow.data.ndarray import FedNdarray, PartitionWay
 
     rows = job.rounds * job.aggregate_freq * job.batch_size
-    images = job.images
-
-    def load(k: int) -> tuple[Any, Any]:
-        import numpy as np
-
-        with np.load(images) as arrays:
-            mine = np.arange(k * rows, (k + 1) * rows) % len(arrays["x"])
-            x = arrays["x"][mine].astype(np.float32)[:, None] / 255
-            return x, np.eye(10, dtype=np.float32)[arrays["y"][mine]]
-
-    parts = {party: party(load, num_returns=2)(k) for k, party in enumerate(parties)}
+    parts = {party: party(own_rows, num_returns=2)(job.images, k, rows) for k, party in enumerate(parties)}
     x, y = ({party: part[i] for party, part in parts.items()} for i in range(2))
     return FedNdarray(x, PartitionWay.HORIZONTAL), FedNdarray(y, PartitionWay.HORIZONTAL)
 

@@ -1,0 +1,116 @@
+"""Runs jobs of several sides in turn, each in a process of its own, and sums up what they report."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.environment import ROOT
+
+Report = dict[str, Any]
+TRAINING_JOB = ROOT / "benchmarks" / "training_job.py"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of those that are compared.
+
+    Attributes:
+        python: interpreter of its environment.
+        script: what runs one of its jobs; takes the job as JSON and the path of the report.
+        settings: what all its jobs have in common.
+    """
+
+    python: Path
+    script: Path = TRAINING_JOB
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def with_settings(self, **settings: Any) -> Side:
+        """The same with further settings."""
+        return replace(self, settings={**self.settings, **settings})
+
+
+class Jobs:
+    """Runs jobs.
+
+    Args:
+        images: path of the ``.npz`` that all jobs train on, see :class:`~benchmarks.training_job.Job`.
+        sides: whose jobs, by name.
+        compiled: whether processes find what they import compiled.
+    """
+
+    def __init__(self, images: Path, sides: Mapping[str, Side], compiled: bool = True) -> None:
+        self._images = str(images)
+        self._sides = sides
+        self._progress = tqdm(unit="job")
+        nowhere = {"PYTHONPYCACHEPREFIX": str(images.with_name("nothing")), "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment = {**os.environ, **({} if compiled else nowhere)}
+
+    def run(self, name: str, **job: Any) -> Report:
+        """Runs a job of one side; adds to its report ``start``, seconds to the first average.
+
+        Raises:
+            RuntimeError: it failed; has the end of what it said.
+        """
+        side = self._sides[name]
+        job = {**side.settings, "images": self._images, **job}
+        self._progress.set_description(f"{name} {job.get('net', 'ConvNet')} {job.get('parties', 2)} parties")
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "report.json"
+            began = time.time()
+            done = subprocess.run(
+                # Not from the checkout, where another environment would find the overlay.
+                [str(side.python), str(side.script), json.dumps(job), str(out)],
+                cwd=folder,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise RuntimeError(f"{name} {job} failed:\n{done.stderr[-3000:]}")
+            report: Report = json.loads(out.read_text(encoding="utf-8"))
+        self._progress.update()
+        return {**report, "start": report["first_round"] - began}
+
+    def alternate(self, repeats: int, **job: Any) -> dict[str, list[Report]]:
+        """Runs the same job of all sides in turn, several times; the reports by side."""
+        reports: dict[str, list[Report]] = {name: [] for name in self._sides}
+        for _ in range(repeats):
+            for name, done in reports.items():
+                done.append(self.run(name, **job))
+        return reports
+
+
+def counted(report: Report) -> list[float]:
+    """Seconds of the epochs after the first, which warms up."""
+    return report["epochs"][1:]
+
+
+def summary(reports: Sequence[Report], rounds: int) -> dict[str, Any]:
+    """Round, start and last metrics of one side.
+
+    The mean is what a user waits. The median epoch leaves out those in which a side stood still.
+
+    Args:
+        reports: of its runs, at least one.
+        rounds: rounds of an epoch.
+    """
+    seconds = [epoch / rounds for report in reports for epoch in counted(report)]
+    return {
+        "round_seconds": seconds,
+        "round_mean": statistics.mean(seconds),
+        "round_median": statistics.median(seconds),
+        "start_seconds": [report["start"] for report in reports],
+        "start_median": statistics.median(report["start"] for report in reports),
+        "metrics": {name: v[-1] for name, v in reports[0]["history"].items() if "multiclass" in name},
+    }
