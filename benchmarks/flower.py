@@ -50,20 +50,17 @@ DIFFERS = {
     "newer message interface is not measured",
     "keys": "SecAgg+ agrees on new keys and shares in each round and stands parties that drop out, as long "
     "as enough shares are left (here: all); the fork agrees on keys once and needs all parties",
-    "start": "ends in Flower when the server has the first average, in the fork one step later, when all "
-    "parties have taken it up and trained on",
     "ray": "each side brings the version of Ray that it is built for",
 }
 
 
 def compare(jobs: Jobs, repeats: int, rounds: int) -> Report:
-    """Round and start of all sides, how many times as fast as Flower the fork is, and what Flower was."""
+    """Round of all sides, how many times as fast as Flower the fork is, and what Flower was."""
     reports = jobs.alternate(repeats, rounds=rounds, epochs=EPOCHS)
     sides = {name: summary(done, rounds) for name, done in reports.items()}
     secure = reports["flower_secagg"][0]
     return {
         "round": ratios(sides, "round_mean"),
-        "start": ratios(sides, "start_median"),
         "flower": {"versions": secure["versions"], "secagg": secure["secagg"]},
         "sides": sides,
     }
@@ -116,7 +113,7 @@ def main() -> None:
     write_json(chosen.out, {**how, "requirement": FLOWER, "same": SAME, "differs": DIFFERS, **result})
     for name, side in result["sides"].items():
         milliseconds, accuracy = 1000 * side["round_mean"], side["metrics"]["multiclassaccuracy"]
-        print(f"{name}: {milliseconds:.1f} ms a round, start {side['start_median']:.1f} s, {accuracy:.4f}")
+        print(f"{name}: {milliseconds:.1f} ms a round, {accuracy:.4f}")
     print(f"round: {result['round']}")
 
 

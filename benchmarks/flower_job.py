@@ -36,9 +36,8 @@ def run(job: FlowerJob) -> dict[str, Any]:
     """Trains.
 
     Returns:
-        ``first_round``: point of time when the server had the first average; ``epochs``: seconds of each
-        epoch; ``history``: each metric of all parties together, by epoch; ``secagg``: settings of SecAgg+,
-        None if it was not used; ``versions``: of packages.
+        ``epochs``: seconds of each epoch; ``history``: each metric of all parties together, by epoch;
+        ``secagg``: settings of SecAgg+, None if it was not used; ``versions``: of packages.
     """
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0")
     from flwr.common import Context
@@ -75,7 +74,6 @@ def run(job: FlowerJob) -> dict[str, Any]:
         },
     )
     return {
-        "first_round": strategy.first_round,
         "epochs": [job.rounds * mean for mean in job.by_epoch(strategy.seconds)],
         "history": {name: job.by_epoch(values) for name, values in strategy.metrics.items()},
         "secagg": job.secagg_settings() if job.secure else None,
@@ -129,7 +127,6 @@ def _strategy(job: FlowerJob) -> Any:
                 fit_metrics_aggregation_fn=lambda _: {},
                 initial_parameters=ndarrays_to_parameters(weights_of(initial_net())),
             )
-            self.first_round: float | None = None
             self.seconds: list[float] = []
             self.metrics: dict[str, list[float]] = {}
             self._ended = 0.0
@@ -151,7 +148,6 @@ def _strategy(job: FlowerJob) -> Any:
             now = time.perf_counter()
             self.seconds.append(now - self._ended)
             self._ended = now
-            self.first_round = self.first_round or time.time()
             return average
 
     return TimedFedAvg()

@@ -57,7 +57,7 @@ class Jobs:
         self._environment = {**os.environ, **({} if compiled else nowhere)}
 
     def run(self, name: str, **job: Any) -> Report:
-        """Runs a job of one side; adds to its report ``start``, seconds to the first average.
+        """Runs a job of one side; adds to its report ``began``, the point of time when its process started.
 
         Raises:
             RuntimeError: it failed; has the end of what it said.
@@ -80,7 +80,7 @@ class Jobs:
                 raise RuntimeError(f"{name} {job} failed:\n{done.stderr[-3000:]}")
             report: Report = json.loads(out.read_text(encoding="utf-8"))
         self._progress.update()
-        return {**report, "start": report["first_round"] - began}
+        return {**report, "began": began}
 
     def alternate(self, repeats: int, **job: Any) -> dict[str, list[Report]]:
         """Runs the same job of all sides in turn, several times; the reports by side."""
@@ -97,7 +97,7 @@ def counted(report: Report) -> list[float]:
 
 
 def summary(reports: Sequence[Report], rounds: int) -> dict[str, Any]:
-    """Round, start and last metrics of one side.
+    """Round and last metrics of one side.
 
     The mean is what a user waits. The median epoch leaves out those in which a side stood still.
 
@@ -110,7 +110,5 @@ def summary(reports: Sequence[Report], rounds: int) -> dict[str, Any]:
         "round_seconds": seconds,
         "round_mean": statistics.mean(seconds),
         "round_median": statistics.median(seconds),
-        "start_seconds": [report["start"] for report in reports],
-        "start_median": statistics.median(report["start"] for report in reports),
         "metrics": {name: v[-1] for name, v in reports[0]["history"].items() if "multiclass" in name},
     }

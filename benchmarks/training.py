@@ -51,10 +51,14 @@ def compare_rounds(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[s
     """Round and start of all sides with the job of the experiment, one step a round.
 
     The median epoch leaves out those in which upstream's server stood still, because Ray had to start
-    processes for its stateless calls.
+    processes for its stateless calls. The start is that of a job of two rounds: from the start of its process
+    until its only epoch is over.
     """
     reports = jobs.alternate(repeats, rounds=rounds, epochs=epochs)
     sides = {name: summary(done, rounds) for name, done in reports.items()}
+    for name, done in jobs.alternate(repeats, rounds=2, epochs=1).items():
+        sides[name]["start_seconds"] = [report["ended"] - report["began"] for report in done]
+        sides[name]["start_median"] = statistics.median(sides[name]["start_seconds"])
     fork = sides["fork"]
     ratios = {
         f"ratio_vs_{side}": sides[side]["round_mean"] / fork["round_mean"] for side in sides if side != "fork"

@@ -34,7 +34,6 @@ class Job:
         aggregate_freq: steps between two averages.
         batch_size: rows of each party's batch.
         one_process: SecretFlow's debug mode: all parties in this process, one after the other.
-        first_round: takes the time of the first round, with a callback that the rounds have to wait for.
     """
 
     aggregator: str
@@ -49,7 +48,6 @@ class Job:
     aggregate_freq: int = 1
     batch_size: int = 32
     one_process: bool = False
-    first_round: bool = False
 
 
 def main() -> None:
@@ -63,9 +61,9 @@ def run(job: Job) -> dict[str, Any]:
     """Trains.
 
     Returns:
-        ``first_round``: point of time when the first average had been taken up by all parties, None if the
-        job does not ask for it; ``epochs``: seconds of each epoch; ``memory``: after each epoch, resident
-        bytes of each process; ``history``: what ``fit`` recorded of all parties together.
+        ``ended``: point of time when the last epoch was over; ``epochs``: seconds of each epoch; ``memory``:
+        after each epoch, resident bytes of each process; ``history``: what ``fit`` recorded of all parties
+        together.
     """
     import secretflow as sf
 
@@ -111,19 +109,19 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
         **job.options,
     )
     x, y = _data(job, parties)
-    clock, start = _clocks()
+    clock = _clock()
     history = model.fit(
         x,
         y,
         epochs=job.epochs,
         batch_size=job.batch_size,
         aggregate_freq=job.aggregate_freq,
-        callbacks=[clock, start] if job.first_round else [clock],
+        callbacks=[clock],
         verbose=0,
     )
     metrics = {name: [float(v) for v in values] for name, values in history["global_history"].items()}
     return {
-        "first_round": start.first_round,
+        "ended": clock.ended,
         "epochs": clock.epochs,
         "memory": clock.memory,
         "history": metrics,
@@ -177,12 +175,9 @@ def _data(job: Job, parties: list[Any]) -> tuple[Any, Any]:
     return FedNdarray(x, PartitionWay.HORIZONTAL), FedNdarray(y, PartitionWay.HORIZONTAL)
 
 
-def _clocks() -> tuple[Any, Any]:
+def _clock() -> Any:
     from secretflow.device import reveal
     from secretflow.ml.nn.callbacks.callback import Callback
-
-    def catch_up(callback: Callback) -> None:
-        reveal([worker.get_stop_training() for worker in callback._workers.values()])
 
     class Clock(Callback):
         """Takes the time of epochs, when all workers have caught up."""
@@ -191,32 +186,19 @@ def _clocks() -> tuple[Any, Any]:
             super().__init__()
             self.epochs: list[float] = []
             self.memory: list[dict[str, int]] = []
+            self.ended = 0.0
             self._began = 0.0
 
         def on_epoch_begin(self, epoch: int | None = None, logs: Any = None) -> None:
             self._began = time.perf_counter()
 
         def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
-            catch_up(self)
+            reveal([worker.get_stop_training() for worker in self._workers.values()])
             self.epochs.append(time.perf_counter() - self._began)
+            self.ended = time.time()
             self.memory.append(resident_bytes())
 
-    class Start(Callback):
-        """Takes the time of the first round."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.first_round: float | None = None
-            self._rounds = 0
-
-        def on_train_batch_end(self, batch: int) -> None:
-            self._rounds += 1
-            if self._rounds == 2:
-                # The second step starts from the first average, so the first round is over.
-                catch_up(self)
-                self.first_round = time.time()
-
-    return Clock(), Start()
+    return Clock()
 
 
 def resident_bytes() -> dict[str, int]:

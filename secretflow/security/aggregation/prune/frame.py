@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import AggregationError
+from .kernels import COMPILED_FROM
 
 Mask = Sequence["np.ndarray | None"]
 
@@ -101,7 +102,7 @@ class Frame:
         shapes: shape of each array.
         dtypes: dtype of each array, as a string.
         is_list: whether the arrays came as a list.
-        support: for each array the flat positions that travel, ascending; None where all do.
+        support: for each array the flat positions that travel, ascending, uint32 or int64; None where all do.
         partial: positions, in the vector of all floats that travel, that fewer than all parties keep.
     """
 
@@ -132,6 +133,9 @@ class Frame:
             at_least: fewest contributors of an element that travels.
         """
         support: list[np.ndarray | None] = []
+        # Half the memory to read, where a compiled loop reads it; numpy would convert them each time.
+        large = COMPILED_FROM <= self.dense_float_size <= np.iinfo(np.uint32).max
+        positions = np.uint32 if large else np.int64
         kept_by: list[np.ndarray] = []
         for shape, dtype, count in zip(self.shapes, self.dtypes, counts, strict=True):
             if count is None or (count == parties).all():
@@ -139,7 +143,7 @@ class Frame:
                 if np.dtype(dtype).kind == "f":
                     kept_by.append(np.full(_size(shape), parties, np.uint8))
                 continue
-            index = np.flatnonzero(count >= at_least)
+            index = np.flatnonzero(count >= at_least).astype(positions, copy=False)
             support.append(index)
             kept_by.append(count[index])
         partial = np.flatnonzero(np.concatenate(kept_by) < parties) if kept_by else self.partial

@@ -33,7 +33,7 @@ def kernel_for(size: int, dtype: np.dtype) -> Kernel:
         * out: signed integers of 32 or 64 bits, shape (m,), to be written,
         * pad: what the encoded numbers are added onto, modulo the ring; shape and dtype of ``out``,
         * values: floats, one-dimensional,
-        * index: positions in ``values``, int64 of shape (m,), or None for its first m,
+        * index: positions in ``values``, integers of shape (m,), or None for its first m,
         * scale: ring units for 1.0,
         * limit: largest magnitude allowed, in ring units,
 
@@ -53,7 +53,7 @@ def scatter_for(size: int, dtype: np.dtype) -> Scatter:
         A function of
 
         * array: floats, one-dimensional, changed in place,
-        * index: positions in it, int64 of shape (m,),
+        * index: positions in it, integers of shape (m,),
         * numbers: signed integers or floats, shape (m,),
         * scale: what they are divided by.
     """

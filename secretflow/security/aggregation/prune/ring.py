@@ -87,7 +87,7 @@ def encode_padded(
         scale: ring units for 1.0.
         limit: largest magnitude allowed, in ring units.
         pads: the pads of the call; as many elements are drawn as ``out`` has.
-        index: int64 array of ``out.size`` positions to take from ``values``; None takes all.
+        index: integer array of ``out.size`` positions to take from ``values``; None takes all.
         model_size: floats of all arrays, whether they travel or not; None if ``out`` has all of them.
 
     Raises:
