@@ -25,7 +25,8 @@ class Job:
         aggregator: name of a class in ``secretflow.security.aggregation``.
         strategy: ``FLModel``'s.
         options: further arguments of ``FLModel``.
-        net: name of a class in ``experiments/dgl_utils.py``, or ``wide-N``: about N weights.
+        net: name of a class in ``experiments/dgl_utils.py``, or ``wide-N``: about N weights; behind ``idle-``
+            its steps of training do nothing, so that a round is aggregation alone.
         images: path of an ``.npz`` with ``x`` (uint8, (rows, 28, 28)) and ``y`` (uint8, (rows,)).
         learning_rate: of Adam.
         parties: how many train, at least 2; a further one is the server.
@@ -91,7 +92,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     cloudpickle.register_pickle_by_value(nets)
     kind = {"task": "multiclass", "num_classes": nets.CLASSES, "average": "micro"}
     definition = TorchModel(
-        model_fn=_wide(int(job.net[5:])) if job.net.startswith("wide-") else getattr(nets, job.net),
+        model_fn=_builder(job.net, nets),
         loss_fn=nn.CrossEntropyLoss,
         optim_fn=optim_wrapper(optim.Adam, lr=job.learning_rate),
         metrics=[metric_wrapper(Accuracy, **kind), metric_wrapper(Precision, **kind)],
@@ -126,6 +127,29 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
         "memory": clock.memory,
         "history": metrics,
     }
+
+
+def _builder(net: str, nets: Any) -> Any:
+    if net.startswith("idle-"):
+        return _idle(getattr(nets, net.removeprefix("idle-")))
+    return _wide(int(net.removeprefix("wide-"))) if net.startswith("wide-") else getattr(nets, net)
+
+
+def _idle(net: Any) -> Any:
+    from secretflow.ml.nn.core.torch import BaseModule
+
+    class Idle(BaseModule):
+        """A net that is averaged and never trained."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> None:
+            """Does nothing."""
+
+    return Idle
 
 
 def _wide(weights: int) -> Any:

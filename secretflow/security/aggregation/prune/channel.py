@@ -20,6 +20,7 @@ from .errors import ChannelClosedError
 from .payload import Payload
 
 _LENGTH = struct.Struct("!I")
+_BUFFER_BYTES = 1 << 22
 
 
 class _Header(TypedDict):
@@ -44,6 +45,8 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        # As much as the system allows: each time the buffer is full, the processes take turns.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
 
     @classmethod
     def to(cls, address: str) -> Channel:

@@ -308,6 +308,8 @@ class Sealer:
     def open_into(self, total: Payload, arrays: Sequence[np.ndarray]) -> None:
         """Reads the sum of the call sealed last into arrays; what did not travel keeps its value there.
 
+        What the own mask has pruned becomes zero, also where the others' average of it came.
+
         Args:
             total: the sum.
             arrays: of the shapes of the own data, changed in place.
@@ -317,6 +319,8 @@ class Sealer:
         """
         opening, total = self._ready_to_open(total)
         opening.write(total, arrays)
+        if self._sparse is not None and opening.frame is self._sparse.frame:
+            self._sparse.keep_pruned(arrays)
 
     def opening(self) -> Opening:
         """What is needed to read the sum of the call sealed last; it is given once."""

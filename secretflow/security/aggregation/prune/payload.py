@@ -47,6 +47,9 @@ def add_up(payloads: list[Payload]) -> Payload:
         if sizes[0] != sizes[1]:
             raise AggregationError(f"the parties' payloads differ in size: {sizes[0]} and {sizes[1]}")
     body = [part.copy() for part in first["body"]]
+    if others:  # the sum of two is a copy already
+        second, *others = others
+        body = [part + own for part, own in zip(first["body"], second["body"], strict=True)]
     for other in others:
         for total, part in zip(body, other["body"], strict=True):
             np.add(total, part, out=total)

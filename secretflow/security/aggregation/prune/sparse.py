@@ -22,11 +22,15 @@ class SparseState:
         self.frame = frame
         absent = [np.empty(0, np.int64)]
         self._private: list[tuple[int, np.ndarray]] = []
+        self._pruned: list[tuple[int, np.ndarray]] = []
         for k, place in frame.slices("f"):
             mask, index = living[k], frame.support[k]
             if mask is None or index is None:
                 continue
-            absent.append(place.start + np.flatnonzero(~mask[index]))
+            others = np.flatnonzero(~mask[index])
+            if others.size:
+                absent.append(place.start + others)
+                self._pruned.append((k, index[others]))
             hidden = mask.copy()
             hidden[index] = False
             if hidden.any():
@@ -43,6 +47,15 @@ class SparseState:
     def remember_denominators(self, shares: Shares, denominators: np.ndarray) -> None:
         """Keeps denominators, so that calls of equal weights need not carry them."""
         self._known = shares, denominators
+
+    def keep_pruned(self, opened: Sequence[np.ndarray]) -> None:
+        """Sets elements to zero that travel, but that the own mask has pruned.
+
+        Args:
+            opened: arrays, changed in place.
+        """
+        for k, index in self._pruned:
+            opened[k].flat[index] = 0
 
     def keep_private(self, opened: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> None:
         """Writes the own values of elements that this party keeps, but too few others do to travel.

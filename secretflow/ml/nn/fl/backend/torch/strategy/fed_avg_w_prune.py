@@ -113,6 +113,8 @@ class FedAvgWPrune(FedAvgW):
     def open_average(self, average: Payload) -> None:
         """Opens the average of the last upload and takes it up; what did not travel keeps the own weight.
 
+        What the own mask has pruned stays zero.
+
         Args:
             average: sum of the payloads.
         """
@@ -120,7 +122,6 @@ class FedAvgWPrune(FedAvgW):
         self._sealer.open_into(average, arrays)
         if self.exe_device.type != "cpu":
             self.set_weights(arrays)
-        self._zero_pruned()  # of what others keep, an average came too
 
     def rows_by_round(self, steps: int, aggregate_freq: int) -> Tuple[List[int], bool]:
         """How many rows this party trains on in each round of an epoch, and whether that is known before.
