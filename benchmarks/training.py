@@ -75,9 +75,9 @@ def compare_rounds(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[s
 def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
     """Pruned over dense training with the fork: whole epochs of a small net, the aggregation of a large one.
 
-    The small net's epochs are as long as the experiment's. The large net's aggregation is all of a round but the
-    training, for whose steps do nothing: sealing, sending, adding and opening in the parties' and the server's
-    processes. Sealing and opening at a party are told by themselves too.
+    The small net's epochs are as long as the experiment's. The large net's aggregation is all of a round but
+    the training, whose steps do nothing: sealing, sending, adding and opening, in the processes of parties
+    and server. Sealing and opening at a party are told by themselves too.
     """
     kinds = ("dense", "local", "global")
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -95,7 +95,7 @@ def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
             # In the second epoch masks may still be agreed on; the third has none of it.
             rounds[kind].append(report["epochs"][-1])
             sealing[kind].append(report["history"]["aggregate_seconds"][-1])
-    ratios = {}
+    ratios: dict[str, float] = {}
     for name, measured in (("convnet", seconds), ("cnn_aggregation", rounds), ("cnn_sealing", sealing)):
         dense, local, same = (statistics.median(measured[kind]) for kind in kinds)
         ratios |= {name: local / dense, f"{name}_global_masks": same / dense}

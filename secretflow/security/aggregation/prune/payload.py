@@ -31,6 +31,9 @@ class Payload(TypedDict):
 def add_up(payloads: list[Payload]) -> Payload:
     """Adds payloads of one call.
 
+    Args:
+        payloads: at least two; they stay as they are.
+
     Raises:
         AggregationError: they differ in call, frame, encoding or size; nothing is added then.
     """
@@ -46,11 +49,9 @@ def add_up(payloads: list[Payload]) -> Payload:
         sizes = [part.size for part in first["body"]], [part.size for part in other["body"]]
         if sizes[0] != sizes[1]:
             raise AggregationError(f"the parties' payloads differ in size: {sizes[0]} and {sizes[1]}")
-    body = [part.copy() for part in first["body"]]
-    if others:  # the sum of two is a copy already
-        second, *others = others
-        body = [part + own for part, own in zip(first["body"], second["body"], strict=True)]
-    for other in others:
+    second, *rest = others
+    body = [part + own for part, own in zip(first["body"], second["body"], strict=True)]
+    for other in rest:
         for total, part in zip(body, other["body"], strict=True):
             np.add(total, part, out=total)
     return Payload(call=first["call"], frame=first["frame"], encoding=first["encoding"], body=body)
