@@ -1,4 +1,4 @@
-"""Plain upstream in an environment of its own, with the versions of torch and numpy that the fork runs on."""
+"""Plain upstream in an environment of its own, on the same torch, metrics and numpy as the fork."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def upstream_python(folder: Path = ROOT / ".venv-upstream") -> Path:
     Args:
         folder: where it is kept.
     """
-    requirements = [UPSTREAM, *pinned("torch", "torchmetrics", "numpy")]
+    # torchmetrics imports matplotlib where there is one: a tenth of what either side imports at its start.
+    requirements = [UPSTREAM, *pinned("torch", "torchmetrics", "numpy", "matplotlib")]
     return separate_python(folder, requirements, finish=_without_tensorflow)
 
 

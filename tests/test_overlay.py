@@ -41,6 +41,24 @@ def test_a_submodule_of_upstreams_is_an_attribute_as_it_is_there() -> None:
     assert not Path(secretflow.stats.__file__).is_relative_to(IN_TREE)
 
 
+@pytest.mark.parametrize("module", ["device.driver", "device.proxy", "device.kernels", "device.device.spu"])
+def test_a_module_of_upstreams_can_be_the_first_that_is_imported(module: str) -> None:
+    assert f"secretflow.{module}" in _modules_after(f"import secretflow.{module}")
+
+
+def test_how_devices_exchange_objects_is_known_after_init_alone() -> None:
+    code = """
+import secretflow
+from secretflow.device.device.pyu import PYU
+from secretflow.device.driver import reveal
+
+secretflow.init(["alice", "bob"], debug_mode=True)
+print(reveal(PYU("alice")(lambda: 3)().to(PYU("bob"))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = secretflow.nonsense

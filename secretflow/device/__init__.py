@@ -50,9 +50,9 @@ _of_device, __dir__, __all__ = _overlay.lazy(
 
 
 def __getattr__(name: str) -> Any:
-    # Whoever asks for another name here may go on to move objects between devices, and how each is moved is
-    # registered by these.
-    if name not in ("init", "shutdown"):
+    # Whoever asks for a public name may go on to move objects between devices, and how each is moved is
+    # registered by these. They need submodules of this package themselves.
+    if name in __all__ and name not in ("init", "shutdown"):
         importlib.import_module("secretflow.device.kernels")
     return _of_device(name)
 

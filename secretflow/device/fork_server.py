@@ -74,11 +74,13 @@ def main(listener: socket.socket) -> None:
     # JAX warns of its threads at every fork; it has none before it is used.
     warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
     del sys.path[0]  # where the user happens to be, whose files may have any name
+    gc.disable()  # an import makes next to no garbage, and looking for it takes a quarter of its time
     for name in MODULES:
         with contextlib.suppress(ImportError):  # the worker that needs it will say so
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what is never collected is never written to, and stays shared
+    gc.enable()
     job = serve(listener)
     listener.close()
     if job:

@@ -5,6 +5,7 @@ What takes long to import is imported in the functions, so that the fork server 
 
 from __future__ import annotations
 
+import importlib
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -51,6 +52,7 @@ def init(
             options["_system_config"] = {**SYSTEM_CONFIG, **(kwargs.get("_system_config") or {})}
         from secretflow.device import driver
 
+        importlib.import_module("secretflow.device.kernels")  # they register how objects move between devices
         with small:
             driver.init(parties, ray_mode, address, *args, **options)
         _running.push(started.pop_all())
