@@ -233,13 +233,29 @@ class SecurePruneAggregator(Aggregator):
         prune_mask: Sequence[PYUObject] | None = None,
         *,
         same_mask: bool = False,
+        shrunk_masks: bool = False,
     ) -> PYUObject:
         """The same without the last step.
+
+        Args:
+            data: as for :meth:`average`.
+            weights: as for :meth:`average`.
+            prune_mask: as for :meth:`average`.
+            same_mask: as for :meth:`average_at_parties`.
+            shrunk_masks: no mask has an element that the same party's last one had not, so only elements that
+                travel already are agreed on. Where one does have, the call fails.
 
         Returns:
             The average in ring elements, at the server, for the ``open`` of each party's end.
         """
-        return self._seal(data, average=True, weights=weights, prune_mask=prune_mask, same_mask=same_mask)
+        return self._seal(
+            data,
+            average=True,
+            weights=weights,
+            prune_mask=prune_mask,
+            same_mask=same_mask,
+            shrunk_masks=shrunk_masks,
+        )
 
     def has_settled(self, prune_mask: Sequence[PYUObject], *, same_mask: bool = False) -> bool:
         """Whether an average at the parties under these masks would go without agreeing on them first."""
@@ -351,11 +367,12 @@ class SecurePruneAggregator(Aggregator):
         prune_mask: Sequence[PYUObject] | None = None,
         at_least: int | None = None,
         same_mask: bool = False,
+        shrunk_masks: bool = False,
     ) -> PYUObject:
         own = self._by_party(data, "data")
         known = self._weights(weights, data)
         if prune_mask is not None:
-            self._settle(own, list(prune_mask), at_least, same_mask)
+            self._settle(own, list(prune_mask), at_least, same_mask, shrunk_masks)
         call = self._next_call()
         return self._add(
             [
@@ -372,7 +389,12 @@ class SecurePruneAggregator(Aggregator):
         )
 
     def _settle(
-        self, own: dict[PYU, PYUObject], masks: list[PYUObject], at_least: int | None, same_mask: bool
+        self,
+        own: dict[PYU, PYUObject],
+        masks: list[PYUObject],
+        at_least: int | None,
+        same_mask: bool,
+        shrunk: bool,
     ) -> None:
         by_party = self._by_party(masks, "prune_mask")
         if self._is_settled(masks, at_least, same_mask):
@@ -386,7 +408,10 @@ class SecurePruneAggregator(Aggregator):
         else:
             call = self._next_call()
             total = self._add(
-                [sealer.propose(call, own[party], by_party[party]) for party, sealer in self._sealers.items()]
+                [
+                    sealer.propose(call, own[party], by_party[party], shrunk)
+                    for party, sealer in self._sealers.items()
+                ]
             )
             self._settled = {
                 party: sealer.settle(total.to(party), at_least) for party, sealer in self._sealers.items()

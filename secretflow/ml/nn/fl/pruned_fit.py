@@ -76,6 +76,7 @@ class PrunedFit:
         self._options = options
         self._validate = validate
         self._same_mask = settings.mask_scope == "global"
+        self._masks_shrink = False
         self._history = History(global_history={}, local_history={})
         own = [] if options.callbacks is None else options.callbacks
         own = list(own) if isinstance(own, (list, tuple)) else [own]
@@ -184,9 +185,16 @@ class PrunedFit:
                 upload, size = worker.train_step(weights[device], **self._how(this))
             trained.append(upload)
             samples.append(size)
-        return self._aggregator.sealed_average(
-            trained, weights=samples, prune_mask=self._masks, same_mask=self._same_mask
+        sealed = self._aggregator.sealed_average(
+            trained,
+            weights=samples,
+            prune_mask=self._masks,
+            same_mask=self._same_mask,
+            shrunk_masks=self._masks_shrink,
         )
+        # Before this fit other masks may have been loaded; within it only regrowth adds to them.
+        self._masks_shrink = not self._settings.regrow_percent
+        return sealed
 
     def _hosted_round(self, average: PYUObject | None, this: Round) -> PYUObject:
         """One round in which every party opens the last average, trains and seals; returns the new one."""

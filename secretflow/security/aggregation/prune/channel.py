@@ -77,7 +77,8 @@ class Channel:
         try:
             self._connection.sendall(_LENGTH.pack(len(text)) + text)
             for part in payload["body"]:
-                self._connection.sendall(part.data)
+                if part.size:  # nobody waits for nothing, so the other end may have gone by then
+                    self._connection.sendall(part.data)
         except OSError as error:
             raise ChannelClosedError(f"the other end of the channel has gone: {error}") from None
 

@@ -127,8 +127,8 @@ class Frame:
         """The frame in which only what enough parties keep travels.
 
         Args:
-            counts: for each array the number of parties that keep each element, flat; None where
-                all do.
+            counts: for each array the number of parties that keep each element that travels in this frame,
+                in its order; None where all do.
             parties: number of parties.
             at_least: fewest contributors of an element that travels.
         """
@@ -137,17 +137,24 @@ class Frame:
         large = COMPILED_FROM <= self.dense_float_size <= np.iinfo(np.uint32).max
         positions = np.uint32 if large else np.int64
         kept_by: list[np.ndarray] = []
-        for shape, dtype, count in zip(self.shapes, self.dtypes, counts, strict=True):
+        for size, dtype, count, index in zip(self.sizes, self.dtypes, counts, self.support, strict=True):
             if count is None or (count == parties).all():
-                support.append(None)
+                support.append(index)
                 if np.dtype(dtype).kind == "f":
-                    kept_by.append(np.full(_size(shape), parties, np.uint8))
+                    kept_by.append(np.full(size, parties, np.uint8))
                 continue
-            index = np.flatnonzero(count >= at_least).astype(positions, copy=False)
-            support.append(index)
-            kept_by.append(count[index])
+            enough = np.flatnonzero(count >= at_least)
+            support.append((enough if index is None else index[enough]).astype(positions, copy=False))
+            kept_by.append(count[enough])
         partial = np.flatnonzero(np.concatenate(kept_by) < parties) if kept_by else self.partial
         return Frame(self.shapes, self.dtypes, self.is_list, tuple(support), partial)
+
+    def travelling(self, masks: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        """Of masks, one flat one or None for each array, the elements that travel, in their order."""
+        return [
+            mask if mask is None or index is None else mask[index]
+            for mask, index in zip(masks, self.support, strict=True)
+        ]
 
     def fits(self, arrays: Sequence[np.ndarray], is_list: bool) -> bool:
         """Whether arrays have this frame's shapes and dtypes."""

@@ -149,21 +149,30 @@ class Sealer:
             self._channel = None
 
     @_timed
-    def propose(self, call: int, data: Any, mask: Mask) -> Payload:
+    def propose(self, call: int, data: Any, mask: Mask, shrunk: bool = False) -> Payload:
         """Uploads the own mask, padded, one byte for each maskable element.
 
         Args:
             call: number of the call.
             data: own arrays.
             mask: own mask, see :func:`~.frame.align_mask`.
+            shrunk: no party's mask has an element that its last settled one had not: only the elements that
+                travel already are agreed on. Without settled masks for such data all are.
+
+        Raises:
+            AggregationError: the mask is not allowed, or has grown although ``shrunk``.
         """
         # Forgotten first: if this agreement fails at any party, nobody goes on with the old masks.
-        self._proposal = self._sparse = None
+        last, self._proposal, self._sparse = self._sparse, None, None
         arrays, is_list = as_arrays(data)
         living = align_mask(mask, arrays)
         frame = Frame.dense(arrays, is_list)
+        if shrunk and last is not None and last.frame.fits(arrays, is_list):
+            if not last.encloses(living):
+                raise AggregationError(f"the mask of {self._party} has elements that its last one had not")
+            frame = last.frame
         self._proposal = call, frame, living
-        bits = [mask.view(np.uint8) for mask in living if mask is not None]
+        bits = [mask.view(np.uint8) for mask in frame.travelling(living) if mask is not None]
         which = "".join("." if mask is None else "m" for mask in living)
         body = np.concatenate([np.empty(0, np.uint8), *bits])
         self._pads(call).add_to(body)
@@ -183,19 +192,19 @@ class Sealer:
         """
         if self._proposal is None:
             raise AggregationError("a mask must be proposed before it can be settled")
-        call, dense, living = self._proposal
-        if (total["call"], total["frame"]) != (call, self._name_of(dense)):
+        call, frame, living = self._proposal
+        if (total["call"], total["frame"]) != (call, self._name_of(frame)):
             raise AggregationError("the contributor counts are those of another proposal")
         self._proposal = None
         remaining = self._unblinded(total)["body"][0]
         counts: list[np.ndarray | None] = []
-        for mask in living:
+        for size, mask in zip(frame.sizes, living, strict=True):
             if mask is None:
                 counts.append(None)
             else:
-                counts.append(remaining[: mask.size])
-                remaining = remaining[mask.size :]
-        frame = dense.narrowed(counts, len(self._names), at_least or self._min_contributors)
+                counts.append(remaining[:size])
+                remaining = remaining[size:]
+        frame = frame.narrowed(counts, len(self._names), at_least or self._min_contributors)
         self._sparse = SparseState(frame, living)
         return True
 

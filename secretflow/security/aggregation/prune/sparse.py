@@ -20,6 +20,7 @@ class SparseState:
 
     def __init__(self, frame: Frame, living: Sequence[np.ndarray | None]) -> None:
         self.frame = frame
+        self._living = living
         absent = [np.empty(0, np.int64)]
         self._private: list[tuple[int, np.ndarray]] = []
         self._pruned: list[tuple[int, np.ndarray]] = []
@@ -37,6 +38,13 @@ class SparseState:
                 self._private.append((k, np.flatnonzero(hidden)))
         self.absent = np.concatenate(absent)
         self._known: tuple[Shares, np.ndarray] | None = None
+
+    def encloses(self, living: Sequence[np.ndarray | None]) -> bool:
+        """Whether an own mask, one flat one or None for each array, has no element that this one has not."""
+        return all(
+            old is None or (new is not None and not (new & ~old).any())
+            for new, old in zip(living, self._living, strict=True)
+        )
 
     def denominators_for(self, shares: Shares) -> np.ndarray | None:
         """The denominators of the partial elements, if they came with an earlier call of equal weights."""
