@@ -115,6 +115,19 @@ class TestTraining:
         )
         assert history.global_history["living_rate"] == [living / PRUNABLE for living in LIVING[:2]]
 
+    @pytest.mark.parametrize("regrow_percent", [0, 10])
+    def test_masks_that_shrink_are_agreed_on_where_something_travels(
+        self, task: Task, regrow_percent: float
+    ) -> None:
+        model = task.make_model(regrow_percent=regrow_percent)
+        history = model.fit(task.x, task.y, epochs=3, batch_size=BATCH, verbose=0)
+        before = PRUNABLE
+        for epoch, living in enumerate(LIVING[:3]):
+            *_, last = history.local_history["alice_round_payload_bytes"][epoch]
+            # Equal rows and seeds: both parties have the same mask. A mask that regrows may be anywhere.
+            assert last == (PRUNABLE if regrow_percent else before) + 4 * (living + DENSE)
+            before = living
+
     def test_the_round_that_prunes_uploads_the_pruned_weights(self, task: Task) -> None:
         # Equal rows and seeds: both parties have the same mask, so the support has the living size.
         history = task.make_model().fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
