@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ class Encoder:
         average: whether the sum shall be the average.
         pads: the pads of the call. What is written draws from them, so everything is written once, in the
             order of the payload.
-        absent: positions, in the vector of floats that travel, at which the party adds 0; ascending.
+        absent: by the number of an array the positions, among its elements that travel, at which the party
+            adds 0.
     """
 
     party: str
@@ -38,7 +39,7 @@ class Encoder:
     shares: Shares
     average: bool
     pads: Pads
-    absent: np.ndarray
+    absent: Mapping[int, np.ndarray]
 
     def write_floats(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
         """Writes the floats that travel.
@@ -51,7 +52,7 @@ class Encoder:
             AggregationError: a number does not fit.
         """
         own, parties = self.shares.own, len(self.shares.weights)
-        for k, place in self.frame.slices("f"):
+        for k, place in self.frame.float_places:
             values = arrays[k].ravel()
             scale, limit = self.ring.one, self.ring.capacity / parties
             if self.average and isinstance(own, float):
@@ -60,11 +61,10 @@ class Encoder:
             elif self.average:
                 values = _weighted(k, arrays[k], own)
             index = self.frame.support[k]
-            first, last = np.searchsorted(self.absent, (place.start, place.stop))
-            if first < last:
+            if k in self.absent:
                 assert index is not None  # only what a mask has pruned is absent
                 values = values.take(index)
-                values[self.absent[first:last] - place.start] = 0
+                values[self.absent[k]] = 0
                 index = None
             self._write(k, out[place], values, scale, limit, self.frame.dense_float_size, index)
 
@@ -80,7 +80,7 @@ class Encoder:
         """
         signed = out.view("<i8")
         parties = len(self.shares.weights)
-        for k, place in self.frame.slices("iu"):
+        for k, place in self.frame.integer_places:
             values = arrays[k]
             if self.average and not self.shares.exact:
                 limit = Ring(_INTEGER_BITS, self.ring.fxp_bits).capacity / parties

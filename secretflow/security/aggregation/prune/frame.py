@@ -6,7 +6,8 @@ digest travels with every payload, because a wrong sum of padded numbers looks l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -198,12 +199,20 @@ class Frame:
         """How many integers travel."""
         return sum(self.sizes) - self.float_size
 
-    def slices(self, kinds: str) -> Iterator[tuple[int, slice]]:
-        """The array number and the place in the vector of every float ("f") or integer ("iu") array."""
-        start = 0
-        for k in self._positions(kinds):
-            yield k, slice(start, start + self.sizes[k])
-            start += self.sizes[k]
+    @cached_property
+    def float_places(self) -> tuple[tuple[int, slice], ...]:
+        """The number of every array of floats, and its place in the vector of all floats that travel."""
+        return self._places("f")
+
+    @cached_property
+    def integer_places(self) -> tuple[tuple[int, slice], ...]:
+        """The same of integers."""
+        return self._places("iu")
+
+    def _places(self, kinds: str) -> tuple[tuple[int, slice], ...]:
+        numbers = self._positions(kinds)
+        ends = [0, *itertools.accumulate(self.sizes[k] for k in numbers)]
+        return tuple((k, slice(*ends[i : i + 2])) for i, k in enumerate(numbers))
 
     def _positions(self, kinds: str) -> list[int]:
         return [k for k, dtype in enumerate(self.dtypes) if np.dtype(dtype).kind in kinds]

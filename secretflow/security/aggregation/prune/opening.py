@@ -89,7 +89,7 @@ class Opening:
             denominators = self.read_denominators(total)
             # Where the division has nothing to divide by, no weight stands behind the element.
             numbers[frame.partial] /= np.where(denominators > 0, denominators, 1.0)
-        for k, place in frame.slices("f"):
+        for k, place in frame.float_places:
             index, array = frame.support[k], arrays[k]
             if index is None:
                 np.divide(numbers[place].reshape(array.shape), scale, out=array, casting="unsafe")
@@ -99,7 +99,7 @@ class Opening:
             else:
                 array.flat[index] = numbers[place] / scale  # a reshaped array would be a copy
         integers = total["body"][1].view("<i8")
-        for k, place in frame.slices("iu"):
+        for k, place in frame.integer_places:
             whole = integers[place].reshape(frame.shapes[k])
             values = whole if self.integer_divisor is None else whole / self.integer_divisor
             np.copyto(arrays[k], values, casting="unsafe")

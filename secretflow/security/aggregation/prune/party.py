@@ -256,15 +256,16 @@ class Sealer:
         denominators = sparse.denominators_for(shares) if sparse else None
         carried = frame.partial.size if denominators is None else 0
 
-        absent = sparse.absent if sparse else np.empty(0, np.int64)
         pads = self._pads(call)
-        encoder = Encoder(self._party, self._ring, frame, shares, average, pads, absent)
+        encoder = Encoder(
+            self._party, self._ring, frame, shares, average, pads, sparse.absent if sparse else {}
+        )
         floats = self._memory.take(frame.float_size + carried, self._ring.dtype)
         integers = np.empty(frame.integer_size, "<u8")
         encoder.write_floats(floats[: frame.float_size], arrays)
         if carried:
-            present = ~np.isin(frame.partial, absent, assume_unique=True)
-            floats[frame.float_size :] = present * round(float(shares.own) * share_one(self._ring))
+            assert sparse is not None  # nothing else is partial
+            floats[frame.float_size :] = sparse.has_partial * round(float(shares.own) * share_one(self._ring))
             pads.add_to(floats[frame.float_size :])
         encoder.write_integers(integers, arrays)
 

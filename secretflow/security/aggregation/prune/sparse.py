@@ -15,28 +15,32 @@ class SparseState:
 
     Attributes:
         frame: which elements travel.
-        absent: positions, in the vector of floats that travel, that the own mask has pruned.
+        absent: by the number of an array the positions, among its elements that travel, that the own mask has
+            pruned; ascending, and nothing for an array without any.
+        has_partial: which elements of ``frame.partial`` the own mask keeps, boolean.
     """
 
     def __init__(self, frame: Frame, living: Sequence[np.ndarray | None]) -> None:
         self.frame = frame
         self._living = living
-        absent = [np.empty(0, np.int64)]
+        self.absent: dict[int, np.ndarray] = {}
+        positions = [np.empty(0, np.int64)]
         self._private: list[tuple[int, np.ndarray]] = []
         self._pruned: list[tuple[int, np.ndarray]] = []
-        for k, place in frame.slices("f"):
+        for k, place in frame.float_places:
             mask, index = living[k], frame.support[k]
             if mask is None or index is None:
                 continue
             others = np.flatnonzero(~mask[index])
             if others.size:
-                absent.append(place.start + others)
+                self.absent[k] = others
+                positions.append(place.start + others)
                 self._pruned.append((k, index[others]))
             hidden = mask.copy()
             hidden[index] = False
             if hidden.any():
                 self._private.append((k, np.flatnonzero(hidden)))
-        self.absent = np.concatenate(absent)
+        self.has_partial = ~np.isin(frame.partial, np.concatenate(positions), assume_unique=True)
         self._known: tuple[Shares, np.ndarray] | None = None
 
     def encloses(self, living: Sequence[np.ndarray | None]) -> bool:

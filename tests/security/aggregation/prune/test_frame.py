@@ -86,8 +86,8 @@ def test_what_enough_parties_keep_travels_and_the_rest_of_them_is_partial() -> N
     # In the vector of floats the bias takes 0 to 2; elements 2 and 5 of the matrix come to 4 and 6.
     assert frame.partial.tolist() == [4, 6]
     assert (frame.float_size, frame.integer_size) == (13, 4)
-    assert list(frame.slices("f")) == [(0, slice(0, 3)), (1, slice(3, 7)), (3, slice(7, 13))]
-    assert list(frame.slices("iu")) == [(2, slice(0, 4))]
+    assert frame.float_places == ((0, slice(0, 3)), (1, slice(3, 7)), (3, slice(7, 13)))
+    assert frame.integer_places == ((2, slice(0, 4)),)
 
 
 def test_an_element_kept_by_nobody_never_travels() -> None:

@@ -20,7 +20,9 @@ def state() -> SparseState:
 
 def test_a_party_is_absent_where_an_element_travels_that_it_has_pruned() -> None:
     # Elements 0, 2 and 4 travel, to places 1, 2 and 3 behind the bias; the own mask has pruned 2.
-    assert state().absent.tolist() == [2]
+    assert {k: positions.tolist() for k, positions in state().absent.items()} == {1: [1]}
+    # Of the others the elements 2 and 4 are not kept by all.
+    assert state().has_partial.tolist() == [False, True]
 
 
 def test_private_are_the_elements_it_keeps_but_too_few_others_do() -> None:
