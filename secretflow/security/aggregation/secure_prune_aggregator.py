@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import ray
 
 from secretflow.device import PYU, DeviceObject, PYUObject, proxy, reveal
 from secretflow.distributed.primitive import DISTRIBUTION_MODE, get_distribution_mode
@@ -272,7 +273,9 @@ class SecurePruneAggregator(Aggregator):
         return self._add([seal(party, call) for party in self._participants])
 
     def connect(self) -> bool:
-        """Opens the channels of :meth:`hosted_rounds` from the parties' hosts to the server, once.
+        """Opens the channels of :meth:`hosted_rounds` from the parties' hosts to the server.
+
+        Open ones stay, and where they could not be opened once it is not tried again.
 
         Returns:
             Whether there are any: all must be processes of one machine, as in a simulation, and have hosts.
@@ -280,11 +283,24 @@ class SecurePruneAggregator(Aggregator):
         if self._connected is None:
             self._connected = False
             if self._hosts is not None and get_distribution_mode() is DISTRIBUTION_MODE.SIMULATION:
-                address = reveal(self._adder.listen())
-                reached = reveal([sealer.connect(address) for sealer in self._sealers.values()])
-                self._connected = all(reached)
-                self._adder.accept(len(reached) if self._connected else 0)
+                self._connected = self._open_channels()
         return self._connected
+
+    def _open_channels(self) -> bool:
+        address, expected = reveal(self._adder.listen()), 0
+        try:
+            reached = reveal([sealer.connect(address) for sealer in self._sealers.values()])
+            expected = len(reached) if all(reached) else 0
+        finally:
+            accepted = self._adder.accept(expected)
+            if not expected:
+                self._hang_up()
+        reveal(accepted)
+        return bool(expected)
+
+    def _hang_up(self) -> None:
+        for sealer in self._sealers.values():
+            sealer.hang_up()
 
     def hosted_rounds(self, rounds: int, seal: Callable[[PYU, list[int]], PYUObject]) -> PYUObject:
         """Several rounds of :meth:`hosted_average` over channels; waits until all are done.
@@ -298,15 +314,20 @@ class SecurePruneAggregator(Aggregator):
             The last average in ring elements, at the server.
 
         Raises:
-            AggregationError: there are no channels.
+            AggregationError: there are no channels, or the payloads do not belong together.
+            Exception: whatever a party has failed with. Then the channels are closed, and the next
+                :meth:`connect` opens new ones.
         """
         if not self._connected:
             raise AggregationError("there are no channels: connect() opens them where that is possible")
         calls = [self._next_call() for _ in range(rounds)]
+        self._connected = None  # until all is known to be well
         total = self._adder.serve(rounds)
-        ends = [seal(party, calls) for party in self._participants]
-        self._connected = None  # an error closes them
-        _wait_for(ends)
+        try:
+            _wait_for([*(seal(party, calls) for party in self._participants), total], self._hang_up)
+        except BaseException:
+            self._hang_up()  # whoever has not begun will not, and the others wait for him
+            raise
         self._connected = True
         return total
 
@@ -317,15 +338,18 @@ class SecurePruneAggregator(Aggregator):
         """
         return {party: sealer.payload_bytes() for party, sealer in self._sealers.items()}
 
-    def round_bytes(self, first: int = 0) -> dict[PYU, PYUObject]:
+    def round_bytes(self, before: Mapping[PYU, int] | None = None) -> dict[PYU, PYUObject]:
         """The same for each round: a list of ints, one for each sum or average.
 
         What an agreement about masks takes is counted in the round that it was made for.
 
         Args:
-            first: number of the first round to tell of, from 0.
+            before: how many rounds of each party to leave out; None tells of all.
         """
-        return {party: sealer.round_bytes(first) for party, sealer in self._sealers.items()}
+        return {
+            party: sealer.round_bytes(0 if before is None else before[party])
+            for party, sealer in self._sealers.items()
+        }
 
     def take_seconds(self) -> dict[PYU, PYUObject]:
         """Seconds that each party has spent encoding, padding and opening since this was asked last."""
@@ -479,13 +503,25 @@ class SecurePruneAggregator(Aggregator):
         return [by_party[party] for party in self._participants]
 
 
-def _wait_for(ends: Sequence[PYUObject]) -> None:
-    """Waits for all; of the errors raises one that others may have followed from."""
+def _wait_for(ends: Sequence[PYUObject], on_error: Callable[[], None]) -> None:
+    """Waits for all, in the order in which they end, in a simulation.
+
+    Args:
+        ends: what is waited for.
+        on_error: called once when the first has failed, to free those that wait for it.
+
+    Raises:
+        Exception: one of theirs, rather one that others may have followed from.
+    """
     errors: list[Exception] = []
-    for end in ends:
+    waiting = [end.data for end in ends]
+    while waiting:
+        (ended, *_), waiting = ray.wait(waiting)
         try:
-            reveal(end)
+            ray.get(ended)
         except Exception as error:
+            if not errors:
+                on_error()
             errors.append(error)
     if errors:
         raise min(errors, key=lambda error: isinstance(error, ChannelClosedError))

@@ -177,8 +177,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             prune_mask=init_mask,
             same_mask=self._prune_settings.mask_scope == "global",
         )
-        for device, worker in self._workers.items():
-            worker.set_weights(average[device])
+        # Or whoever failed would train on from weights of its own.
+        reveal([worker.set_weights(average[device]) for device, worker in self._workers.items()])
         return average
 
     @wraps(_UpstreamFLModel.fit)

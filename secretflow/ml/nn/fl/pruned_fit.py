@@ -20,7 +20,7 @@ from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.callbacks.history import History as MetricsHistory
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.pruning import PruneSettings
-from secretflow.ml.nn.fl.rounds import Round, is_due, rounds_before_pruning, rounds_of_epoch
+from secretflow.ml.nn.fl.rounds import Round, rounds_before_pruning, rounds_of_epoch
 from secretflow.security.aggregation import SecurePruneAggregator
 
 _SECONDS_AWAY = 0.5
@@ -97,7 +97,7 @@ class PrunedFit:
         """Trains for the epochs asked for, or until a callback stops it; returns what was recorded."""
         options, callbacks = self._options, self._callbacks
         self._rows_known = self._exchange_rows()
-        first_round, *_ = (len(sizes) for sizes in reveal(self._aggregator.round_bytes()).values())
+        rounds_before = {k: len(sizes) for k, sizes in reveal(self._aggregator.round_bytes()).items()}
         self._take_seconds()
         callbacks.on_train_begin()
         for epoch in range(options.epochs):
@@ -114,8 +114,8 @@ class PrunedFit:
                     seconds["evaluate_seconds"] = self._evaluate(epoch)
                 self._catch_up()  # or only what was asked of the workers would be timed
                 seconds["seconds"] = time.perf_counter() - started
-                self._known_rates = self._record(first_round, seconds)
-                first_round += len(rounds)
+                self._known_rates = self._record(rounds_before, seconds)
+                rounds_before = {k: before + len(rounds) for k, before in rounds_before.items()}
                 callbacks.on_epoch_end(epoch=epoch)
                 progress.set_postfix(_shown(self._history.global_history))
             if callbacks.stop_training[0]:
@@ -138,10 +138,10 @@ class PrunedFit:
         while rounds:
             this, options = rounds[0], self._options
             self._callbacks.on_train_batch_begin(batch=this.first_step)
-            due = is_due(this, self._known_rates, self._settings)
             plain = rounds_before_pruning(rounds, self._known_rates, self._settings)
+            due = plain == 0
             done = rounds[:1]
-            if plain and self._rows_known and self._is_settled():
+            if not due and self._rows_known and self._is_settled():
                 if plain > 1 and not self._is_watched and self._aggregator.connect():
                     done = rounds[: min(plain, self._rounds_away)]
                     average = self._rounds_without_driver(average, done)
@@ -164,13 +164,15 @@ class PrunedFit:
             rounds = rounds[len(done) :]
         if average is not None:
             reveal(list(self._opened(average).values()))
+        # Not before all have gone through it: after a failure they must have trained for as many epochs.
+        reveal([worker.end_epoch() for worker in self._workers.values()])
 
     def _round(self, average: PYUObject | None, this: Round, due: bool) -> PYUObject:
         """One round in which the driver moves uploads and masks are agreed on; returns the average."""
         weights = self._opened(average)
         trained, samples = [], []
         for k, (device, worker) in enumerate(self._workers.items()):
-            if due or this.ends_epoch:
+            if due:
                 upload, size, mask, rate = worker.train_step_with_prune(
                     weights[device],
                     prune_current_mask=self._masks[k],
@@ -179,7 +181,7 @@ class PrunedFit:
                     epoch=this.passed,
                     **self._how(this),
                 )
-                if due and not self._same_mask:
+                if not self._same_mask:
                     self._masks[k], self._rates[k] = mask, rate
             else:
                 upload, size = worker.train_step(weights[device], **self._how(this))
@@ -208,7 +210,8 @@ class PrunedFit:
     def _rounds_without_driver(self, average: PYUObject | None, rounds: Sequence[Round]) -> PYUObject:
         """The same for several rounds over channels from party to server; returns the last average."""
         started = time.perf_counter()
-        # Whatever has failed until here must not leave the others waiting for one that never begins.
+        # Whatever has failed until here must not leave the others waiting for one that never begins. Before
+        # the first round of an epoch everything has been waited for.
         reveal(list(self._opened(average).values()))
         how = [self._how(this) for this in rounds]
         average = self._aggregator.hosted_rounds(
@@ -259,8 +262,12 @@ class PrunedFit:
         if not all(reveal(list(known))):
             return False
         by_party = dict(zip(self._workers, rows, strict=True))
-        for device, worker in self._workers.items():
-            worker.expect_rows(*(by_party[party].to(device) for party in self._aggregator.participants))
+        reveal(
+            [
+                worker.expect_rows(*(by_party[party].to(device) for party in self._aggregator.participants))
+                for device, worker in self._workers.items()
+            ]
+        )
         return True
 
     def _log_privacy(self, this: Round) -> None:
@@ -286,18 +293,18 @@ class PrunedFit:
         self._callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
         return time.perf_counter() - started
 
-    def _record(self, first_round: int, seconds: dict[str, float]) -> list[float]:
+    def _record(self, rounds_before: dict[PYU, int], seconds: dict[str, float]) -> list[float]:
         """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
 
         Args:
-            first_round: number of the epoch's first round, counted by the aggregator.
+            rounds_before: the epoch, counted by each party's end. Of a round that failed not all count one.
             seconds: what the driver has measured.
 
         Returns:
             The living rate of each party.
         """
         living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
-        uploaded = reveal(self._aggregator.round_bytes(first_round))
+        uploaded = reveal(self._aggregator.round_bytes(rounds_before))
         spent = self._take_seconds()
         for device, rates in living.items():
             columns: dict[str, Any] = {

@@ -62,7 +62,7 @@ def rounds_of_epoch(epoch: int, steps: int, aggregate_freq: int, settings: Prune
 def rounds_before_pruning(
     rounds: Sequence[Round], living_rates: Sequence[float], settings: PruneSettings
 ) -> int:
-    """How many of the next rounds are neither due for a step of pruning nor the last of their epoch.
+    """How many of the next rounds come before one that a step of pruning ends.
 
     Args:
         rounds: those to come in the epoch.
@@ -70,7 +70,7 @@ def rounds_before_pruning(
         settings: what the user chose about pruning.
     """
     for count, this in enumerate(rounds):
-        if this.ends_epoch or is_due(this, living_rates, settings):
+        if is_due(this, living_rates, settings):
             return count
     return len(rounds)
 

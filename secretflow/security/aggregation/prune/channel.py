@@ -7,6 +7,7 @@ own: its header as JSON, then the ring elements as they lie in memory. Nothing i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -16,11 +17,15 @@ from typing import TypedDict
 
 import numpy as np
 
-from .errors import ChannelClosedError
+from .errors import AggregationError, ChannelClosedError
 from .payload import Payload
 
 _LENGTH = struct.Struct("!I")
 _BUFFER_BYTES = 1 << 22
+_MOST_HEADER_BYTES = 1 << 16
+_MOST_ELEMENTS = 1 << 32
+_DTYPES = ("|u1", "<u4", "<u8")
+"""Of masks, and of the elements of both rings."""
 
 
 class _Header(TypedDict):
@@ -37,7 +42,7 @@ class _Header(TypedDict):
 
 
 class Channel:
-    """One end; closed by an error at either end.
+    """One end. Whoever meets an error closes it, for it may have stopped within a payload.
 
     Args:
         connection: to the other end.
@@ -87,14 +92,22 @@ class Channel:
 
         Raises:
             ChannelClosedError: the other end has gone.
+            AggregationError: what came is no payload.
         """
         (length,) = _LENGTH.unpack(self._read(np.empty(_LENGTH.size, np.uint8)).data)
-        header: _Header = json.loads(self._read(np.empty(length, np.uint8)).tobytes())
+        if length > _MOST_HEADER_BYTES:
+            raise AggregationError(
+                f"a payload's header of {length} bytes came: no more than {_MOST_HEADER_BYTES}"
+            )
+        header = _parsed(self._read(np.empty(length, np.uint8)).tobytes())
         body = [self._read(np.empty(size, dtype)) for dtype, size in header["body"]]
         return Payload(call=header["call"], frame=header["frame"], encoding=header["encoding"], body=body)
 
     def close(self) -> None:
         """Ends the channel; the other end fails when it sends or receives."""
+        # By itself close would leave the other end waiting if this process has been forked since.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
     def _read(self, array: np.ndarray) -> np.ndarray:
@@ -110,6 +123,31 @@ class Channel:
         return array
 
 
+def _parsed(text: bytes) -> _Header:
+    """Reads a header.
+
+    Raises:
+        AggregationError: it is none.
+    """
+    try:
+        fields = json.loads(text)
+        header = _Header(
+            call=fields["call"],
+            frame=fields["frame"],
+            encoding=fields["encoding"],
+            body=[(dtype, size) for dtype, size in fields["body"]],
+        )
+    except (ValueError, TypeError, KeyError):
+        raise AggregationError("what came over a channel is no payload") from None
+    well = isinstance(header["call"], int) and isinstance(header["frame"], str)
+    well = well and isinstance(header["encoding"], str)
+    for dtype, size in header["body"]:
+        well = well and dtype in _DTYPES and isinstance(size, int) and 0 <= size <= _MOST_ELEMENTS
+    if not well:
+        raise AggregationError("what came over a channel is no payload: a field is not what it must be")
+    return header
+
+
 class Listener:
     """Where the server waits for the parties: a socket in a folder that only this user can enter."""
 
@@ -117,8 +155,12 @@ class Listener:
         self._folder = tempfile.TemporaryDirectory(prefix="secretflow-")
         self.address = str(Path(self._folder.name, "socket"))
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listening.bind(self.address)
-        self._listening.listen(socket.SOMAXCONN)
+        try:
+            self._listening.bind(self.address)
+            self._listening.listen(socket.SOMAXCONN)
+        except OSError:  # the path may be too long
+            self.close()
+            raise
 
     def accept(self) -> Channel:
         """The channel to the next that connects."""

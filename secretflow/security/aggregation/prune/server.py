@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .channel import Channel, Listener
-from .errors import AggregationError
+from .errors import AggregationError, ChannelClosedError
 from .opening import Opening
 from .payload import Payload, add_up
 
@@ -21,9 +21,17 @@ class Adder:
         self._channels: list[Channel] = []
 
     def listen(self) -> str:
-        """Waits for the parties' ends to connect to the address that is returned."""
+        """Waits for the parties' ends to connect.
+
+        Returns:
+            Where; empty if this machine has no place for a socket.
+        """
         self._hang_up()
-        self._listener = Listener()
+        self._stop_listening()
+        try:
+            self._listener = Listener()
+        except OSError:
+            return ""
         return self._listener.address
 
     def accept(self, parties: int) -> None:
@@ -32,10 +40,11 @@ class Adder:
         Args:
             parties: how many have; with 0, what was waited for is given up.
         """
-        if self._listener is not None:
-            self._channels = [self._listener.accept() for _ in range(parties)]
-            self._listener.close()
-            self._listener = None
+        try:
+            listener = self._listener
+            self._channels = [listener.accept() for _ in range(parties)] if listener else []
+        finally:
+            self._stop_listening()
 
     def serve(self, rounds: int) -> Payload:
         """Adds the payloads of several rounds, which come and go over the channels.
@@ -47,8 +56,11 @@ class Adder:
             The sum of the last round, which is not sent.
 
         Raises:
-            AggregationError: as of :meth:`add`, or a party has given up. All channels are closed then.
+            AggregationError: as of :meth:`add`. All channels are closed then.
+            ChannelClosedError: a party has given up, or there are no channels. All are closed then.
         """
+        if not self._channels:
+            raise ChannelClosedError("the server has no channels to the parties")
         try:
             for _ in range(rounds - 1):
                 total = self.add(*(channel.receive() for channel in self._channels))
@@ -87,6 +99,11 @@ class Adder:
         if isinstance(result, list):
             return [_sum_of_elements(array, opening.weight_total) for array in result]
         return _sum_of_elements(result, opening.weight_total)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def _hang_up(self) -> None:
         for channel in self._channels:

@@ -43,12 +43,12 @@ def test_before_the_start_epoch_nothing_is_due() -> None:
     ]
 
 
-def test_rounds_go_on_until_a_step_is_due_or_the_epoch_ends() -> None:
+def test_rounds_go_on_until_a_step_is_due_or_the_epoch_is_over() -> None:
     settings = PruneSettings(prune_end_rate=0.5, prune_freq=4)
     rounds = rounds_of_epoch(0, 10, 1, settings)
     assert rounds_before_pruning(rounds, [1.0], settings) == 3
     assert rounds_before_pruning(rounds[3:], [1.0], settings) == 0
     assert rounds_before_pruning(rounds[4:], [1.0], settings) == 3
-    assert rounds_before_pruning(rounds[8:], [1.0], settings) == 1, "the last round takes the metrics"
-    assert rounds_before_pruning(rounds, [0.5], settings) == 9
+    assert rounds_before_pruning(rounds[8:], [1.0], settings) == 1, "a step may always end an epoch"
+    assert rounds_before_pruning(rounds, [0.5], settings) == 10
     assert rounds_before_pruning([], [1.0], settings) == 0

@@ -65,6 +65,7 @@ class FedAvgWPrune(FedAvgW):
         self._party = party
         self._rounds = 0
         self._seconds = 0.0
+        self._loss: torch.Tensor | None = None  # of the last step
         self._mask_changed = False
         self._round_start: List[torch.Tensor] = []
         self._withheld = [torch.zeros_like(parameter) for parameter in self._uploaded_parameters()]
@@ -197,7 +198,7 @@ class FedAvgWPrune(FedAvgW):
         Returns:
             The weights to upload, and the number of samples they were trained on.
         """
-        samples, _ = self._train(weights, cur_steps, train_steps, **kwargs)
+        samples = self._train(weights, cur_steps, train_steps, **kwargs)
         return self._upload(kwargs.get("dp_strategy")), samples
 
     def train_step_with_prune(
@@ -221,22 +222,17 @@ class FedAvgWPrune(FedAvgW):
             prune_current_rate: the living rate of that mask.
             is_update_mask: whether a step of pruning may end this round; where it is due and masks are a
                 party's own, the model is pruned before it is uploaded.
-            epoch: how many epochs have been trained when the round ends, the part of a begun one included.
-                After the last round of an epoch, which None stands for, the epoch's metrics are taken.
+            epoch: how many epochs have been trained when the round ends, the part of a begun one included;
+                None stands for the last round of an epoch.
             **kwargs: as for :meth:`train_step`.
 
         Returns:
             The weights to upload, the number of samples, the new mask and the new rate.
         """
         self._use_mask(prune_current_mask)
-        samples, loss = self._train(weights, cur_steps, train_steps, **kwargs)
-        if is_update_mask:
-            whole = len(self.epoch) + 1
-            epoch = whole if epoch is None else epoch
-            if epoch == whole:
-                self._finish_epoch(loss)
-            if self._settings.mask_scope == "local":
-                self._prune_if_due(epoch, prune_current_rate)
+        samples = self._train(weights, cur_steps, train_steps, **kwargs)
+        if is_update_mask and self._settings.mask_scope == "local":
+            self._prune_if_due(len(self.epoch) + 1 if epoch is None else epoch, prune_current_rate)
         upload = self._upload(kwargs.get("dp_strategy"))
         return upload, samples, self._mask, living_rate(self._mask)
 
@@ -252,6 +248,15 @@ class FedAvgWPrune(FedAvgW):
         """
         self._prune_if_due(epoch, living_rate(self._mask))
         return self.prune_state()
+
+    def end_epoch(self) -> None:
+        """Takes the metrics of an epoch whose last average has been taken up, and counts it."""
+        # A model that steps its optimisers itself need not return a loss.
+        self.logs = self.transform_metrics({} if self._loss is None else {"train-loss": self._loss.item()})
+        self.epoch_logs = dict(self.logs)
+        # Anew in each epoch: the history takes all of them from here every time it looks.
+        self.wrapped_metrics = self.wrap_local_metrics()
+        self.epoch.append(len(self.epoch))
 
     def epochs_trained(self) -> int:
         """How many epochs this model has been trained for, those before it was saved and loaded included."""
@@ -350,7 +355,7 @@ class FedAvgWPrune(FedAvgW):
         random_seed: int | None = None,
         is_last_round: bool = False,
         **_: Any,
-    ) -> Tuple[int, torch.Tensor | None]:
+    ) -> int:
         started = time.perf_counter()
         self.model.train()
         if refresh_data:
@@ -362,6 +367,17 @@ class FedAvgWPrune(FedAvgW):
             self.set_weights(weights)
         if self._settings.withhold_percent:
             self._add_withheld()
+        try:
+            samples = self._take_steps(cur_steps, train_steps, is_last_round)
+        except BaseException:
+            if self._settings.withhold_percent:
+                self._take_withheld_back()
+            raise
+        self._rounds += 1
+        self._seconds += time.perf_counter() - started
+        return samples
+
+    def _take_steps(self, cur_steps: int, train_steps: int, is_last_round: bool) -> int:
         samples = 0
         folder = self._gradient_capture and self._gradient_capture.folder(
             self._party, self._rounds, is_last=is_last_round, mask_changed=self._mask_changed
@@ -374,25 +390,16 @@ class FedAvgWPrune(FedAvgW):
             loss = self.model.training_step((x, y), cur_steps + step, sample_weight=sample_weight)
             if self.model.automatic_optimization:
                 self.model.backward_step(loss)
+            self._loss = None if loss is None else loss.detach()
             if folder:
                 self._capture(folder, x, y, before)
                 folder = None
-        self._rounds += 1
-        self._seconds += time.perf_counter() - started
-        return samples, loss
+        return samples
 
     def _prune_if_due(self, epoch: float, rate: float) -> None:
         if self._settings.step_due(epoch, rate):
             self._use_mask(prune_model(self.model, self._mask, self._settings, epoch))
             self._mask_changed = True
-
-    def _finish_epoch(self, loss: torch.Tensor | None) -> None:
-        # A model that steps its optimisers itself need not return a loss.
-        self.logs = self.transform_metrics({} if loss is None else {"train-loss": loss.item()})
-        self.epoch_logs = dict(self.logs)
-        # Anew in each epoch: the history takes all of them from here every time it looks.
-        self.wrapped_metrics = self.wrap_local_metrics()
-        self.epoch.append(len(self.epoch))
 
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""
@@ -416,6 +423,11 @@ class FedAvgWPrune(FedAvgW):
         for parameter, difference in zip(parameters, self._withheld, strict=True):
             parameter += difference
         self._zero_pruned()
+
+    def _take_withheld_back(self) -> None:
+        """Goes back to the round's start, which the others know, when the round has failed."""
+        for parameter, start in zip(self._uploaded_parameters(), self._round_start, strict=True):
+            parameter.copy_(start)
 
     def _withhold(self) -> None:
         """Sets those parameters back that differ most from the round's start, and keeps the differences."""
