@@ -64,9 +64,10 @@ class Recipe:
     the convolution of the small net; the cubic schedule (Zhu and Gupta, "To prune, or not to prune", 2017,
     section 3) leaves the last epochs to train what is left; and weight decay keeps what is not needed small,
     so that its magnitude tells. The FedAvg CNN with targets is trained with plain SGD, as in its paper, and
-    pruned within its first two epochs; both were chosen with runs of seed 11, which is not among
-    :data:`SEEDS`, but for the two: with three epochs seeds 1 to 3 uploaded 2.9 (local masks) and 3.1 times
-    (global) fewer bytes to the target.
+    pruned within its first epoch. That was chosen with runs of seeds 11 and 12, which are not among
+    :data:`SEEDS`, after slower schedules had missed the target of upload on seeds 1 to 3: pruned every five
+    rounds within three epochs they uploaded 2.9 (local masks) and 3.1 times (global) fewer bytes to the
+    accuracy, within two epochs 3.3 and 3.4.
 
     Attributes:
         rows: training rows over all parties.
@@ -148,12 +149,12 @@ _CONVNET = Recipe(
 _CNN = Recipe(
     rows=12_000,
     epochs=10,
-    prune_end_epoch=2,
+    prune_end_epoch=1,
     test_rows=10_000,
     optimizer="sgd",
     learning_rate=0.1,
     weight_decay=1e-4,
-    prune_freq=5,
+    prune_freq=2,
 )
 _SMALL_CNN = Recipe(
     rows=2_000,
