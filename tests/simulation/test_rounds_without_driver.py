@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
+from ray.exceptions import RayActorError, RaySystemError
 from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Accuracy
 
 import secretflow as sf
@@ -19,11 +24,12 @@ from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks.callback import Callback
 from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
+from secretflow.ml.nn.fl.pruned_fit import PrunedFit
 from secretflow.security.aggregation import SecurePruneAggregator
 
 FEATURES, CLASSES, ROWS, BATCH = 8, 3, 60, 4
 ROUNDS = ROWS // BATCH
-BROKEN_ROUND = 6  # a plain one: the last of an epoch goes through the driver
+BROKEN_ROUND = 6
 FAILS, DIES = 1e6, 2e6
 
 
@@ -62,14 +68,16 @@ def make_model(devices: SimpleNamespace, **options: Any) -> FLModel:
     )
 
 
-def make_data(devices: SimpleNamespace, of_bob: float | None = None) -> dict[str, Any]:
-    """Rows of both parties; ``of_bob`` stands in one of Bob's, in :data:`BROKEN_ROUND`."""
+def make_data(
+    devices: SimpleNamespace, of_bob: float | None = None, broken_round: int = BROKEN_ROUND
+) -> dict[str, Any]:
+    """Rows of both parties; ``of_bob`` stands in one of Bob's, in ``broken_round``."""
     x, y = {}, {}
     for seed, party in enumerate((devices.alice, devices.bob)):
         rows = np.random.default_rng(seed).normal(size=(ROWS, FEATURES)).astype(np.float32)
         labels = np.eye(CLASSES, dtype=np.float32)[rows[:, :CLASSES].argmax(axis=1)]
         if of_bob is not None and party == devices.bob:
-            rows[(BROKEN_ROUND - 1) * BATCH] = of_bob
+            rows[(broken_round - 1) * BATCH] = of_bob
         x[party], y[party] = (party(lambda v=value: v)() for value in (rows, labels))
     return {name: FedNdarray(parts, PartitionWay.HORIZONTAL) for name, parts in (("x", x), ("y", y))}
 
@@ -80,17 +88,38 @@ def fitted(devices: SimpleNamespace, epochs: int = 3, **options: Any) -> tuple[F
     return model, history, sf.reveal([worker.get_weights() for worker in model._workers.values()])
 
 
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rounds went without the driver, each time they did."""
+    counts: list[int] = []
+    hosted_rounds = SecurePruneAggregator.hosted_rounds
+
+    def counted(self: SecurePruneAggregator, rounds: int, seal: Any) -> Any:
+        counts.append(rounds)
+        return hosted_rounds(self, rounds, seal)
+
+    monkeypatch.setattr(SecurePruneAggregator, "hosted_rounds", counted)
+    return counts
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"mask_scope": "global", "prune_freq": 4}, {"withhold_percent": 10}],
+    ("options", "at_least"),
+    [
+        ({}, 3 * (ROUNDS - 2)),  # but for the rounds that prune, and those that agree on the masks
+        ({"mask_scope": "global", "prune_freq": 4}, 3 * (ROUNDS - 8)),
+        ({"withhold_percent": 10}, 3 * (ROUNDS - 2)),
+    ],
     ids=["local masks", "one mask, pruned within epochs", "with updates withheld"],
 )
-def test_training_is_the_same_to_the_last_bit(ray_devices: SimpleNamespace, options: dict[str, Any]) -> None:
-    model, history, weights = fitted(ray_devices, **options)
-    assert model._aggregator.connect(), "parties and server are processes of this machine"
+def test_training_is_the_same_to_the_last_bit(
+    ray_devices: SimpleNamespace, away: list[int], options: dict[str, Any], at_least: int
+) -> None:
+    _, history, weights = fitted(ray_devices, **options)
+    assert sum(away) >= at_least and max(away) > 1
+    away.clear()
     sfd.set_distribution_mode(DISTRIBUTION_MODE.DEBUG)
-    other, expected, expected_weights = fitted(ray_devices, **options)
-    assert not other._aggregator.connect()
+    _, expected, expected_weights = fitted(ray_devices, **options)
+    assert not away
     for own, alone in zip(weights, expected_weights, strict=True):
         for array, same in zip(own, alone, strict=True):
             np.testing.assert_array_equal(array, same)
@@ -102,28 +131,110 @@ def test_training_is_the_same_to_the_last_bit(ray_devices: SimpleNamespace, opti
         assert history.local_history[column] == expected.local_history[column]
 
 
+@pytest.mark.parametrize("broken_round", [BROKEN_ROUND, ROUNDS])
+@pytest.mark.parametrize("mask_scope", ["local", "global"])
 def test_a_party_that_fails_between_rounds_says_why_and_the_next_fit_is_right(
-    ray_devices: SimpleNamespace,
+    ray_devices: SimpleNamespace, away: list[int], broken_round: int, mask_scope: str
 ) -> None:
-    model = make_model(ray_devices)
+    model = make_model(ray_devices, mask_scope=mask_scope)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="this row cannot be learned"):
-            model.fit(**make_data(ray_devices, FAILS), batch_size=BATCH, epochs=1, verbose=0)
+            model.fit(**make_data(ray_devices, FAILS, broken_round), batch_size=BATCH, epochs=1, verbose=0)
+    assert model.epochs_trained() == 0
+    away.clear()
     history = model.fit(**make_data(ray_devices), batch_size=BATCH, epochs=2, verbose=0)
-    assert len(history.global_history["multiclassaccuracy"]) == 2
+    assert model.epochs_trained() == len(history.global_history["multiclassaccuracy"]) == 2
     one, other = sf.reveal([worker.get_weights() for worker in model._workers.values()])
-    np.testing.assert_array_equal(
-        one[1], other[1]
-    )  # biases are not pruned, so they are equal after an average
-    assert model._aggregator.connect()
+    # Biases are not pruned, so they are equal after an average.
+    np.testing.assert_array_equal(one[1], other[1])
+    assert sum(away) >= 2 * (ROUNDS - 2)
+    sizes = [history.local_history[f"{party}_round_payload_bytes"] for party in ("alice", "bob")]
+    assert [len(epoch) for epoch in (*sizes[0], *sizes[1])] == [ROUNDS] * 4
+    if mask_scope == "global":
+        assert sizes[0] == sizes[1]
 
 
-def test_a_process_that_dies_between_rounds_leaves_nobody_waiting(ray_devices: SimpleNamespace) -> None:
+def test_a_process_that_dies_between_rounds_leaves_nobody_waiting(
+    ray_devices: SimpleNamespace, away: list[int]
+) -> None:
     model = make_model(ray_devices)
-    with pytest.raises(Exception, match=r"(?i)died|actor"):
+    with pytest.raises(RayActorError):
         model.fit(**make_data(ray_devices, DIES), batch_size=BATCH, epochs=1, verbose=0)
+    assert away
     alice, _ = model._workers.values()
     assert sf.reveal(alice.epochs_trained()) == 0  # still answers
+
+
+def test_a_server_that_dies_is_what_the_driver_is_told(
+    ray_devices: SimpleNamespace, away: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(ray_devices)
+    train = PrunedFit._rounds_without_driver
+
+    def without_server(self: PrunedFit, *arguments: Any) -> Any:
+        ray.kill(model._aggregator._adder.data)
+        return train(self, *arguments)
+
+    monkeypatch.setattr(PrunedFit, "_rounds_without_driver", without_server)
+    with pytest.raises(RayActorError):
+        model.fit(**make_data(ray_devices), batch_size=BATCH, epochs=1, verbose=0)
+    assert away
+
+
+def built_with_a_child(arrays: list[np.ndarray], stage: str) -> tuple[DataLoader, int]:
+    """A user's loader that fetches batches in a process forked from the party's."""
+    assert stage == "train"
+    loader = DataLoader(TensorDataset(*map(torch.tensor, arrays)), batch_size=BATCH, num_workers=1)
+    return loader, len(loader)
+
+
+def test_a_party_that_fails_with_a_child_process_leaves_nobody_waiting(
+    ray_devices: SimpleNamespace, away: list[int]
+) -> None:
+    builders = {party: built_with_a_child for party in (ray_devices.alice, ray_devices.bob)}
+    model = make_model(ray_devices)
+    with pytest.raises(RuntimeError, match="this row cannot be learned"):
+        model.fit(
+            **make_data(ray_devices, FAILS), batch_size=BATCH, epochs=1, verbose=0, dataset_builder=builders
+        )
+    assert away
+
+
+def _made_once(marker: str) -> SimpleNamespace:
+    with open(marker, "x"):
+        return SimpleNamespace(model_gdp=None)
+
+
+class MadeOnce:
+    """No strategy at all, which only the first of two processes can read."""
+
+    model_gdp = None
+
+    def __init__(self, marker: str) -> None:
+        self._marker = marker
+
+    def __reduce__(self) -> Any:
+        return _made_once, (self._marker,)
+
+
+@pytest.mark.parametrize("at", ["the driver", "one party"])
+def test_a_round_that_a_party_never_begins_leaves_nobody_waiting(
+    ray_devices: SimpleNamespace, away: list[int], tmp_path: Path, at: str
+) -> None:
+    model = make_model(ray_devices)
+    model.fit(**make_data(ray_devices), batch_size=BATCH, epochs=1, verbose=0)
+    rounds = len(away)
+    model.dp_strategy = (
+        SimpleNamespace(model_gdp=None, lock=threading.Lock())
+        if at == "the driver"
+        else MadeOnce(str(tmp_path / "marker"))
+    )
+    error, reason = (TypeError, "pickle") if at == "the driver" else (RaySystemError, "File exists")
+    with pytest.raises(error, match=reason):
+        model.fit(**make_data(ray_devices), batch_size=BATCH, epochs=1, verbose=0)
+    assert len(away) > rounds
+    model.dp_strategy = None
+    model.fit(**make_data(ray_devices), batch_size=BATCH, epochs=1, verbose=0)
 
 
 def test_a_callback_that_watches_rounds_sees_each_when_it_is_over(ray_devices: SimpleNamespace) -> None:

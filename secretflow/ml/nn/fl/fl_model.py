@@ -299,8 +299,11 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
 
         Upstream's steps are ``ceil(1 / rate)``, and its batches ``floor(rows * rate)``. Where the division
         comes out even, float rounding makes one step too many, for which there are no rows; a rate larger
-        by a few roundings gives the right numbers, and where it does not come out even the same ones.
+        by a few roundings gives the right numbers, and where it does not come out even the same ones. With a
+        ``dataset_builder`` upstream goes by the batch size, whatever batches the builder makes.
         """
+        if self.wp_strategy and how.get("dataset_builder"):
+            return self._build_datasets(train_x, *args, **how)
         if self.wp_strategy and sampling_rate is None:
             sampling_rate = max(
                 (batch_size[device] if isinstance(batch_size, dict) else batch_size) / shape[0]
@@ -309,6 +312,32 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         if self.wp_strategy and sampling_rate is not None:
             sampling_rate = min(1.0, sampling_rate * _ABOVE_ROUNDING) if sampling_rate > 0 else sampling_rate
         return super()._handle_data(train_x, *args, batch_size=batch_size, sampling_rate=sampling_rate, **how)
+
+    def _build_datasets(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        dataset_builder: dict[PYU, Any],
+        sample_weight: Any = None,
+        stage: str = "train",
+        **_: Any,
+    ) -> int:
+        """Has every worker build its dataset from its arrays; returns the steps, the same at all."""
+        held = [data for data in (x, y, sample_weight) if data is not None]
+        steps = {
+            device.party: worker.build_dataset_from_builder(
+                dataset_builder[device], *(data.partitions[device] for data in held), stage=stage
+            )
+            for device, worker in self._workers.items()
+        }
+        steps = reveal(steps)
+        if len(set(steps.values())) != 1 or min(steps.values()) < 1:
+            raise ValueError(
+                f"dataset_builder is not allowed: its parties have {steps} batches, and all need as many, "
+                "at least 1"
+            )
+        return next(iter(steps.values()))
 
     def _build_training_data(self, options: SimpleNamespace) -> int:
         """Gives every worker its training data; returns the steps of an epoch."""

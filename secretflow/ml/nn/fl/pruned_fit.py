@@ -114,7 +114,7 @@ class PrunedFit:
                     seconds["evaluate_seconds"] = self._evaluate(epoch)
                 self._catch_up()  # or only what was asked of the workers would be timed
                 seconds["seconds"] = time.perf_counter() - started
-                self._known_rates = self._record(rounds_before, seconds)
+                self._record(rounds_before, seconds)
                 rounds_before = {k: before + len(rounds) for k, before in rounds_before.items()}
                 callbacks.on_epoch_end(epoch=epoch)
                 progress.set_postfix(_shown(self._history.global_history))
@@ -153,7 +153,7 @@ class PrunedFit:
                 weights, average = self._opened(average), None
                 for k, (device, worker) in enumerate(self._workers.items()):
                     self._masks[k], self._rates[k] = worker.prune_average(weights[device], this.passed)
-            if due and not this.ends_epoch:
+            if due:
                 self._known_rates = reveal(self._rates)
             for finished in done:
                 self._log_privacy(finished)
@@ -293,15 +293,12 @@ class PrunedFit:
         self._callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
         return time.perf_counter() - started
 
-    def _record(self, rounds_before: dict[PYU, int], seconds: dict[str, float]) -> list[float]:
+    def _record(self, rounds_before: dict[PYU, int], seconds: dict[str, float]) -> None:
         """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
 
         Args:
             rounds_before: the epoch, counted by each party's end. Of a round that failed not all count one.
             seconds: what the driver has measured.
-
-        Returns:
-            The living rate of each party.
         """
         living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
         uploaded = reveal(self._aggregator.round_bytes(rounds_before))
@@ -322,7 +319,6 @@ class PrunedFit:
         overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))
         for name, value in overall.items():
             self._history.global_history.setdefault(name, []).append(value)
-        return means["living_rate"]
 
     def _take_seconds(self) -> dict[PYU, dict[str, float]]:
         """Seconds of work at each party since this was asked last: training, and sealing and opening."""

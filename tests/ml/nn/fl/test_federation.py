@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
 
 import secretflow as sf
-from secretflow.data.ndarray import FedNdarray
+from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
@@ -559,3 +560,54 @@ def test_noise_for_the_upload_stays_out_of_weights_that_are_not_uploaded(
             private += alone.sum()
             assert (np.abs(array[alone]) < 10).all() and (np.abs(array[both]) > 90).all()
     assert private
+
+
+def batches_of(rows: int, drop: int = 0) -> Callable[..., tuple[DataLoader, int]]:
+    """A builder of batches of so many rows; it says that there are ``drop`` fewer."""
+
+    def build(arrays: list[np.ndarray], stage: str) -> tuple[DataLoader, int]:
+        assert stage in ("train", "eval")
+        loader = DataLoader(TensorDataset(*map(torch.as_tensor, arrays)), batch_size=rows)
+        return loader, len(loader) - drop
+
+    return build
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_batches_may_come_from_a_function_of_the_user(
+    make_model: Callable[..., FLModel],
+    data: tuple[FedNdarray, FedNdarray],
+    parties: list[Any],
+    weighted: bool,
+) -> None:
+    x, y = data
+    weights = FedNdarray(
+        {
+            device: device(lambda n=n: np.linspace(0.5, 2, n, dtype=np.float32))()
+            for device, n in zip(parties, ROWS, strict=True)
+        },
+        PartitionWay.HORIZONTAL,
+    )
+    own, built = make_model(prune_end_rate=0.5), make_model(prune_end_rate=0.5)
+    given = {"sample_weight": weights} if weighted else {}
+    how: dict[str, Any] = {"epochs": 2, "verbose": 0, "random_seed": 3, "validation_data": data, **given}
+    expected = own.fit(x, y, batch_size=BATCH, **how)
+    # Three batches each, as upstream makes of the smaller party's batch size.
+    builders = {device: batches_of(size) for device, size in zip(parties, (16, 10), strict=True)}
+    history = built.fit(x, y, dataset_builder=builders, **how)
+    assert (
+        history.global_history["val_multiclassaccuracy"] == expected.global_history["val_multiclassaccuracy"]
+    )
+    for one, other in zip(weights_of(own), weights_of(built), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    predicted = sf.reveal(built.predict(x, batch_size=BATCH, dataset_builder=builders))
+    assert [len(predicted[device]) for device in parties] == list(ROWS)
+
+
+def test_a_function_that_makes_unequal_numbers_of_batches_is_refused(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], parties: list[Any]
+) -> None:
+    builders = dict(zip(parties, (batches_of(16), batches_of(10, drop=1)), strict=True))
+    with pytest.raises(ValueError, match=r"dataset_builder is not allowed.*'alice': 3, 'bob': 2"):
+        make_model().fit(*data, epochs=1, verbose=0, dataset_builder=builders)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import stat
+import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +99,72 @@ def test_whoever_waits_is_told_that_the_other_end_has_gone(pair: Pair, threads: 
             other.send(payload(np.zeros(_LARGER_THAN_A_SOCKET_BUFFER, "<u4")))
 
 
+def test_a_channel_ends_although_a_process_forked_since_has_it_open(
+    pair: Pair, threads: ThreadPoolExecutor
+) -> None:
+    one, other = pair
+    waiting = threads.submit(other.receive)
+    held_by_a_child = os.dup(one._connection.fileno())
+    one.close()
+    try:
+        with pytest.raises(ChannelClosedError):
+            waiting.result(timeout=10)
+    finally:
+        os.close(held_by_a_child)
+
+
+HEADER: dict[str, Any] = {"call": 1, "frame": "ab", "encoding": "sum", "body": [["<u4", 2]]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{",
+        b"\xff",
+        b"[]",
+        *(
+            json.dumps(fields).encode()
+            for fields in (
+                {**HEADER, "call": "1"},
+                {**HEADER, "frame": None},
+                {**HEADER, "encoding": 3},
+                {"call": 1, "frame": "ab", "body": []},
+                {**HEADER, "body": 5},
+                {**HEADER, "body": [["<u4"]]},
+                {**HEADER, "body": [["|O", 1]]},
+                {**HEADER, "body": [["<f8", 1]]},
+                {**HEADER, "body": [["<u4", -1]]},
+                {**HEADER, "body": [["<u4", 1.0]]},
+                {**HEADER, "body": [["<u4", 10**15]]},
+            )
+        ),
+    ],
+)
+def test_what_is_no_payload_is_refused(pair: Pair, header: bytes) -> None:
+    one, other = pair
+    one._connection.sendall(struct.pack("!I", len(header)) + header)
+    with pytest.raises(AggregationError, match="no payload"):
+        other.receive()
+
+
+def test_a_header_of_any_length_is_not_waited_for(pair: Pair) -> None:
+    one, other = pair
+    one._connection.sendall(struct.pack("!I", 1 << 30))
+    with pytest.raises(AggregationError, match="header of 1073741824 bytes"):
+        other.receive()
+
+
+@pytest.mark.parametrize("sent", [2, 10, -1])
+def test_a_payload_that_breaks_off_is_none(pair: Pair, sent: int) -> None:
+    one, other = pair
+    header = json.dumps(HEADER).encode()
+    whole = struct.pack("!I", len(header)) + header + bytes(8)
+    one._connection.sendall(whole[:sent])
+    one.close()
+    with pytest.raises(ChannelClosedError):
+        other.receive()
+
+
 def test_only_this_user_can_reach_a_listener_and_nobody_once_it_is_closed() -> None:
     listener = Listener()
     folder = Path(listener.address).parent
@@ -121,25 +192,36 @@ class Connected:
             sealer.seal(call, True, False, [np.full(3, k + 1.0)]) for k, sealer in enumerate(self.sealers)
         ]
 
+    def send(self, call: int) -> list[Payload]:
+        payloads = self.sealed(call)
+        for sealer, payload in zip(self.sealers, payloads, strict=True):
+            sealer.send(payload)
+        return payloads
+
+    def close(self) -> None:
+        for sealer in self.sealers:
+            sealer.hang_up()
+        self.adder.listen()  # hangs up
+        self.adder.accept(0)
+
 
 @pytest.fixture
-def connected(make_sealers: Callable[..., list[Sealer]]) -> Connected:
-    return Connected(make_sealers(2))
+def connected(make_sealers: Callable[..., list[Sealer]]) -> Iterator[Connected]:
+    ends = Connected(make_sealers(2))
+    yield ends
+    ends.close()
 
 
 def test_the_server_sends_each_sum_back_but_the_last(
     connected: Connected, threads: ThreadPoolExecutor
 ) -> None:
     serving = threads.submit(connected.adder.serve, 2)
-    first = connected.sealed(1)
-    for sealer, sent in zip(connected.sealers, first, strict=True):
-        sealer.send(sent)
+    first = connected.send(1)
     for sealer in connected.sealers:
         total = sealer.receive()
         np.testing.assert_array_equal(total["body"][0], add_up(first)["body"][0])
         np.testing.assert_allclose(sealer.open(total)[0], 1.5)
-    for sealer, sent in zip(connected.sealers, connected.sealed(2), strict=True):
-        sealer.send(sent)
+    connected.send(2)
     last = serving.result()
     for sealer in connected.sealers:
         np.testing.assert_allclose(sealer.open(last)[0], 1.5)
@@ -157,8 +239,7 @@ def test_a_party_that_gives_up_frees_server_and_peers_and_all_can_connect_again(
         with pytest.raises(ChannelClosedError):
             ended.result()
     connected.connect()
-    for sealer, sent in zip(connected.sealers, connected.sealed(2), strict=True):
-        sealer.send(sent)
+    connected.send(2)
     np.testing.assert_allclose(stays.open(connected.adder.serve(1))[0], 1.5)
 
 
@@ -180,3 +261,52 @@ def test_a_party_on_another_machine_is_not_connected(make_sealers: Callable[...,
     assert not sealer.connect("/nowhere/socket")
     with pytest.raises(ChannelClosedError, match="has no channel"):
         sealer.send(payload())
+
+
+def test_a_server_that_sees_nothing_adds_over_channels(
+    make_sealers: Callable[..., list[Sealer]], threads: ThreadPoolExecutor
+) -> None:
+    ends = Connected(make_sealers(3, blind=True))
+    serving = threads.submit(ends.adder.serve, 2)
+    ends.send(1)
+    for sealer in ends.sealers:
+        np.testing.assert_allclose(sealer.open(sealer.receive())[0], 2, atol=1e-5)
+    ends.send(2)
+    last = serving.result()
+    for sealer in ends.sealers:
+        np.testing.assert_allclose(sealer.open(last)[0], 2, atol=1e-5)
+    ends.close()
+
+
+def test_a_server_without_channels_says_so(make_sealers: Callable[..., list[Sealer]]) -> None:
+    adder = Adder()
+    with pytest.raises(ChannelClosedError, match="no channels"):
+        adder.serve(1)
+    address = adder.listen()
+    sealer = make_sealers(2)[0]
+    assert sealer.connect(address)
+    adder.accept(0)
+    sealer.hang_up()
+    assert not Path(address).parent.exists()
+    with pytest.raises(ChannelClosedError, match="no channels"):
+        adder.serve(1)
+
+
+def test_listening_anew_ends_the_last_listening() -> None:
+    adder = Adder()
+    first, second = adder.listen(), adder.listen()
+    assert not Path(first).parent.exists()
+    Channel.to(second).close()
+    adder.accept(0)
+
+
+def test_a_machine_without_a_place_for_sockets_has_no_channels(
+    make_sealers: Callable[..., list[Sealer]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / ("folder" * 30)
+    far.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    adder = Adder()
+    assert not make_sealers(2)[0].connect(adder.listen())
+    assert not list(far.iterdir())
+    adder.accept(0)

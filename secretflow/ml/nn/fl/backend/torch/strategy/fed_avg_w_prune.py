@@ -87,6 +87,26 @@ class FedAvgWPrune(FedAvgW):
         name = f"{stage}_set"
         setattr(self, name, fetching_batches(getattr(self, name)))
 
+    def build_dataset_from_builder(
+        self, dataset_builder: Any, x: Any, *arrays: Any, stage: str = "train", **_: Any
+    ) -> int:
+        """Takes what a function of the user builds.
+
+        Args:
+            dataset_builder: given a path, or a list of the features, the labels and the weights of the rows
+                as far as there are any, and ``stage``, returns an iterable of batches and how many they are.
+            x: the path or the features.
+            *arrays: the labels and the weights, or None.
+            stage: "train" or "eval".
+
+        Returns:
+            How many batches.
+        """
+        given = [x, *(array for array in arrays if array is not None)]
+        dataset, steps = dataset_builder(x if isinstance(x, str) else given, stage=stage)
+        setattr(self, f"{stage}_set", dataset)
+        return steps
+
     def prune_state(self) -> Tuple[Mask, float]:
         """The current mask and its living rate."""
         return self._mask, living_rate(self._mask)
