@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
+from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w_prune import FedAvgWPrune
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
 from secretflow.security.aggregation.prune.party import Sealer
@@ -611,3 +613,60 @@ def test_a_function_that_makes_unequal_numbers_of_batches_is_refused(
     builders = dict(zip(parties, (batches_of(16), batches_of(10, drop=1)), strict=True))
     with pytest.raises(ValueError, match=r"dataset_builder is not allowed.*'alice': 3, 'bob': 2"):
         make_model().fit(*data, epochs=1, verbose=0, dataset_builder=builders)
+
+
+def test_batches_may_come_from_files_by_a_function_of_the_user(
+    make_model: Callable[..., FLModel],
+    data: tuple[FedNdarray, FedNdarray],
+    parties: list[Any],
+    tmp_path: Path,
+) -> None:
+    files = {device: str(tmp_path / device.party) + ".npz" for device in parties}
+    for seed, (path, rows) in enumerate(zip(files.values(), ROWS, strict=True)):
+        np.savez(path, *data_of(seed, rows))
+
+    def build(path: str, stage: str) -> tuple[DataLoader, int]:
+        with np.load(path) as arrays:
+            return batches_of(16 if "alice" in path else 10)(list(arrays.values()), stage)
+
+    own, built = make_model(prune_end_rate=0.5), make_model(prune_end_rate=0.5)
+    own.fit(*data, batch_size=BATCH, epochs=2, verbose=0, random_seed=3)
+    builders = dict.fromkeys(parties, build)
+    built.fit(files, "label", epochs=2, verbose=0, random_seed=3, dataset_builder=builders)
+    for one, other in zip(weights_of(own), weights_of(built), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class FailsOnce(optim.SGD):
+    """Fails in one of its steps."""
+
+    steps_left = 0
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        FailsOnce.steps_left -= 1
+        if FailsOnce.steps_left == 0:
+            raise RuntimeError("this step fails")
+        return super().step(*args, **kwargs)
+
+
+def test_a_round_that_fails_gives_nothing_away_that_was_withheld(
+    make_model: Callable[..., FLModel],
+    data: tuple[FedNdarray, FedNdarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[list[np.ndarray]] = []
+    add_withheld = FedAvgWPrune._add_withheld
+
+    def recorded(worker: FedAvgWPrune) -> None:
+        begun.append([parameter.numpy().copy() for parameter in worker._uploaded_parameters()])
+        add_withheld(worker)
+
+    monkeypatch.setattr(FedAvgWPrune, "_add_withheld", recorded)
+    monkeypatch.setattr(FailsOnce, "steps_left", 4)  # of Bob, who comes second, in his second round
+    model = make_model(prune_end_rate=0.5, withhold_percent=25, optimizer=FailsOnce)
+    with pytest.raises(RuntimeError, match="this step fails"):
+        model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
+    assert len(begun) == 4
+    for left, start in zip(weights_of(model)[1], begun[-1], strict=True):
+        np.testing.assert_array_equal(left, start)
