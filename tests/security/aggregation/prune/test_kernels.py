@@ -19,14 +19,19 @@ from secretflow.security.aggregation.prune.ring import Ring
     st.sampled_from(["f4", "f8"]),
     st.integers(0, 2**32 - 1),
     st.floats(0.01, 1.0),
-    st.booleans(),
+    st.sampled_from([None, "i8", "u4"]),
+    st.sampled_from([0, 200, 10_000]),  # the compiled one fetches piece by piece
 )
-def test_both_give_the_same_bits(ring: Ring, dtype: str, seed: int, share: float, taken: bool) -> None:
+def test_both_give_the_same_bits(
+    ring: Ring, dtype: str, seed: int, share: float, taken: str | None, numbers: int
+) -> None:
     rng = np.random.default_rng(seed)
     reach = 0.99 * ring.capacity / ring.one
-    values = rng.uniform(-reach, reach, 200).astype(dtype)
-    index = np.flatnonzero(rng.random(200) < 0.5) if taken else None
-    size = 200 if index is None else index.size
+    values = np.append(rng.uniform(-reach, reach, numbers), 1.0).astype(dtype)
+    index = np.flatnonzero(rng.random(values.size) < 0.5).astype(taken) if taken else None
+    if index is not None and not index.size:
+        return
+    size = values.size if index is None else index.size
     signed = np.dtype(ring.dtype.str.replace("u", "i"))
     info = np.iinfo(signed)
     pad = rng.integers(info.min, info.max, size, signed, endpoint=True)
@@ -34,6 +39,17 @@ def test_both_give_the_same_bits(ring: Ring, dtype: str, seed: int, share: float
     for kernel, out in zip((kernels._vectorised, kernels._compiled()), results, strict=True):
         assert kernel(out, pad, values, index, ring.one * share, ring.capacity)
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("position", [0, 4_000, 9_999])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -2.0])
+def test_a_number_that_does_not_fit_is_found_in_any_piece(position: int, number: float) -> None:
+    values = np.zeros(20_000, "f4")
+    index = np.arange(1, 20_000, 2, dtype=np.uint32)
+    values[index[position]] = number
+    out = np.empty(index.size, np.int32)
+    for kernel in (kernels._vectorised, kernels._compiled()):
+        assert not kernel(out, np.zeros_like(out), values, index, 1.0, 1.5)
 
 
 @settings(deadline=None)
