@@ -90,7 +90,7 @@ def fitted(devices: SimpleNamespace, epochs: int = 3, **options: Any) -> tuple[F
 
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rounds went without the driver, each time they did."""
+    """How many sums, of rounds and of masks, went without the driver, each time they did."""
     counts: list[int] = []
     hosted_rounds = SecurePruneAggregator.hosted_rounds
 
@@ -103,19 +103,27 @@ def away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("options", "at_least"),
+    ("options", "agreements"),
     [
-        ({}, 3 * (ROUNDS - 2)),  # but for the rounds that prune, and those that agree on the masks
-        ({"mask_scope": "global", "prune_freq": 4}, 3 * (ROUNDS - 8)),
-        ({"withhold_percent": 10}, 3 * (ROUNDS - 2)),
+        ({}, 3),
+        ({"prune_freq": 4, "regrow_percent": 20}, 12),  # regrowth goes on at the end rate
+        ({"prune_freq": 1, "prune_percent": 10}, 13),
+        ({"mask_scope": "global", "prune_freq": 4}, 0),
+        ({"withhold_percent": 10}, 3),
     ],
-    ids=["local masks", "one mask, pruned within epochs", "with updates withheld"],
+    ids=[
+        "local masks",
+        "pruned and regrown within epochs",
+        "pruned every round",
+        "one mask, pruned within epochs",
+        "with updates withheld",
+    ],
 )
 def test_training_is_the_same_to_the_last_bit(
-    ray_devices: SimpleNamespace, away: list[int], options: dict[str, Any], at_least: int
+    ray_devices: SimpleNamespace, away: list[int], options: dict[str, Any], agreements: int
 ) -> None:
     _, history, weights = fitted(ray_devices, **options)
-    assert sum(away) >= at_least and max(away) > 1
+    assert sum(away) == 3 * ROUNDS + agreements
     away.clear()
     sfd.set_distribution_mode(DISTRIBUTION_MODE.DEBUG)
     _, expected, expected_weights = fitted(ray_devices, **options)
@@ -147,7 +155,7 @@ def test_a_party_that_fails_between_rounds_says_why_and_the_next_fit_is_right(
     one, other = sf.reveal([worker.get_weights() for worker in model._workers.values()])
     # Biases are not pruned, so they are equal after an average.
     np.testing.assert_array_equal(one[1], other[1])
-    assert sum(away) >= 2 * (ROUNDS - 2)
+    assert sum(away) == 2 * ROUNDS + (2 if mask_scope == "local" else 0)
     sizes = [history.local_history[f"{party}_round_payload_bytes"] for party in ("alice", "bob")]
     assert [len(epoch) for epoch in (*sizes[0], *sizes[1])] == [ROUNDS] * 4
     if mask_scope == "global":
@@ -171,9 +179,9 @@ def test_a_server_that_dies_is_what_the_driver_is_told(
     model = make_model(ray_devices)
     train = PrunedFit._rounds_without_driver
 
-    def without_server(self: PrunedFit, *arguments: Any) -> Any:
+    def without_server(self: PrunedFit, *arguments: Any, **options: Any) -> Any:
         ray.kill(model._aggregator._adder.data)
-        return train(self, *arguments)
+        return train(self, *arguments, **options)
 
     monkeypatch.setattr(PrunedFit, "_rounds_without_driver", without_server)
     with pytest.raises(RayActorError):

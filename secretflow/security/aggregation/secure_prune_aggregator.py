@@ -127,7 +127,7 @@ class SecurePruneAggregator(Aggregator):
         self._made: dict[PYU, Any] = {}
         self._connected: bool | None = None  # None: not tried
         self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
-        self._settled: dict[PYU, PYUObject] = {}
+        self._settled: dict[PYU, PYUObject | bool] = {}  # what comes true when a party has settled its mask
 
     @property
     def participants(self) -> list[PYU]:
@@ -262,6 +262,16 @@ class SecurePruneAggregator(Aggregator):
         """Whether an average at the parties under these masks would go without agreeing on them first."""
         return self._is_settled(prune_mask, None, same_mask)
 
+    def hosts_settled(self, prune_mask: Sequence[PYUObject], *, same_mask: bool = False) -> None:
+        """Takes notice that the hosts of the parties' ends have settled masks by themselves.
+
+        Args:
+            prune_mask: their masks.
+            same_mask: as for :meth:`average_at_parties`.
+        """
+        self._settled = dict.fromkeys(self._participants, True)
+        self._settled_for = list(prune_mask), None, same_mask
+
     def hosted_average(self, seal: Callable[[PYU, int], PYUObject]) -> PYUObject:
         """The same of what the hosts of the parties' ends seal by themselves, under the masks settled last.
 
@@ -302,13 +312,14 @@ class SecurePruneAggregator(Aggregator):
         for sealer in self._sealers.values():
             sealer.hang_up()
 
-    def hosted_rounds(self, rounds: int, seal: Callable[[PYU, list[int]], PYUObject]) -> PYUObject:
+    def hosted_rounds(self, sums: int, seal: Callable[[PYU, list[int]], PYUObject]) -> PYUObject:
         """Several rounds of :meth:`hosted_average` over channels; waits until all are done.
 
         Args:
-            rounds: how many, at least 1.
-            seal: given a party and the numbers of the calls, has the party's host seal and send its data in
-                each of them, and receive the sum after all but the last; what it returns is waited for.
+            sums: how many, of data or of proposals of masks, at least 1.
+            seal: given a party and the numbers of the calls, has the party's host seal and send its data, or
+                propose its mask, in each of them, and receive the sum after all but the last; what it returns
+                is waited for.
 
         Returns:
             The last average in ring elements, at the server.
@@ -320,11 +331,11 @@ class SecurePruneAggregator(Aggregator):
         """
         if not self._connected:
             raise AggregationError("there are no channels: connect() opens them where that is possible")
-        calls = [self._next_call() for _ in range(rounds)]
+        calls = [self._next_call() for _ in range(sums)]
         self._connected = None  # until all is known to be well
-        total = self._adder.serve(rounds)
+        total = self._adder.serve(sums)
         try:
-            _wait_for([*(seal(party, calls) for party in self._participants), total], self._hang_up)
+            _wait_for([*(seal(party, list(calls)) for party in self._participants), total], self._hang_up)
         except BaseException:
             self._hang_up()  # whoever has not begun will not, and the others wait for him
             raise

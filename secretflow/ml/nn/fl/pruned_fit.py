@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -139,21 +139,25 @@ class PrunedFit:
             this, options = rounds[0], self._options
             self._callbacks.on_train_batch_begin(batch=this.first_step)
             plain = rounds_before_pruning(rounds, self._known_rates, self._settings)
-            due = plain == 0
+            ahead = rounds[: min(plain + 1, self._rounds_away)]  # one that prunes is the last of them
             done = rounds[:1]
-            if not due and self._rows_known and self._is_settled():
-                if plain > 1 and not self._is_watched and self._aggregator.connect():
-                    done = rounds[: min(plain, self._rounds_away)]
-                    average = self._rounds_without_driver(average, done)
-                else:
-                    average = self._hosted_round(average, this)
+            settled = self._rows_known and self._is_settled()
+            worthwhile = (len(ahead) > 1 or not plain) and not self._is_watched
+            if settled and worthwhile and self._aggregator.connect():
+                done = ahead
+                average = self._rounds_without_driver(average, done, due=len(done) > plain)
+            elif settled and plain:
+                average = self._hosted_round(average, this)
             else:
-                average = self._round(average, this, due)
-            if due and self._same_mask:
-                weights, average = self._opened(average), None
-                for k, (device, worker) in enumerate(self._workers.items()):
-                    self._masks[k], self._rates[k] = worker.prune_average(weights[device], this.passed)
-            if due:
+                average = self._round(average, this, due=plain == 0)
+            if len(done) > plain:
+                if self._same_mask:
+                    weights, average = self._opened(average), None
+                    self._take_masks(
+                        worker.prune_average(weights[device], done[-1].passed)
+                        for device, worker in self._workers.items()
+                    )
+                    self._aggregator.hosts_settled(self._masks, same_mask=True)
                 self._known_rates = reveal(self._rates)
             for finished in done:
                 self._log_privacy(finished)
@@ -207,17 +211,35 @@ class PrunedFit:
             )
         )
 
-    def _rounds_without_driver(self, average: PYUObject | None, rounds: Sequence[Round]) -> PYUObject:
-        """The same for several rounds over channels from party to server; returns the last average."""
+    def _take_masks(self, states: Iterable[tuple[PYUObject, PYUObject]]) -> None:
+        masks, rates = zip(*states, strict=True)
+        self._masks, self._rates = list(masks), list(rates)
+
+    def _rounds_without_driver(
+        self, average: PYUObject | None, rounds: Sequence[Round], due: bool
+    ) -> PYUObject:
+        """The same for several rounds over channels from party to server; returns the last average.
+
+        Masks of the parties' own that a step of pruning changes in the last round are agreed on there, too.
+        """
         started = time.perf_counter()
         # Whatever has failed until here must not leave the others waiting for one that never begins. Before
         # the first round of an epoch everything has been waited for.
         reveal(list(self._opened(average).values()))
         how = [self._how(this) for this in rounds]
-        average = self._aggregator.hosted_rounds(
-            len(rounds),
-            lambda device, calls: self._workers[device].train_rounds(calls, rounds[0].number - 1, how),
-        )
+        agrees = due and not self._same_mask
+
+        def train(device: PYU, calls: list[int]) -> PYUObject:
+            prune = None
+            if agrees:
+                prune = {"call": calls.pop(-2), "epoch": rounds[-1].passed, "shrunk": self._masks_shrink}
+            return self._workers[device].train_rounds(calls, rounds[0].number - 1, how, prune)
+
+        average = self._aggregator.hosted_rounds(len(rounds) + agrees, train)
+        if agrees:
+            self._take_masks(worker.prune_state() for worker in self._workers.values())
+            self._aggregator.hosts_settled(self._masks)
+            self._masks_shrink = not self._settings.regrow_percent
         a_round = (time.perf_counter() - started) / len(rounds)
         self._rounds_away = max(1, round(_SECONDS_AWAY / a_round))
         return average

@@ -46,14 +46,14 @@ class Adder:
         finally:
             self._stop_listening()
 
-    def serve(self, rounds: int) -> Payload:
-        """Adds the payloads of several rounds, which come and go over the channels.
+    def serve(self, sums: int) -> Payload:
+        """Adds the payloads of several calls, which come and go over the channels.
 
         Args:
-            rounds: how many, at least 1.
+            sums: how many calls, at least 1.
 
         Returns:
-            The sum of the last round, which is not sent.
+            The sum of the last call, which is not sent.
 
         Raises:
             AggregationError: as of :meth:`add`. All channels are closed then.
@@ -62,7 +62,7 @@ class Adder:
         if not self._channels:
             raise ChannelClosedError("the server has no channels to the parties")
         try:
-            for _ in range(rounds - 1):
+            for _ in range(sums - 1):
                 total = self.add(*(channel.receive() for channel in self._channels))
                 for channel in self._channels:
                     channel.send(total)

@@ -160,7 +160,14 @@ class FedAvgWPrune(FedAvgW):
         """Takes everybody's rows in each round of an epoch, in the order of the parties."""
         self._expected_rows = list(zip(*rows_by_round, strict=True))
 
-    def train_and_seal(self, average: Payload | None, call: int, number: int, how: Dict[str, Any]) -> Payload:
+    def train_and_seal(
+        self,
+        average: Payload | None,
+        call: int,
+        number: int,
+        how: Dict[str, Any],
+        prune: Dict[str, Any] | None = None,
+    ) -> Payload:
         """One round without a word to the other parties in between: opens, trains and seals.
 
         The same numbers as of the sealer's ``open``, :meth:`train_step` and the sealer's ``seal``, in one
@@ -172,6 +179,7 @@ class FedAvgWPrune(FedAvgW):
             number: number of the round in the epoch, for the rows that everybody trains on.
             how: further arguments of :meth:`train_step` by name; one dictionary is sent with less work than
                 each by itself.
+            prune: arguments of :meth:`_prune_and_settle`, if a step of pruning ends the round.
 
         Returns:
             The padded upload.
@@ -179,10 +187,18 @@ class FedAvgWPrune(FedAvgW):
         if average is not None:
             self.open_average(average)
         self._train(None, **how)
+        if prune is not None:
+            self._prune_and_settle(**prune)
         upload = self._upload(how["dp_strategy"], self._live_arrays())
         return self._sealer.seal(call, True, True, upload, *self._expected_rows[number])
 
-    def train_rounds(self, calls: List[int], number: int, how: List[Dict[str, Any]]) -> None:
+    def train_rounds(
+        self,
+        calls: List[int],
+        number: int,
+        how: List[Dict[str, Any]],
+        prune: Dict[str, Any] | None = None,
+    ) -> None:
         """Several rounds in which the sums come and go over the sealer's channel; the last sum does not come.
 
         The same numbers as of :meth:`train_and_seal` for each of them.
@@ -191,13 +207,15 @@ class FedAvgWPrune(FedAvgW):
             calls: numbers of the aggregator's calls.
             number: number of the first round in the epoch, see there.
             how: for each round, see there.
+            prune: for the last round, see there.
         """
         average = None  # has been taken up before the first round
         try:
             for k, call in enumerate(calls):
                 if k:
                     average = self._sealer.receive()
-                self._sealer.send(self.train_and_seal(average, call, number + k, how[k]))
+                at_end = prune if call == calls[-1] else None
+                self._sealer.send(self.train_and_seal(average, call, number + k, how[k], at_end))
         except BaseException:
             self._sealer.hang_up()  # or the others would wait for this party
             raise
@@ -257,7 +275,7 @@ class FedAvgWPrune(FedAvgW):
         return upload, samples, self._mask, living_rate(self._mask)
 
     def prune_average(self, _: None, epoch: float) -> Tuple[Mask, float]:
-        """Prunes the averaged weights, as every party does with ``mask_scope="global"``.
+        """Prunes the averaged weights and settles the mask, as every party does with ``mask_scope="global"``.
 
         Args:
             _: of :meth:`open_average`, for the average must have been taken up.
@@ -267,6 +285,7 @@ class FedAvgWPrune(FedAvgW):
             The new mask, the same at all parties, and its living rate.
         """
         self._prune_if_due(epoch, living_rate(self._mask))
+        self._sealer.settle_same(self._live_arrays(), self._mask)
         return self.prune_state()
 
     def end_epoch(self) -> None:
@@ -420,6 +439,18 @@ class FedAvgWPrune(FedAvgW):
         if self._settings.step_due(epoch, rate):
             self._use_mask(prune_model(self.model, self._mask, self._settings, epoch))
             self._mask_changed = True
+
+    def _prune_and_settle(self, call: int, epoch: float, shrunk: bool) -> None:
+        """A step of pruning the own weights, and the agreement on the new masks, over the sealer's channel.
+
+        Args:
+            call: number of the agreement's call.
+            epoch: how many epochs have been trained, the part of a begun one included.
+            shrunk: whether masks only shrink, see :meth:`Sealer.propose`.
+        """
+        self._prune_if_due(epoch, living_rate(self._mask))
+        self._sealer.send(self._sealer.propose(call, self._live_arrays(), self._mask, shrunk))
+        self._sealer.settle(self._sealer.receive())
 
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""
