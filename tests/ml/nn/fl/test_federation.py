@@ -18,7 +18,7 @@ from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
-from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w_prune import FedAvgWPrune
+from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
 from secretflow.security.aggregation.prune.party import Sealer
@@ -656,13 +656,13 @@ def test_a_round_that_fails_gives_nothing_away_that_was_withheld(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun: list[list[np.ndarray]] = []
-    add_withheld = FedAvgWPrune._add_withheld
+    begin = Withholding.begin
 
-    def recorded(worker: FedAvgWPrune) -> None:
-        begun.append([parameter.numpy().copy() for parameter in worker._uploaded_parameters()])
-        add_withheld(worker)
+    def recorded(withholding: Withholding, parameters: list[torch.Tensor]) -> None:
+        begun.append([parameter.numpy().copy() for parameter in parameters])
+        begin(withholding, parameters)
 
-    monkeypatch.setattr(FedAvgWPrune, "_add_withheld", recorded)
+    monkeypatch.setattr(Withholding, "begin", recorded)
     monkeypatch.setattr(FailsOnce, "steps_left", 4)  # of Bob, who comes second, in his second round
     model = make_model(prune_end_rate=0.5, withhold_percent=25, optimizer=FailsOnce)
     with pytest.raises(RuntimeError, match="this step fails"):

@@ -3,14 +3,13 @@
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import torch
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
-from secretflow.ml.nn.fl.attacks.defences import withhold
 from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
 from secretflow.ml.nn.fl.backend.torch.masked_model import (
     entry_as_tensor,
@@ -21,6 +20,7 @@ from secretflow.ml.nn.fl.backend.torch.masked_model import (
 )
 from secretflow.ml.nn.fl.backend.torch.rows import fetching_batches, rows_of_batches
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
+from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
@@ -67,8 +67,8 @@ class FedAvgWPrune(FedAvgW):
         self._seconds = 0.0
         self._loss: torch.Tensor | None = None  # of the last step
         self._mask_changed = False
-        self._round_start: List[torch.Tensor] = []
-        self._withheld = [torch.zeros_like(parameter) for parameter in self._uploaded_parameters()]
+        part = settings.withhold_percent / 100
+        self._withholding = Withholding(part, self._uploaded_parameters()) if part else None
         self._use_mask(self.make_prune_mask())
         for optimizer in self.model._optimizers:
             optimizer.register_step_post_hook(lambda *_: self._zero_pruned())
@@ -330,7 +330,7 @@ class FedAvgWPrune(FedAvgW):
             "mask_scope": self._settings.mask_scope,
             "prune_mask": [None if entry is None else torch.tensor(entry) for entry in self._mask],
             "mask_changed": self._mask_changed,
-            "withheld": self._withheld if self._settings.withhold_percent else [],
+            "withheld": self._withholding.differences if self._withholding else [],
         }
         write_checkpoint(Path(model_path), checkpoint, keep_previous)
 
@@ -365,7 +365,9 @@ class FedAvgWPrune(FedAvgW):
             )
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
-        self._withheld = checkpoint["withheld"] or [torch.zeros_like(old) for old in self._withheld]
+        if self._withholding:
+            kept = checkpoint["withheld"] or [torch.zeros_like(old) for old in self._withholding.differences]
+            self._withholding.differences = kept
         self.epoch = list(range(checkpoint["epoch"]))
         self._rounds = checkpoint["rounds"]
         self._use_mask(
@@ -404,13 +406,14 @@ class FedAvgWPrune(FedAvgW):
             self._reset_data_iter()
         if weights is not None:
             self.set_weights(weights)
-        if self._settings.withhold_percent:
-            self._add_withheld()
+        if self._withholding:
+            self._withholding.begin(self._uploaded_parameters())
+            self._zero_pruned()
         try:
             samples = self._take_steps(cur_steps, train_steps, is_last_round)
         except BaseException:
-            if self._settings.withhold_percent:
-                self._take_withheld_back()
+            if self._withholding:
+                self._withholding.give_up(self._uploaded_parameters())
             raise
         self._rounds += 1
         self._seconds += time.perf_counter() - started
@@ -467,34 +470,10 @@ class FedAvgWPrune(FedAvgW):
         names = self._averaged()
         return [p.data for name, p in self.model.named_parameters() if name in names and p.requires_grad]
 
-    def _add_withheld(self) -> None:
-        """Puts what was withheld on top of the average, which the round begins with."""
-        parameters = self._uploaded_parameters()
-        self._round_start = [parameter.clone() for parameter in parameters]
-        for parameter, difference in zip(parameters, self._withheld, strict=True):
-            parameter += difference
-        self._zero_pruned()
-
-    def _take_withheld_back(self) -> None:
-        """Goes back to the round's start, which the others know, when the round has failed."""
-        for parameter, start in zip(self._uploaded_parameters(), self._round_start, strict=True):
-            parameter.copy_(start)
-
-    def _withhold(self) -> None:
-        """Sets those parameters back that differ most from the round's start, and keeps the differences."""
-        parameters = self._uploaded_parameters()
+    def _living(self, parameters: Sequence[torch.Tensor]) -> List[torch.Tensor]:
+        """Of each parameter which elements the own mask keeps."""
         factors = {w.data_ptr(): factor for w, factor in zip(self._prunable, self._factors, strict=True)}
-        living = [factors.get(p.data_ptr(), torch.ones_like(p)) != 0 for p in parameters]
-        differences = [p - start for p, start in zip(parameters, self._round_start, strict=True)]
-        told = withhold(
-            [difference[lives] for difference, lives in zip(differences, living, strict=True)],
-            self._settings.withhold_percent / 100,
-        )
-        for k, lives in enumerate(living):
-            hidden = torch.zeros_like(lives)
-            hidden[lives] = (told[k] == 0) & (differences[k][lives] != 0)
-            self._withheld[k] = torch.where(hidden, differences[k], 0)
-            parameters[k].copy_(torch.where(hidden, self._round_start[k], parameters[k]))
+        return [factors.get(p.data_ptr(), torch.ones_like(p)) != 0 for p in parameters]
 
     def _upload(self, dp_strategy: Any, live: List[np.ndarray] | None = None) -> List[np.ndarray]:
         """The weights to upload.
@@ -503,8 +482,9 @@ class FedAvgWPrune(FedAvgW):
             dp_strategy: adds noise.
             live: from :meth:`_live_arrays`, for a caller that uploads them before they change; None copies.
         """
-        if self._settings.withhold_percent:
-            self._withhold()
+        if self._withholding:
+            parameters = self._uploaded_parameters()
+            self._withholding.end(parameters, self._living(parameters))
         if dp_strategy is not None and dp_strategy.model_gdp is not None:
             # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
             return dp_strategy.model_gdp(self.get_weights(return_numpy=True))
