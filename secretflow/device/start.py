@@ -14,7 +14,7 @@ from typing import Any
 from secretflow.device.fork_server import ForkServer
 
 _PYTHONS_THRESHOLDS = (700, 10, 10)
-_OBJECTS_BEFORE_COLLECTING = 50_000
+_RARE_THRESHOLDS = (50_000, 10, 10)
 """The imports that follow make hundreds of thousands of objects and no garbage, and Python looks through all
 of them again and again: a quarter of the time of importing torch."""
 
@@ -52,9 +52,8 @@ def init(
         if uses_ray and address == "local" and sys.platform == "linux":
             server = ForkServer()
             started.callback(server.close)
-            if gc.get_threshold() == _PYTHONS_THRESHOLDS:
-                gc.set_threshold(_OBJECTS_BEFORE_COLLECTING, *_PYTHONS_THRESHOLDS[1:])
-                started.callback(gc.set_threshold, *_PYTHONS_THRESHOLDS)
+            _change_thresholds(_PYTHONS_THRESHOLDS, _RARE_THRESHOLDS)
+            started.callback(_change_thresholds, _RARE_THRESHOLDS, _PYTHONS_THRESHOLDS)
 
             from secretflow.device.small_cluster import SYSTEM_CONFIG, small_cluster
 
@@ -74,3 +73,9 @@ def shutdown(*args: Any, **kwargs: Any) -> None:
 
     with _running:
         driver.shutdown(*args, **kwargs)
+
+
+def _change_thresholds(old: tuple[int, int, int], new: tuple[int, int, int]) -> None:
+    """Sets how often Python looks for garbage, unless the user has set something else since."""
+    if gc.get_threshold() == old:
+        gc.set_threshold(*new)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import secretflow as sf
@@ -39,6 +39,7 @@ def of_three(min_contributors: int) -> list[Sealer]:
     return sealers
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), min_contributors=st.integers(1, 3), first=st.floats(0, 0.5))
 def test_average_and_frame_are_those_of_a_whole_agreement(
     seed: int, min_contributors: int, first: float

@@ -19,6 +19,7 @@ from secretflow.ml.nn.fl.checks import (
     check_fit,
     check_model,
 )
+from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.pruned_fit import PrunedFit
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -293,7 +294,16 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         return metrics
 
     def _handle_data(
-        self, train_x: Any, *args: Any, batch_size: Any = 32, sampling_rate: float | None = None, **how: Any
+        self,
+        train_x: Any,
+        train_y: Any = None,
+        *,
+        batch_size: Any = 32,
+        sampling_rate: float | None = None,
+        sample_weight: Any = None,
+        dataset_builder: dict[PYU, Any] | None = None,
+        stage: str = "train",
+        **how: Any,
     ) -> int:
         """Gives every worker its data as upstream does; returns the steps.
 
@@ -302,8 +312,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         by a few roundings gives the right numbers, and where it does not come out even the same ones. With a
         ``dataset_builder`` upstream goes by the batch size, whatever batches the builder makes.
         """
-        if self.wp_strategy and how.get("dataset_builder"):
-            return self._build_datasets(train_x, *args, **how)
+        if self.wp_strategy and dataset_builder:
+            return build_datasets(
+                self._workers, dataset_builder, parts_of(train_x, train_y, sample_weight), stage
+            )
         if self.wp_strategy and sampling_rate is None:
             sampling_rate = max(
                 (batch_size[device] if isinstance(batch_size, dict) else batch_size) / shape[0]
@@ -311,33 +323,24 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             )
         if self.wp_strategy and sampling_rate is not None:
             sampling_rate = min(1.0, sampling_rate * _ABOVE_ROUNDING) if sampling_rate > 0 else sampling_rate
-        return super()._handle_data(train_x, *args, batch_size=batch_size, sampling_rate=sampling_rate, **how)
+        return super()._handle_data(
+            train_x,
+            train_y,
+            batch_size=batch_size,
+            sampling_rate=sampling_rate,
+            sample_weight=sample_weight,
+            dataset_builder=dataset_builder,
+            stage=stage,
+            **how,
+        )
 
-    def _build_datasets(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        dataset_builder: dict[PYU, Any],
-        sample_weight: Any = None,
-        stage: str = "train",
-        **_: Any,
+    def _handle_file(
+        self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any
     ) -> int:
-        """Has every worker build its dataset from its arrays; returns the steps, the same at all."""
-        held = [data for data in (x, y, sample_weight) if data is not None]
-        steps = {
-            device.party: worker.build_dataset_from_builder(
-                dataset_builder[device], *(data.partitions[device] for data in held), stage=stage
-            )
-            for device, worker in self._workers.items()
-        }
-        steps = reveal(steps)
-        if len(set(steps.values())) != 1 or min(steps.values()) < 1:
-            raise ValueError(
-                f"dataset_builder is not allowed: its parties have {steps} batches, and all need as many, "
-                "at least 1"
-            )
-        return next(iter(steps.values()))
+        """Gives every worker its file as upstream does; returns the steps."""
+        if self.wp_strategy and dataset_builder:
+            return build_datasets(self._workers, dataset_builder, parts_of(train_dict), stage)
+        return super()._handle_file(train_dict, *args, dataset_builder=dataset_builder, stage=stage, **how)
 
     def _build_training_data(self, options: SimpleNamespace) -> int:
         """Gives every worker its training data; returns the steps of an epoch."""

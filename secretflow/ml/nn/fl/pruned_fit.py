@@ -76,7 +76,8 @@ class PrunedFit:
         self._options = options
         self._validate = validate
         self._same_mask = settings.mask_scope == "global"
-        self._masks_shrink = False
+        # Those that the fit begins with have been settled with the average that it begins with.
+        self._masks_shrink = not settings.regrow_percent
         self._history = History(global_history={}, local_history={})
         own = [] if options.callbacks is None else options.callbacks
         own = list(own) if isinstance(own, (list, tuple)) else [own]
@@ -159,6 +160,8 @@ class PrunedFit:
                     )
                     self._aggregator.hosts_settled(self._masks, same_mask=True)
                 self._known_rates = reveal(self._rates)
+            if done[-1].ends_epoch:
+                self._end_epoch(average)
             for finished in done:
                 self._log_privacy(finished)
             if this.number % options.wait_steps == 0:
@@ -166,9 +169,15 @@ class PrunedFit:
             self._callbacks.on_train_batch_end(batch=done[-1].first_step)
             progress.update(len(done))
             rounds = rounds[len(done) :]
+
+    def _end_epoch(self, average: PYUObject | None) -> None:
+        """Has all take up the last average and then count the epoch.
+
+        Not one by one, for after a failure all must have trained for as many epochs; and before callbacks
+        hear of the last round, for what they evaluate would pass for metrics of training.
+        """
         if average is not None:
             reveal(list(self._opened(average).values()))
-        # Not before all have gone through it: after a failure they must have trained for as many epochs.
         reveal([worker.end_epoch() for worker in self._workers.values()])
 
     def _round(self, average: PYUObject | None, this: Round, due: bool) -> PYUObject:
@@ -191,16 +200,13 @@ class PrunedFit:
                 upload, size = worker.train_step(weights[device], **self._how(this))
             trained.append(upload)
             samples.append(size)
-        sealed = self._aggregator.sealed_average(
+        return self._aggregator.sealed_average(
             trained,
             weights=samples,
             prune_mask=self._masks,
             same_mask=self._same_mask,
             shrunk_masks=self._masks_shrink,
         )
-        # Before this fit other masks may have been loaded; within it only regrowth adds to them.
-        self._masks_shrink = not self._settings.regrow_percent
-        return sealed
 
     def _hosted_round(self, average: PYUObject | None, this: Round) -> PYUObject:
         """One round in which every party opens the last average, trains and seals; returns the new one."""
@@ -239,7 +245,6 @@ class PrunedFit:
         if agrees:
             self._take_masks(worker.prune_state() for worker in self._workers.values())
             self._aggregator.hosts_settled(self._masks)
-            self._masks_shrink = not self._settings.regrow_percent
         a_round = (time.perf_counter() - started) / len(rounds)
         self._rounds_away = max(1, round(_SECONDS_AWAY / a_round))
         return average
@@ -319,7 +324,8 @@ class PrunedFit:
         """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
 
         Args:
-            rounds_before: the epoch, counted by each party's end. Of a round that failed not all count one.
+            rounds_before: of each party's end, how many rounds it had counted before the epoch; of one that
+                has failed not all count it.
             seconds: what the driver has measured.
         """
         living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})

@@ -1,6 +1,7 @@
 """The inner loops of encoding and of opening, once in numpy and once compiled; both give the same bits.
 
-The compiled ones read a number, work on it and write it, all in one pass. Importing numba and compiling take
+The compiled ones read a number, work on it and write it, all in one pass; scattered ones are fetched first, a
+piece at a time. Importing numba and compiling take
 one to two seconds, so only large vectors are worth it.
 """
 

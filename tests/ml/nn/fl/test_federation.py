@@ -8,19 +8,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 import secretflow as sf
+from secretflow.data.core import partition
+from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.callbacks.callback import Callback
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
+from secretflow.security.aggregation.prune.errors import ChannelClosedError
 from secretflow.security.aggregation.prune.party import Sealer
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
@@ -670,3 +675,69 @@ def test_a_round_that_fails_gives_nothing_away_that_was_withheld(
     assert len(begun) == 4
     for left, start in zip(weights_of(model)[1], begun[-1], strict=True):
         np.testing.assert_array_equal(left, start)
+
+
+def test_a_function_for_batches_is_needed_at_every_party(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], parties: list[Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"dataset_builder.*without an entry for \['bob'\]"):
+        make_model().predict(data[0], batch_size=BATCH, dataset_builder={parties[0]: batches_of(16)})
+
+
+def test_batches_may_come_from_data_frames(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], parties: list[Any]
+) -> None:
+    def frame(arrays: FedNdarray) -> HDataFrame:
+        return HDataFrame(
+            {device: partition(device(pd.DataFrame)(part)) for device, part in arrays.partitions.items()}
+        )
+
+    builders = {device: batches_of(size) for device, size in zip(parties, (16, 10), strict=True)}
+    own, framed = make_model(), make_model()
+    for model, (x, y) in ((own, data), (framed, tuple(map(frame, data)))):
+        model.fit(x, y, epochs=1, verbose=0, random_seed=3, dataset_builder=builders)
+    for one, other in zip(weights_of(own), weights_of(framed), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_callback_evaluates_after_the_last_round_is_no_metric_of_training(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
+) -> None:
+    class Evaluates(Callback):
+        def on_train_batch_end(self, batch: int) -> None:
+            models[0].evaluate(*data, batch_size=BATCH)
+
+    models = [make_model(), make_model()]
+    histories = [
+        model.fit(*data, epochs=2, batch_size=BATCH, verbose=0, random_seed=3, callbacks=callbacks)
+        for model, callbacks in zip(models, ([Evaluates()], None), strict=True)
+    ]
+    for party in ("alice", "bob"):
+        column = f"{party}_train-loss"
+        assert histories[0].local_history[column] == histories[1].local_history[column]
+
+
+def test_a_round_that_a_peer_leaves_gives_nothing_away_that_was_withheld(
+    make_model: Callable[..., FLModel],
+    data: tuple[FedNdarray, FedNdarray],
+    parties: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The party has trained and pruned, and the others are gone when it proposes its mask."""
+    model = make_model(prune_end_rate=0.5, prune_percent=10, withhold_percent=25)
+    model.fit(*data, epochs=1, batch_size=BATCH, verbose=0, random_seed=3)
+
+    def nobody_there(*_: Any) -> None:
+        raise ChannelClosedError("the other end has gone")
+
+    monkeypatch.setattr(Sealer, "send", nobody_there)
+    worker = model._workers[parties[0]]
+    start = sf.reveal(worker.get_weights())
+    how = {"cur_steps": 3, "train_steps": 1, "refresh_data": True, "random_seed": 3, "dp_strategy": None}
+    with pytest.raises(ChannelClosedError):
+        sf.reveal(worker.train_and_seal(None, 10_000, 0, how, {"call": 9_999, "epoch": 2.0, "shrunk": True}))
+    left = sf.reveal(worker.get_weights())
+    living = sum(np.count_nonzero(array) for array in left)
+    same = sum(np.count_nonzero((a == b) & (b != 0)) for a, b in zip(start, left, strict=True))
+    assert 0.24 * living < same < 0.5 * living

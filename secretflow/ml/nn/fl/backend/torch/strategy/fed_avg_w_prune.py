@@ -2,8 +2,9 @@
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ class FedAvgWPrune(FedAvgW):
         setattr(self, name, fetching_batches(getattr(self, name)))
 
     def build_dataset_from_builder(
-        self, dataset_builder: Any, x: Any, *arrays: Any, stage: str = "train", **_: Any
+        self, dataset_builder: Any, x: Any, *arrays: np.ndarray, stage: str = "train"
     ) -> int:
         """Takes what a function of the user builds.
 
@@ -96,14 +97,13 @@ class FedAvgWPrune(FedAvgW):
             dataset_builder: given a path, or a list of the features, the labels and the weights of the rows
                 as far as there are any, and ``stage``, returns an iterable of batches and how many they are.
             x: the path or the features.
-            *arrays: the labels and the weights, or None.
+            *arrays: the labels and the weights, as far as there are any.
             stage: "train" or "eval".
 
         Returns:
             How many batches.
         """
-        given = [x, *(array for array in arrays if array is not None)]
-        dataset, steps = dataset_builder(x if isinstance(x, str) else given, stage=stage)
+        dataset, steps = dataset_builder(x if isinstance(x, str) else [x, *arrays], stage=stage)
         setattr(self, f"{stage}_set", dataset)
         return steps
 
@@ -168,10 +168,11 @@ class FedAvgWPrune(FedAvgW):
         how: Dict[str, Any],
         prune: Dict[str, Any] | None = None,
     ) -> Payload:
-        """One round without a word to the other parties in between: opens, trains and seals.
+        """One round: opens, trains and seals.
 
         The same numbers as of the sealer's ``open``, :meth:`train_step` and the sealer's ``seal``, in one
-        message instead of three.
+        message instead of three. Nothing is said to the other parties in between, unless a step of pruning
+        ends the round: then the new masks are agreed on over the sealer's channel.
 
         Args:
             average: sum of the last round's payloads; None goes on with the own weights.
@@ -179,17 +180,23 @@ class FedAvgWPrune(FedAvgW):
             number: number of the round in the epoch, for the rows that everybody trains on.
             how: further arguments of :meth:`train_step` by name; one dictionary is sent with less work than
                 each by itself.
-            prune: arguments of :meth:`_prune_and_settle`, if a step of pruning ends the round.
+            prune: if a step of pruning of the own weights ends the round, and only with a channel: ``epoch``
+                as for :meth:`train_step_with_prune`, and ``call`` and ``shrunk`` of :meth:`Sealer.propose`.
 
         Returns:
             The padded upload.
         """
         if average is not None:
             self.open_average(average)
-        self._train(None, **how)
+        step = None
         if prune is not None:
-            self._prune_and_settle(**prune)
+            step = partial(self._prune_if_due, prune["epoch"], living_rate(self._mask))
+        self._train(None, prune=step, **how)
         upload = self._upload(how["dp_strategy"], self._live_arrays())
+        if prune is not None:
+            # After the upload is made: if the others have gone, nothing withheld is left in the weights.
+            self._sealer.send(self._sealer.propose(prune["call"], upload, self._mask, prune["shrunk"]))
+            self._sealer.settle(self._sealer.receive())
         return self._sealer.seal(call, True, True, upload, *self._expected_rows[number])
 
     def train_rounds(
@@ -268,9 +275,11 @@ class FedAvgWPrune(FedAvgW):
             The weights to upload, the number of samples, the new mask and the new rate.
         """
         self._use_mask(prune_current_mask)
-        samples = self._train(weights, cur_steps, train_steps, **kwargs)
+        step = None
         if is_update_mask and self._settings.mask_scope == "local":
-            self._prune_if_due(len(self.epoch) + 1 if epoch is None else epoch, prune_current_rate)
+            passed = len(self.epoch) + 1 if epoch is None else epoch
+            step = partial(self._prune_if_due, passed, prune_current_rate)
+        samples = self._train(weights, cur_steps, train_steps, prune=step, **kwargs)
         upload = self._upload(kwargs.get("dp_strategy"))
         return upload, samples, self._mask, living_rate(self._mask)
 
@@ -392,6 +401,7 @@ class FedAvgWPrune(FedAvgW):
         weights: List[np.ndarray] | None,
         cur_steps: int,
         train_steps: int,
+        prune: Callable[[], None] | None = None,
         refresh_data: bool = False,
         random_seed: int | None = None,
         is_last_round: bool = False,
@@ -411,12 +421,14 @@ class FedAvgWPrune(FedAvgW):
             self._zero_pruned()
         try:
             samples = self._take_steps(cur_steps, train_steps, is_last_round)
+            self._seconds += time.perf_counter() - started
+            if prune is not None:
+                prune()
         except BaseException:
             if self._withholding:
                 self._withholding.give_up(self._uploaded_parameters())
             raise
         self._rounds += 1
-        self._seconds += time.perf_counter() - started
         return samples
 
     def _take_steps(self, cur_steps: int, train_steps: int, is_last_round: bool) -> int:
@@ -442,18 +454,6 @@ class FedAvgWPrune(FedAvgW):
         if self._settings.step_due(epoch, rate):
             self._use_mask(prune_model(self.model, self._mask, self._settings, epoch))
             self._mask_changed = True
-
-    def _prune_and_settle(self, call: int, epoch: float, shrunk: bool) -> None:
-        """A step of pruning the own weights, and the agreement on the new masks, over the sealer's channel.
-
-        Args:
-            call: number of the agreement's call.
-            epoch: how many epochs have been trained, the part of a begun one included.
-            shrunk: whether masks only shrink, see :meth:`Sealer.propose`.
-        """
-        self._prune_if_due(epoch, living_rate(self._mask))
-        self._sealer.send(self._sealer.propose(call, self._live_arrays(), self._mask, shrunk))
-        self._sealer.settle(self._sealer.receive())
 
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""

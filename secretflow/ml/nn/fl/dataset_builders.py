@@ -1,0 +1,54 @@
+"""Datasets that a function of the user builds at each party."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from secretflow.data.horizontal import HDataFrame
+from secretflow.device import PYU, reveal
+
+
+def parts_of(*held: Any) -> list[Mapping[PYU, Any]]:
+    """What each party holds of an ``HDataFrame``, a ``FedNdarray`` or a dict; None is left out."""
+    arrays = [data.values if isinstance(data, HDataFrame) else data for data in held if data is not None]
+    return [data if isinstance(data, Mapping) else data.partitions for data in arrays]
+
+
+def build_datasets(
+    workers: Mapping[PYU, Any],
+    builders: Mapping[PYU, Any],
+    parts: Sequence[Mapping[PYU, Any]],
+    stage: str,
+) -> int:
+    """Has every party build its dataset.
+
+    Args:
+        workers: at each party its model.
+        builders: of each party the function, see
+            :meth:`~secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w_prune.FedAvgWPrune.build_dataset_from_builder`.
+        parts: what each party holds: its path; or its features, its labels and its weights.
+        stage: "train" or "eval".
+
+    Returns:
+        How many batches each party has.
+
+    Raises:
+        ValueError: a party has no function, or the parties have unequal numbers of batches, or none.
+    """
+    if missing := sorted(device.party for device in workers if device not in builders):
+        raise ValueError(f"dataset_builder is not allowed without an entry for {missing}")
+    steps: dict[str, int] = reveal(
+        {
+            device.party: worker.build_dataset_from_builder(
+                builders[device], *(part[device] for part in parts), stage=stage
+            )
+            for device, worker in workers.items()
+        }
+    )
+    if len(set(steps.values())) != 1 or min(steps.values()) < 1:
+        raise ValueError(
+            f"dataset_builder is not allowed: its parties have {steps} batches, and all need as many, at "
+            "least 1"
+        )
+    return min(steps.values())
