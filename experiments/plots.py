@@ -58,7 +58,11 @@ def draw_comparison(plain: Epochs, pruned: Epochs, path: Path) -> None:
     _finish_accuracy_axes(axes)
     living = axes.twinx()
     living.plot(
-        *_curve(pruned, "living_rate"), color="tab:gray", linestyle="--", label="living weights (right)"
+        *_curve(pruned, "living_rate"),
+        **_DOTS,
+        color="tab:gray",
+        linestyle="--",
+        label="living weights (right)",
     )
     living.set_ylabel("Living weights (fraction)")
     living.set_ylim(0, 1.05)
@@ -135,7 +139,7 @@ def _curve(epochs: Epochs, name: str) -> tuple[list[float], list[float]]:
 def _finish_accuracy_axes(axes: Any) -> None:
     axes.set_xlabel("Epoch")
     axes.set_ylabel("Accuracy")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
 
 
