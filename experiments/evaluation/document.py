@@ -174,10 +174,10 @@ def _coverage(rows: Sequence[Row]) -> str:
         )
     rates = ", ".join(f"{rate:g}" for rate in LIVING_RATES)
     done = len({case_of(row) for row in rows})  # some with several recipes
-    missing = "`make evaluate` goes on with the missing ones." if done < len(grid()) else ""
+    missing = " `make evaluate` goes on with the missing ones." if done < len(grid()) else ""
     return (
         f"The whole grid is {len(grid())} runs (living rates 1, {rates}; "
-        f"seeds {', '.join(map(str, SEEDS))}); {done} have been\nrun. "
+        f"seeds {', '.join(map(str, SEEDS))}); {done} have been\nrun."
         f"{missing}\n\n{_table(head, lines)}\n"
         f"Recipes, the same for dense and pruned:\n\n{_recipe_table()}"
     )

@@ -10,9 +10,12 @@ from secretflow.device import PYU, reveal
 
 
 def parts_of(*held: Any) -> list[Mapping[PYU, Any]]:
-    """What each party holds of an ``HDataFrame``, a ``FedNdarray`` or a dict; None is left out."""
-    arrays = [data.values if isinstance(data, HDataFrame) else data for data in held if data is not None]
-    return [data if isinstance(data, Mapping) else data.partitions for data in arrays]
+    """What each party holds of data frames and arrays of all; None is left out."""
+    return [
+        (data.values if isinstance(data, HDataFrame) else data).partitions
+        for data in held
+        if data is not None
+    ]
 
 
 def build_datasets(

@@ -339,7 +339,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
     ) -> int:
         """Gives every worker its file as upstream does; returns the steps."""
         if self.wp_strategy and dataset_builder:
-            return build_datasets(self._workers, dataset_builder, parts_of(train_dict), stage)
+            return build_datasets(self._workers, dataset_builder, [train_dict], stage)
         return super()._handle_file(train_dict, *args, dataset_builder=dataset_builder, stage=stage, **how)
 
     def _build_training_data(self, options: SimpleNamespace) -> int:

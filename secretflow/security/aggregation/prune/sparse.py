@@ -24,7 +24,7 @@ class SparseState:
         self.frame = frame
         self._living = living
         self.absent: dict[int, np.ndarray] = {}
-        positions = [np.empty(0, np.int64)]
+        present = np.ones(frame.float_size, bool)
         self._private: list[tuple[int, np.ndarray]] = []
         self._pruned: list[tuple[int, np.ndarray]] = []
         for k, place in frame.float_places:
@@ -34,13 +34,13 @@ class SparseState:
             others = np.flatnonzero(~mask[index])
             if others.size:
                 self.absent[k] = others
-                positions.append(place.start + others)
+                present[place.start + others] = False
                 self._pruned.append((k, index[others]))
             hidden = mask.copy()
             hidden[index] = False
             if hidden.any():
                 self._private.append((k, np.flatnonzero(hidden)))
-        self.has_partial = ~np.isin(frame.partial, np.concatenate(positions), assume_unique=True)
+        self.has_partial = present[frame.partial]
         self._known: tuple[Shares, np.ndarray] | None = None
 
     def encloses(self, living: Sequence[np.ndarray | None]) -> bool:
