@@ -20,9 +20,13 @@ from tqdm import tqdm
 import secretflow as sf
 from benchmarks.environment import ROOT, describe, write_json
 from secretflow.device import PYU
-from secretflow.security.aggregation import SecureAggregator, SecurePruneAggregator
-from secretflow.security.aggregation.prune.pads import Pads
-from secretflow.security.aggregation.prune.ring import Ring, encode_padded
+from secretflow.security.aggregation import SecureAggregator
+from secretflow.security.aggregation.secagg.call import Call, Operation
+from secretflow.security.aggregation.secagg.client import Client
+from secretflow.security.aggregation.secagg.message import Message
+from secretflow.security.aggregation.secagg.pads import Pads
+from secretflow.security.aggregation.secagg.ring import Ring, encode_padded
+from secretflow.security.aggregation.secagg.server import Server
 from secretflow.utils import ndarray_encoding
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -41,12 +45,16 @@ def actor(proxied: Any) -> Any:
 
 @cache
 def aggregators(parties: int) -> tuple[list[Any], list[Any], Any]:
-    """Upstream's maskers, our sealers and our adder; agreeing on keys takes upstream many seconds."""
+    """Upstream's maskers, our clients and our server; agreeing on keys takes upstream many seconds."""
     devices = [PYU(f"party{k:02}") for k in range(parties)]
     upstream = SecureAggregator(PYU("server"), devices)
-    ours = SecurePruneAggregator(PYU("server"), devices)
+    names = [device.party for device in devices]
+    clients = [Client(name, names, Ring.make(32, None, parties), min_contributors=2) for name in names]
+    public_keys = [client.keys.public_key() for client in clients]
+    for client in clients:
+        client.keys.agree(*public_keys)
     maskers = [actor(masker) for masker in upstream._maskers.values()]
-    return maskers, [actor(sealer) for sealer in ours._sealers.values()], actor(ours._adder)
+    return maskers, clients, Server()
 
 
 class Sides:
@@ -70,16 +78,15 @@ class Sides:
             [(rng.permutation(size) < round(size * living_rate)).astype(np.uint8).reshape(1, size)]
             for _ in range(parties if independent else 1)
         ]
-        self._maskers, self._sealers, self._adder = aggregators(parties)
+        self._maskers, self._clients, self._server = aggregators(parties)
         call = self._next_call()
-        agreed = self._adder.add(
+        agreed = self._server.add(
             *(
-                sealer.propose(call, self._data, masks[k % len(masks)])
-                for k, sealer in enumerate(self._sealers)
+                client.propose(call, self._data, masks[k % len(masks)])
+                for k, client in enumerate(self._clients)
             )
         )
-        for sealer in self._sealers:
-            sealer.settle(agreed)
+        self._supports = [client.settle(agreed) for client in self._clients]
 
     def upstream_client(self) -> Any:
         """One party's work in upstream's aggregator."""
@@ -87,7 +94,7 @@ class Sides:
 
     def client(self) -> Any:
         """One party's work in ours; the other parties seal too, outside the clock."""
-        return self._sealers[0].seal(self._next_call(), True, True, self._data)
+        return self._upload(0, self._next_call())
 
     def upstream_server(self, masked: list[Any]) -> Any:
         """The server's work in upstream's SecureAggregator: the arithmetic of its average."""
@@ -98,14 +105,18 @@ class Sides:
         """The server's work in upstream's PlainAggregator: the arithmetic of its average."""
         return np.average([self._data[0]] * self.parties, axis=0)
 
-    def server(self, payloads: list[Any]) -> Any:
+    def server(self, messages: list[Any]) -> Any:
         """The server's work in ours, the result opened there as upstream does."""
-        total = self._adder.add(*payloads)
-        return self._adder.open(total, self._sealers[0].opening(), 0)
+        total = self._server.add(*messages)
+        return self._server.open(total, self._clients[0].opening(), 0)
 
     def seal_others(self) -> list[Any]:
-        """The payloads of all parties but the first, for the call the first has just sealed."""
-        return [sealer.seal(Sides._call, True, True, self._data) for sealer in self._sealers[1:]]
+        """The messages of all parties but the first, for the call the first has just sealed."""
+        return [self._upload(k, Sides._call) for k in range(1, self.parties)]
+
+    def _upload(self, k: int, call: int) -> Message:
+        average = Call(call, Operation.AVERAGE, support=self._supports[k])
+        return self._clients[k].upload(average, self._data)
 
     @staticmethod
     def _next_call() -> int:
@@ -129,19 +140,19 @@ def measure(size: int, parties: int, living_rate: float, independent: bool, repe
     for repeat in range(repeats + 1):
         taken = {}
         taken["upstream_client"], masked = seconds(sides.upstream_client)
-        taken["client"], payload = seconds(sides.client)
+        taken["client"], message = seconds(sides.client)
         uploaded["upstream"] = sum(array.nbytes for array in masked[0])
-        uploaded["ours"] = sum(part.nbytes for part in payload["body"])
+        uploaded["ours"] = sum(part.nbytes for part in message["body"])
         if with_server:
             uploads = [masked[0]] * parties
             taken["upstream_server"], _ = seconds(lambda: sides.upstream_server(uploads))  # noqa: B023
             taken["plain_server"], _ = seconds(sides.plain_server)
-            payloads = [payload, *sides.seal_others()]
-            taken["server"], _ = seconds(lambda: sides.server(payloads))  # noqa: B023
+            messages = [message, *sides.seal_others()]
+            taken["server"], _ = seconds(lambda: sides.server(messages))  # noqa: B023
         # As in training: what was uploaded is gone before the next round.
-        del masked, payload
+        del masked, message
         if with_server:
-            del uploads, payloads
+            del uploads, messages
         if repeat:
             for name, value in taken.items():
                 times.setdefault(name, []).append(value)

@@ -67,8 +67,8 @@ def test_an_error_at_one_party_names_it_and_the_next_call_is_right(
         plain = sf.reveal(aggregator.average(good, axis=0))
         np.testing.assert_allclose(plain[0], np.mean(MATRICES, axis=0), atol=1e-5)
     # The driver saw no error when the masks were agreed on; no party goes on with the old ones.
-    for _ in range(2):
-        with pytest.raises(Exception, match=r"prune_mask\[0\] has the shape"):
+    for reason in (r"prune_mask\[0\] has the shape", "give new mask objects"):
+        with pytest.raises(Exception, match=reason):
             sf.reveal(aggregator.average_at_parties(good, WEIGHTS, wrong))
     right = sf.reveal(aggregator.average(good, 0, WEIGHTS, masks))
     np.testing.assert_allclose(right[0], AT_THE_SERVER[0], atol=1e-5)

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import ray
-
-from secretflow.device import PYU, DeviceObject, PYUObject, proxy, reveal
-from secretflow.distributed.primitive import DISTRIBUTION_MODE, get_distribution_mode
+from secretflow.device import PYU, DeviceObject, PYUObject
 from secretflow.security.aggregation.aggregator import Aggregator
-from secretflow.security.aggregation.prune.errors import AggregationError, ChannelClosedError
-from secretflow.security.aggregation.prune.party import Sealer
-from secretflow.security.aggregation.prune.ring import Ring
-from secretflow.security.aggregation.prune.server import Adder
+from secretflow.security.aggregation.secagg.arguments import by_party, weights_in_order
+from secretflow.security.aggregation.secagg.call import Operation
+from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.group import Group
+from secretflow.security.aggregation.secagg.participant import MaskUse, Request
+from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.transport.driver import DriverTransport
+from secretflow.security.aggregation.secagg.transport.interface import Transport
+from secretflow.security.aggregation.secagg.transport.local import LocalTransport
 
 _MAX_PARTIES = 255  # contributor counts travel as one byte
-
-
-class _HostedSealer:
-    """A party's sealer that lives in another actor of its party; called as one in its own actor is.
-
-    Args:
-        host: an actor with a method ``sealer(name, *arguments)``.
-    """
-
-    def __init__(self, host: Any) -> None:
-        self._host = host
-
-    def __getattr__(self, name: str) -> Callable[..., PYUObject]:
-        return partial(self._host.sealer, name)
 
 
 class SecurePruneAggregator(Aggregator):
@@ -60,7 +46,7 @@ class SecurePruneAggregator(Aggregator):
     number of one party alone is in any sum. One exception: :meth:`average` with masks of two parties gives
     the server the average over those who keep an element, even if it is only one;
     :meth:`average_at_parties`, with which models are trained, does not. Dropped parties are not tolerated:
-    a call that misses a payload has no result, and later calls are not affected by it.
+    a call that misses a message has no result, and later calls are not affected by it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
@@ -117,42 +103,36 @@ class SecurePruneAggregator(Aggregator):
             raise ValueError(
                 f"server_blind=True is not allowed with device={device}: as a participant it has the key"
             )
-        self._device = device
-        self._participants = list(participants)
-        self._how = Ring.make(ring_bits, fxp_bits, len(participants)), min_contributors
-        self._server_blind = server_blind
-        self._adder = proxy(PYUObject)(Adder)(device=device)
-        self._calls = 0
-        self._hosts: Mapping[PYU, Any] | None = None
-        self._made: dict[PYU, Any] = {}
-        self._connected: bool | None = None  # None: not tried
-        self._settled_for: tuple[list[PYUObject], int | None, bool] | None = None
-        self._settled: dict[PYU, PYUObject | bool] = {}  # what comes true when a party has settled its mask
+        ring = Ring.make(ring_bits, fxp_bits, len(participants))
+        self._group = Group(device, participants, ring, min_contributors, server_blind)
+        # The objects that the masks of the last call were, and what they were for.
+        self._last_masks: tuple[list[PYUObject], Request] | None = None
 
     @property
     def participants(self) -> list[PYU]:
         """The parties, in the order in which their keys and weights are given to each other."""
-        return list(self._participants)
+        return list(self._group.parties)
 
     def host_at(self, hosts: Mapping[PYU, Any]) -> None:
-        """Lets the parties' ends live in actors that the parties have anyway: a process less for each.
+        """Lets the parties' clients live in actors that the parties have anyway: a process less for each.
 
-        New keys are agreed on, unless the ends live there already. What was settled about masks and counted
-        in bytes at other ends is forgotten.
+        New keys are agreed on, unless the clients live there already. What was agreed on about masks and
+        counted in bytes elsewhere is forgotten.
 
         Args:
-            hosts: for each party an actor at it with the methods ``make_sealer(*arguments)``, which makes a
-                :class:`~secretflow.security.aggregation.prune.party.Sealer` of them, and
-                ``sealer(name, *arguments)``, which calls its methods.
+            hosts: for each party an actor at it that is a
+                :class:`~secretflow.security.aggregation.secagg.participant.Participant`.
         """
-        if hosts is self._hosts:
-            return
-        for party, arguments in self._sealer_arguments().items():
-            hosts[party].make_sealer(*arguments)
-        self._hosts = hosts
-        self._connected = None
-        self._made = {party: _HostedSealer(hosts[party]) for party in self._participants}
-        self._agree()
+        if self._group.host_at(hosts):
+            self._last_masks = None
+
+    def transport(self, rounds_at_once: int) -> Transport:
+        """The quickest way for messages between the parties' clients and the server.
+
+        Args:
+            rounds_at_once: how many rounds of training are run together where the driver carries messages.
+        """
+        return LocalTransport.open(self._group) or DriverTransport(self._group, rounds_at_once)
 
     def sum(self, data: list[PYUObject], axis: int | None = None) -> PYUObject:
         """Adds up the parties' data.
@@ -169,7 +149,7 @@ class SecurePruneAggregator(Aggregator):
         Raises:
             AggregationError: the data is not one object for each party, or ``axis`` is neither.
         """
-        return self._at_server(data, axis, average=False)
+        return self._at_server(data, axis, Operation.SUM)
 
     def average(
         self,
@@ -198,7 +178,7 @@ class SecurePruneAggregator(Aggregator):
         Raises:
             AggregationError: the arguments do not belong to this aggregator's parties.
         """
-        return self._at_server(data, axis, average=True, weights=weights, prune_mask=prune_mask)
+        return self._at_server(data, axis, Operation.AVERAGE, weights, prune_mask)
 
     def average_at_parties(
         self,
@@ -223,134 +203,18 @@ class SecurePruneAggregator(Aggregator):
         Returns:
             The average at each party.
         """
-        total = self.sealed_average(data, weights, prune_mask, same_mask=same_mask)
-        own = self._by_party(data, "data")
-        return {party: sealer.open(total.to(party), own[party]) for party, sealer in self._sealers.items()}
-
-    def sealed_average(
-        self,
-        data: list[PYUObject],
-        weights: Any = None,
-        prune_mask: Sequence[PYUObject] | None = None,
-        *,
-        same_mask: bool = False,
-        shrunk_masks: bool = False,
-    ) -> PYUObject:
-        """The same without the last step.
-
-        Args:
-            data: as for :meth:`average`.
-            weights: as for :meth:`average`.
-            prune_mask: as for :meth:`average`.
-            same_mask: as for :meth:`average_at_parties`.
-            shrunk_masks: no mask has an element that the same party's last one had not, so only elements that
-                travel already are agreed on. Where one does have, the call fails.
-
-        Returns:
-            The average in ring elements, at the server, for the ``open`` of each party's end.
-        """
-        return self._seal(
-            data,
-            average=True,
-            weights=weights,
-            prune_mask=prune_mask,
-            same_mask=same_mask,
-            shrunk_masks=shrunk_masks,
-        )
-
-    def has_settled(self, prune_mask: Sequence[PYUObject], *, same_mask: bool = False) -> bool:
-        """Whether an average at the parties under these masks would go without agreeing on them first."""
-        return self._is_settled(prune_mask, None, same_mask)
-
-    def hosts_settled(self, prune_mask: Sequence[PYUObject], *, same_mask: bool = False) -> None:
-        """Takes notice that the hosts of the parties' ends have settled masks by themselves.
-
-        Args:
-            prune_mask: their masks.
-            same_mask: as for :meth:`average_at_parties`.
-        """
-        self._settled = dict.fromkeys(self._participants, True)
-        self._settled_for = list(prune_mask), None, same_mask
-
-    def hosted_average(self, seal: Callable[[PYU, int], PYUObject]) -> PYUObject:
-        """The same of what the hosts of the parties' ends seal by themselves, under the masks settled last.
-
-        Args:
-            seal: given a party and the number of the call, has the party's host seal its data in this call;
-                returns the payload.
-        """
-        call = self._next_call()
-        return self._add([seal(party, call) for party in self._participants])
-
-    def connect(self) -> bool:
-        """Opens the channels of :meth:`hosted_rounds` from the parties' hosts to the server.
-
-        Open ones stay, and where they could not be opened once it is not tried again.
-
-        Returns:
-            Whether there are any: all must be processes of one machine, as in a simulation, and have hosts.
-        """
-        if self._connected is None:
-            self._connected = False
-            if self._hosts is not None and get_distribution_mode() is DISTRIBUTION_MODE.SIMULATION:
-                self._connected = self._open_channels()
-        return self._connected
-
-    def _open_channels(self) -> bool:
-        address, expected = reveal(self._adder.listen()), 0
-        try:
-            reached = reveal([sealer.connect(address) for sealer in self._sealers.values()])
-            expected = len(reached) if all(reached) else 0
-        finally:
-            accepted = self._adder.accept(expected)
-            if not expected:
-                self._hang_up()
-        reveal(accepted)
-        return bool(expected)
-
-    def _hang_up(self) -> None:
-        for sealer in self._sealers.values():
-            sealer.hang_up()
-
-    def hosted_rounds(self, sums: int, seal: Callable[[PYU, list[int]], PYUObject]) -> PYUObject:
-        """Several rounds of :meth:`hosted_average` over channels; waits until all are done.
-
-        Args:
-            sums: how many, of data or of proposals of masks, at least 1.
-            seal: given a party and the numbers of the calls, has the party's host seal and send its data, or
-                propose its mask, in each of them, and receive the sum after all but the last; what it returns
-                is waited for.
-
-        Returns:
-            The last average in ring elements, at the server.
-
-        Raises:
-            AggregationError: there are no channels, or the payloads do not belong together.
-            Exception: whatever a party has failed with. Then the channels are closed, and the next
-                :meth:`connect` opens new ones.
-        """
-        if not self._connected:
-            raise AggregationError("there are no channels: connect() opens them where that is possible")
-        calls = [self._next_call() for _ in range(sums)]
-        self._connected = None  # until all is known to be well
-        total = self._adder.serve(sums)
-        try:
-            _wait_for([*(seal(party, list(calls)) for party in self._participants), total], self._hang_up)
-        except BaseException:
-            self._hang_up()  # whoever has not begun will not, and the others wait for him
-            raise
-        self._connected = True
-        return total
+        total = self._run(data, Operation.AVERAGE, weights, prune_mask, same_mask=same_mask)
+        return {party: member.finish(total.to(party)) for party, member in self._group.members.items()}
 
     def payload_bytes(self) -> dict[PYU, PYUObject]:
-        """Bytes that each party has uploaded since its end was made: ring elements and masks.
+        """Bytes that each party has uploaded since its client was made: ring elements and masks.
 
-        The few dozen bytes of each message's header are not counted.
+        What is not counted is in :class:`~secretflow.security.aggregation.secagg.usage.Usage`.
         """
-        return {party: sealer.payload_bytes() for party, sealer in self._sealers.items()}
+        return {party: member.payload_bytes() for party, member in self._group.members.items()}
 
     def round_bytes(self, before: Mapping[PYU, int] | None = None) -> dict[PYU, PYUObject]:
-        """The same for each round: a list of ints, one for each sum or average.
+        """Bytes of each round: for each party a list of ints, one for each sum or average.
 
         What an agreement about masks takes is counted in the round that it was made for.
 
@@ -358,181 +222,71 @@ class SecurePruneAggregator(Aggregator):
             before: how many rounds of each party to leave out; None tells of all.
         """
         return {
-            party: sealer.round_bytes(0 if before is None else before[party])
-            for party, sealer in self._sealers.items()
+            party: member.round_bytes(0 if before is None else before[party])
+            for party, member in self._group.members.items()
         }
 
     def take_seconds(self) -> dict[PYU, PYUObject]:
         """Seconds that each party has spent encoding, padding and opening since this was asked last."""
-        return {party: sealer.take_seconds() for party, sealer in self._sealers.items()}
+        return {party: member.take_aggregation_seconds() for party, member in self._group.members.items()}
 
-    @property
-    def _sealers(self) -> dict[PYU, Any]:
-        """The parties' ends; if nobody hosts them, made in actors of their own when they are first needed."""
-        if not self._made:
-            self._made = {
-                party: proxy(PYUObject)(Sealer)(*arguments, device=party)
-                for party, arguments in self._sealer_arguments().items()
-            }
-            self._agree()
-        return self._made
-
-    def _sealer_arguments(self) -> dict[PYU, tuple[Any, ...]]:
-        names = [party.party for party in self._participants]
-        return {party: (party.party, names, *self._how) for party in self._participants}
-
-    def _agree(self) -> None:
-        """Has the parties agree on keys."""
-        self._settled_for = None
-        public_keys = [sealer.public_key() for sealer in self._made.values()]
-        for party, sealer in self._made.items():
-            sealer.agree(*(key.to(party) for key in public_keys))
-        if self._server_blind:
-            first, *others = self._made
-            wrapped = self._made[first].share_group_key()
-            for party in others:
-                self._made[party].take_group_key(wrapped.to(party))
-
-    def _seal(
+    def _at_server(
         self,
         data: list[PYUObject],
-        *,
-        average: bool,
+        axis: int | None,
+        operation: Operation,
         weights: Any = None,
         prune_mask: Sequence[PYUObject] | None = None,
-        at_least: int | None = None,
-        same_mask: bool = False,
-        shrunk_masks: bool = False,
     ) -> PYUObject:
-        own = self._by_party(data, "data")
-        known = self._weights(weights, data)
-        if prune_mask is not None:
-            self._settle(own, list(prune_mask), at_least, same_mask, shrunk_masks)
-        call = self._next_call()
-        return self._add(
-            [
-                sealer.seal(
-                    call,
-                    average,
-                    # A failed agreement about masks fails every call that rests on it, with its own error.
-                    False if prune_mask is None else self._settled[party],
-                    own[party],
-                    *(w.to(party) if isinstance(w, DeviceObject) else w for w in known),
-                )
-                for party, sealer in self._sealers.items()
-            ]
-        )
-
-    def _settle(
-        self,
-        own: dict[PYU, PYUObject],
-        masks: list[PYUObject],
-        at_least: int | None,
-        same_mask: bool,
-        shrunk: bool,
-    ) -> None:
-        by_party = self._by_party(masks, "prune_mask")
-        if self._is_settled(masks, at_least, same_mask):
-            return
-        self._settled_for = None
-        if same_mask:
-            self._settled = {
-                party: sealer.settle_same(own[party], by_party[party])
-                for party, sealer in self._sealers.items()
-            }
-        else:
-            call = self._next_call()
-            total = self._add(
-                [
-                    sealer.propose(call, own[party], by_party[party], shrunk)
-                    for party, sealer in self._sealers.items()
-                ]
-            )
-            self._settled = {
-                party: sealer.settle(total.to(party), at_least) for party, sealer in self._sealers.items()
-            }
-        self._settled_for = masks, at_least, same_mask
-
-    def _is_settled(self, masks: Sequence[PYUObject], at_least: int | None, same_mask: bool) -> bool:
-        # Objects on devices never change, so the same objects are the same masks, and every party's
-        # driver comes to the same decision without looking at a value.
-        if self._settled_for is None:
-            return False
-        known, *how = self._settled_for
-        return how == [at_least, same_mask] and all(new is old for new, old in zip(masks, known, strict=True))
-
-    def _add(self, payloads: list[PYUObject]) -> PYUObject:
-        return self._adder.add(*(payload.to(self._device) for payload in payloads))
-
-    def _at_server(self, data: list[PYUObject], axis: int | None, **how: Any) -> PYUObject:
+        group = self._group
         if axis not in (0, None):
             raise AggregationError(f"axis={axis!r} is not allowed: 0 or None")
-        if self._server_blind:
+        if group.server_blind:
             raise AggregationError(
                 "server_blind=True leaves the server no result: average_at_parties gives it to the parties"
             )
         # Of two parties' numbers an average at the server shows what only one of them keeps in any case.
-        at_least = 1 if len(self._participants) == 2 else None
-        total = self._seal(data, at_least=at_least, **how)
-        openings = [sealer.opening() for sealer in self._sealers.values()]
-        return self._adder.open(total, openings[0].to(self._device), axis)
+        at_least = 1 if len(group.parties) == 2 else None
+        total = self._run(data, operation, weights, prune_mask, at_least=at_least)
+        openings = [member.opening() for member in group.members.values()]
+        return group.server.open(total, openings[0].to(group.device), axis)
 
-    def _next_call(self) -> int:
-        self._calls += 1
-        return self._calls
+    def _run(
+        self,
+        data: list[PYUObject],
+        operation: Operation,
+        weights: Any,
+        prune_mask: Sequence[PYUObject] | None,
+        *,
+        same_mask: bool = False,
+        at_least: int | None = None,
+    ) -> PYUObject:
+        """Has all parties make a request; returns the last sum, at the server."""
+        own = by_party(data, "data", self._group.parties)
+        everybodys = weights_in_order(weights, data, self._group.parties)
+        masks: dict[PYU, PYUObject] | dict[PYU, None] = dict.fromkeys(own)
+        request = Request(operation)
+        if prune_mask is not None:
+            masks = by_party(prune_mask, "prune_mask", self._group.parties)
+            request = Request(operation, MaskUse.SHARED if same_mask else MaskUse.AGREE, at_least)
+            if self._are_last(prune_mask, request):
+                request = Request(operation, MaskUse.LAST, at_least)
+            else:
+                self._last_masks = None
 
-    def _by_party(self, objects: Sequence[PYUObject], name: str) -> dict[PYU, PYUObject]:
-        if not objects:
-            raise AggregationError(f"{name}: The data should not be None or empty.")
-        if len(objects) != len(self._participants):
-            raise AggregationError(
-                f"{name}: Length of the data not equals devices: {len(objects)} vs {len(self._participants)}"
-            )
-        by_party = {item.device: item for item in objects}
-        if set(by_party) != set(self._participants):
-            raise AggregationError(
-                f"{name}: Devices of the data must be corresponding with this aggregator: "
-                f"{sorted(map(str, by_party))} vs {sorted(map(str, self._participants))}"
-            )
-        return by_party
+        def begin(party: PYU, start: int) -> PYUObject:
+            there = [w.to(party) if isinstance(w, DeviceObject) else w for w in everybodys]
+            return self._group.members[party].begin_request(start, request, own[party], masks[party], *there)
 
-    def _weights(self, weights: Any, data: Sequence[PYUObject]) -> list[Any]:
-        """Everybody's weight in the order of the participants; empty for equal ones."""
-        if weights is None or isinstance(weights, (int, float, np.number)):
-            return []
-        if not hasattr(weights, "__len__"):
-            raise AggregationError(
-                f"weights={weights!r} is not allowed: one for each party, a number or None"
-            )
-        if len(weights) != len(data):
-            raise AggregationError(f"Length of the weights not equals data: {len(weights)} vs {len(data)}.")
-        by_party = {}
-        for weight, datum in zip(weights, data, strict=True):
-            if isinstance(weight, DeviceObject) and weight.device != datum.device:
-                raise AggregationError("Device of weight is not same with the corresponding data.")
-            by_party[datum.device] = weight
-        return [by_party[party] for party in self._participants]
+        total = DriverTransport(self._group).last_sum(begin, request.exchanges)
+        if prune_mask is not None and request.masks is not MaskUse.LAST:
+            self._last_masks = list(prune_mask), request
+        return total
 
-
-def _wait_for(ends: Sequence[PYUObject], on_error: Callable[[], None]) -> None:
-    """Waits for all, in the order in which they end, in a simulation.
-
-    Args:
-        ends: what is waited for.
-        on_error: called once when the first has failed, to free those that wait for it.
-
-    Raises:
-        Exception: one of theirs, rather one that others may have followed from.
-    """
-    errors: list[Exception] = []
-    waiting = [end.data for end in ends]
-    while waiting:
-        (ended, *_), waiting = ray.wait(waiting)
-        try:
-            ray.get(ended)
-        except Exception as error:
-            if not errors:
-                on_error()
-            errors.append(error)
-    if errors:
-        raise min(errors, key=lambda error: isinstance(error, ChannelClosedError))
+    def _are_last(self, masks: Sequence[PYUObject], request: Request) -> bool:
+        # Objects on devices never change, so the same objects are the same masks, and every party's
+        # driver comes to the same decision without looking at a value.
+        if self._last_masks is None:
+            return False
+        known, last = self._last_masks
+        return last == request and all(new is old for new, old in zip(masks, known, strict=True))

@@ -1,4 +1,4 @@
-"""What the tests of the secure aggregation share: parties in this process, and bare sealers."""
+"""What the tests of the secure aggregation share: parties in this process, and bare clients."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import secretflow.distributed as sfd
 from secretflow.device import PYUObject, global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.security.aggregation import SecurePruneAggregator
-from secretflow.security.aggregation.prune.party import Sealer
-from secretflow.security.aggregation.prune.ring import Ring
+from secretflow.security.aggregation.secagg.ring import Ring
+from tests.security.aggregation.stepwise import Stepwise
 
 NAMES = ["alice", "bob", "carol", "davy", "erin", "frank", "grace", "heidi"]
 
@@ -50,29 +50,29 @@ def consortium() -> Iterator[Consortium]:
 
 
 @pytest.fixture
-def make_sealers() -> Callable[..., list[Sealer]]:
-    """Makes sealers that have agreed on keys, without devices: what one machine of the protocol runs.
+def make_clients() -> Callable[..., list[Stepwise]]:
+    """Makes clients that have agreed on keys, without devices: what one machine of the protocol runs.
 
     ``seed`` fixes the private keys, so that two rounds of the same inputs can be compared bit for bit.
     """
 
     def make(
         parties: int, *, at_least: int = 2, ring_bits: int = 32, seed: int | None = None, blind: bool = False
-    ) -> list[Sealer]:
+    ) -> list[Stepwise]:
         names, ring = NAMES[:parties], Ring.make(ring_bits, None, parties)
-        sealers = [Sealer(name, names, ring, at_least) for name in names]
+        clients = [Stepwise(name, names, ring, at_least) for name in names]
         if seed is not None:
-            for sealer, name in zip(sealers, names, strict=True):
+            for client, name in zip(clients, names, strict=True):
                 raw = sha256(f"{seed} {name}".encode()).digest()
-                sealer._private_key = X25519PrivateKey.from_private_bytes(raw)
-        public_keys = [sealer.public_key() for sealer in sealers]
-        for sealer in sealers:
-            sealer.agree(*public_keys)
+                client.keys._private_key = X25519PrivateKey.from_private_bytes(raw)
+        public_keys = [client.keys.public_key() for client in clients]
+        for client in clients:
+            client.keys.agree(*public_keys)
         if blind:
-            wrapped = sealers[0].share_group_key()
-            for sealer in sealers[1:]:
-                sealer.take_group_key(wrapped)
-        return sealers
+            wrapped = clients[0].keys.share_group_key()
+            for client in clients[1:]:
+                client.keys.take_group_key(wrapped)
+        return clients
 
     return make
 

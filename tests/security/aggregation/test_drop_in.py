@@ -256,11 +256,11 @@ def test_a_mistake_is_the_same_error_as_upstreams(both: Any, consortium: Any, na
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([np.ones(2), np.ones(2), np.ones(2, "f4")], "differ in frame.*shapes, types"),
-        ([np.ones(2), np.ones(2), np.ones(2, "i8")], "differ in frame.*shapes, types"),
-        ([np.ones(2), np.ones(2), np.ones(3)], "differ in frame.*shapes, types"),
-        ([np.ones(2), np.ones(2), [np.ones(2)]], "differ in frame.*shapes, types"),
-        ([[np.ones(2)] * 2, [np.ones(2)] * 2, [np.ones(2)]], "differ in frame.*shapes, types"),
+        ([np.ones(2), np.ones(2), np.ones(2, "f4")], "differ in layout.*shapes, types"),
+        ([np.ones(2), np.ones(2), np.ones(2, "i8")], "differ in layout.*shapes, types"),
+        ([np.ones(2), np.ones(2), np.ones(3)], "differ in layout.*shapes, types"),
+        ([np.ones(2), np.ones(2), [np.ones(2)]], "differ in layout.*shapes, types"),
+        ([[np.ones(2)] * 2, [np.ones(2)] * 2, [np.ones(2)]], "differ in layout.*shapes, types"),
     ],
 )
 def test_mixed_types_shapes_and_lists_are_refused(

@@ -5,51 +5,53 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from secretflow.security.aggregation.prune import party as party_module
-from secretflow.security.aggregation.prune.errors import AggregationError, ChannelClosedError
-from secretflow.security.aggregation.prune.frame import Frame
-from secretflow.security.aggregation.prune.pads import Pads
-from secretflow.security.aggregation.prune.party import Sealer
-from secretflow.security.aggregation.prune.payload import Payload, add_up
-from secretflow.security.aggregation.prune.server import Adder
+from secretflow.security.aggregation.secagg import keyring as keyring_module
+from secretflow.security.aggregation.secagg.call import Call, Operation
+from secretflow.security.aggregation.secagg.client import Client
+from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.keyring import KeyRing
+from secretflow.security.aggregation.secagg.layout import Layout
+from secretflow.security.aggregation.secagg.message import Message, add_up
+from secretflow.security.aggregation.secagg.pads import Pads
+from secretflow.security.aggregation.secagg.support import Support
+from tests.security.aggregation.stepwise import Stepwise
 
-MakeSealers = Callable[..., list[Sealer]]
+MakeClients = Callable[..., list[Stepwise]]
 Body = list[np.ndarray]
 
 
 class Round:
-    """One agreement about masks and one average, as bare sealers run them, with all that is uploaded."""
+    """One agreement about masks and one average, as bare clients run them, with all that is uploaded."""
 
     def __init__(
         self,
-        sealers: Sequence[Sealer],
+        clients: Sequence[Stepwise],
         data: Sequence[list[np.ndarray]],
         masks: Sequence[list[Any]] | None = None,
         weights: Sequence[float] = (),
     ) -> None:
-        self.proposals: list[Payload] = []
+        self.proposals: list[Message] = []
         if masks is not None:
             self.proposals = [
-                sealer.propose(1, x, mask) for sealer, x, mask in zip(sealers, data, masks, strict=True)
+                client.propose(1, x, mask) for client, x, mask in zip(clients, data, masks, strict=True)
             ]
             self.counts = add_up(self.proposals)
-            for sealer in sealers:
-                sealer.settle(self.counts)
-        self.payloads = [
-            sealer.seal(2, True, masks is not None, x, *weights)
-            for sealer, x in zip(sealers, data, strict=True)
+            for client in clients:
+                client.settle(self.counts)
+        self.messages = [
+            (client.average if masks is None else client.sparse_average)(2, x, *weights)
+            for client, x in zip(clients, data, strict=True)
         ]
-        self.total = add_up(self.payloads)
+        self.total = add_up(self.messages)
 
     def uploads(self) -> list[Body]:
         """The bodies of everything uploaded, proposals first."""
-        return [payload["body"] for payload in (*self.proposals, *self.payloads)]
+        return [message["body"] for message in (*self.proposals, *self.messages)]
 
 
 def bits(bodies: Sequence[Body]) -> list[list[bytes]]:
@@ -63,7 +65,7 @@ class NoPads(Pads):
 
 def without_pads(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Round]) -> Round:
     with monkeypatch.context() as patch:
-        patch.setattr(party_module, "Pads", NoPads)
+        patch.setattr(keyring_module, "Pads", NoPads)
         return run()
 
 
@@ -72,7 +74,7 @@ def without_pads(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Round]) -> R
     ("parties", "honest"), [(3, (0, 1)), (3, (0, 2)), (3, (1, 2)), (4, (0, 3)), (5, (1, 2))]
 )
 def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_sum_apart(
-    make_sealers: MakeSealers,
+    make_clients: MakeClients,
     monkeypatch: pytest.MonkeyPatch,
     parties: int,
     honest: tuple[int, int],
@@ -102,22 +104,22 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
         other_data[mine] = [swapped + sign * shift, data[mine][1] + sign]
         other_masks[mine] = [np.where(exchanged, masks[theirs][0], masks[mine][0]), None]
 
-    def sealers() -> list[Sealer]:
-        return make_sealers(parties, seed=5, ring_bits=ring_bits)
+    def clients() -> list[Client]:
+        return make_clients(parties, seed=5, ring_bits=ring_bits)
 
-    view = Round(sealers(), data, masks, weights)
-    encoded = without_pads(monkeypatch, lambda: Round(sealers(), data, masks, weights))
-    other = without_pads(monkeypatch, lambda: Round(sealers(), other_data, other_masks, weights))
+    view = Round(clients(), data, masks, weights)
+    encoded = without_pads(monkeypatch, lambda: Round(clients(), data, masks, weights))
+    other = without_pads(monkeypatch, lambda: Round(clients(), other_data, other_masks, weights))
     assert bits([other.total["body"]]) == bits([encoded.total["body"]]), "not an alternative: another sum"
     assert bits(other.uploads()) != bits(encoded.uploads()), "not an alternative: the same inputs"
 
     # What the first of the two must have added instead of its pad, call by call.
-    names = [sealer._party for sealer in sealers()]
-    hidden_key = sealers()[one]._pad_keys[names[two]]
+    names = [client._party for client in clients()]
+    hidden_key = clients()[one].keys._pad_keys[names[two]]
     alternative: dict[int, bytes] = {}
     for call, before, after in (
         (1, encoded.proposals[one], other.proposals[one]),
-        (2, encoded.payloads[one], other.payloads[one]),
+        (2, encoded.messages[one], other.messages[one]),
     ):
         pad = [np.zeros_like(part) for part in before["body"]]
         drawn = Pads([(hidden_key, False)], call)
@@ -143,12 +145,12 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
                 drawn = drawn - pad if negative else drawn + pad
             return drawn
 
-    monkeypatch.setattr(party_module, "Pads", Explained)
-    explanation = Round(sealers(), other_data, other_masks, weights)
+    monkeypatch.setattr(keyring_module, "Pads", Explained)
+    explanation = Round(clients(), other_data, other_masks, weights)
     assert bits(explanation.uploads()) == bits(view.uploads())
-    assert explanation.payloads[one].keys() == view.payloads[one].keys()
+    assert explanation.messages[one].keys() == view.messages[one].keys()
     for explained_one, seen in zip(
-        explanation.payloads + explanation.proposals, view.payloads + view.proposals, strict=True
+        explanation.messages + explanation.proposals, view.messages + view.proposals, strict=True
     ):
         assert {**explained_one, "body": []} == {**seen, "body": []}
 
@@ -165,7 +167,7 @@ def real_weights(parties: int) -> list[list[np.ndarray]]:
 @pytest.mark.parametrize("data", [constant_zeros, real_weights])
 @pytest.mark.parametrize("ring_bits", [32, 64])
 def test_each_padded_upload_and_each_incomplete_sum_is_uniform_and_the_encoding_is_not(
-    make_sealers: MakeSealers,
+    make_clients: MakeClients,
     monkeypatch: pytest.MonkeyPatch,
     looks_uniform: Callable[[Body], bool],
     data: Callable[[int], list[list[np.ndarray]]],
@@ -174,12 +176,12 @@ def test_each_padded_upload_and_each_incomplete_sum_is_uniform_and_the_encoding_
     masks = [[np.arange(30_000) % 5 != k, None] for k in range(3)]
 
     def run() -> Round:
-        return Round(make_sealers(3, ring_bits=ring_bits), data(3), masks)
+        return Round(make_clients(3, ring_bits=ring_bits), data(3), masks)
 
     padded = run()
     assert all(looks_uniform(body) for body in padded.uploads())
     # Of two parties together, the pad with the third one is left.
-    pairs = [(padded.payloads[j]["body"], padded.payloads[k]["body"]) for j, k in ((0, 1), (0, 2), (1, 2))]
+    pairs = [(padded.messages[j]["body"], padded.messages[k]["body"]) for j, k in ((0, 1), (0, 2), (1, 2))]
     assert all(looks_uniform([a + b for a, b in zip(*pair, strict=True)]) for pair in pairs)
     bare = without_pads(monkeypatch, run)
     assert not any(looks_uniform(body) for body in bare.uploads())
@@ -189,18 +191,18 @@ def test_each_padded_upload_and_each_incomplete_sum_is_uniform_and_the_encoding_
 @pytest.mark.parametrize("data", [constant_zeros, real_weights])
 @pytest.mark.parametrize("parties", [2, 4])
 def test_in_blind_mode_all_that_the_server_sees_is_uniform(
-    make_sealers: MakeSealers,
+    make_clients: MakeClients,
     looks_uniform: Callable[[Body], bool],
     data: Callable[[int], list[list[np.ndarray]]],
     parties: int,
 ) -> None:
     masks = [[np.arange(30_000) % 5 != k, None] for k in range(parties)]
-    sealers = make_sealers(parties, blind=True)
-    blind = Round(sealers, data(parties), masks)
+    clients = make_clients(parties, blind=True)
+    blind = Round(clients, data(parties), masks)
     assert all(looks_uniform(body) for body in blind.uploads())
     assert looks_uniform(blind.counts["body"])
     assert looks_uniform(blind.total["body"])
-    opened = [sealer.open(blind.total) for sealer in sealers]
+    opened = [client.open(blind.total) for client in clients]
     kept = np.stack([mask[0] for mask in masks])
     values = np.stack([arrays[0] for arrays in data(parties)])
     expected = (values * kept).sum(axis=0) / np.maximum(kept.sum(axis=0), 1)
@@ -211,7 +213,7 @@ def test_in_blind_mode_all_that_the_server_sees_is_uniform(
 
 @pytest.mark.parametrize("parties", [3, 4, 5, 6])
 def test_no_element_of_too_few_contributors_is_in_any_payload(
-    make_sealers: MakeSealers, parties: int
+    make_clients: MakeClients, parties: int
 ) -> None:
     """A hundred mask sets: the length tells what travels, and a change of what must not changes no byte."""
     rng = np.random.default_rng(parties)
@@ -225,8 +227,8 @@ def test_no_element_of_too_few_contributors_is_in_any_payload(
         partial = travels & (contributors < parties)
 
         def upload(data: list[list[np.ndarray]]) -> list[Body]:
-            sealers = make_sealers(parties, at_least=at_least, seed=trial)  # noqa: B023
-            return [payload["body"] for payload in Round(sealers, data, masks).payloads]  # noqa: B023
+            clients = make_clients(parties, at_least=at_least, seed=trial)  # noqa: B023
+            return [message["body"] for message in Round(clients, data, masks).messages]  # noqa: B023
 
         before = upload(data)
         for body in before:
@@ -246,13 +248,13 @@ def test_no_element_of_too_few_contributors_is_in_any_payload(
 
 
 @pytest.fixture
-def secrets_of() -> Callable[[Sealer], list[bytes]]:
-    """Everything about a sealer that nobody else may ever see."""
+def secrets_of() -> Callable[[Stepwise], list[bytes]]:
+    """Everything about a client that nobody else may ever see."""
 
-    def collect(sealer: Sealer) -> list[bytes]:
-        keys = [sealer._private_key.private_bytes_raw(), *sealer._pad_keys.values()]
-        if sealer._group_key is not None:
-            keys.append(sealer._group_key)
+    def collect(client: Stepwise) -> list[bytes]:
+        keys = [client.keys._private_key.private_bytes_raw(), *client.keys._pad_keys.values()]
+        if client.keys._group_key is not None:
+            keys.append(client.keys._group_key)
         return keys
 
     return collect
@@ -267,74 +269,69 @@ def shows(text: str | bytes, secret: bytes) -> bool:
 
 
 def test_nothing_secret_is_in_a_repr_or_an_exception(
-    make_sealers: MakeSealers, secrets_of: Callable[[Sealer], list[bytes]]
+    make_clients: MakeClients, secrets_of: Callable[[Stepwise], list[bytes]]
 ) -> None:
-    sealers = make_sealers(3, blind=True)
-    sealer = sealers[0]
+    clients = make_clients(3, blind=True)
+    client = clients[0]
     data = [np.zeros(3)]
-    texts = [repr(sealer), str(sealer)]
-    sealer.seal(1, True, False, data)
-    payload = sealer.propose(2, data, [np.ones(3)])
+    texts = [repr(client), str(client)]
+    other_shapes = Support(Layout.dense([np.zeros(4)], True), [None])
+    client.average(1, data)
+    message = client.propose(2, data, [np.ones(3)])
     mistakes: list[Callable[[], Any]] = [
-        lambda: sealer.seal(1, True, False, data),
-        lambda: sealer.seal(3, True, False, [np.full(3, np.nan)]),
-        lambda: sealer.seal(3, True, False, "text"),
-        lambda: sealer.seal(3, True, True, data),
-        lambda: sealer.seal(3, True, False, data, -1, 1, 1),
-        lambda: sealer.propose(3, data, [np.full(3, 2)]),
-        lambda: sealer.settle({**payload, "frame": "other"}),
-        lambda: sealer.open({**payload, "call": 9}),
-        lambda: sealer.opening(),
-        lambda: sealer.agree(b"short", b"short", b"short"),
-        lambda: sealers[1].take_group_key({"bob": bytes(60)}),
-        lambda: pickle.dumps(sealer),
+        lambda: client.average(1, data),
+        lambda: client.average(3, [np.full(3, np.nan)]),
+        lambda: client.average(3, "text"),
+        lambda: client.upload(Call(3, Operation.AVERAGE, support=other_shapes), data),
+        lambda: client.average(3, data, -1, 1, 1),
+        lambda: client.propose(3, data, [np.full(3, 2)]),
+        lambda: client.settle({**message, "layout": "other"}),
+        lambda: client.open({**message, "call": 9}),
+        lambda: client.opening(),
+        lambda: client.agree(b"short", b"short", b"short"),
+        lambda: clients[1].keys.take_group_key({"bob": bytes(60)}),
+        lambda: pickle.dumps(client),
     ]
     for mistake in mistakes:
         with pytest.raises(Exception) as caught:  # whatever it is, it must not tell
             mistake()
         texts += [str(caught.value), repr(caught.value)]
     for text in texts:
-        assert not any(shows(text, secret) for secret in secrets_of(sealer) + secrets_of(sealers[1]))
+        assert not any(shows(text, secret) for secret in secrets_of(client) + secrets_of(clients[1]))
 
 
 def test_no_public_method_gives_a_key_away(
-    make_sealers: MakeSealers, secrets_of: Callable[[Sealer], list[bytes]]
+    make_clients: MakeClients, secrets_of: Callable[[Stepwise], list[bytes]]
 ) -> None:
-    first, second = make_sealers(2)
+    first, second = make_clients(2)
     data, mask = [np.ones(3)], [np.ones(3)]
-    keys = [first.public_key(), second.public_key()]
+    keys = [first.keys.public_key(), second.keys.public_key()]
     returned: dict[str, Any] = {"public_key": keys[0]}
-    returned["share_group_key"] = first.share_group_key()
-    second.take_group_key(returned["share_group_key"])
+    returned["share_group_key"] = first.keys.share_group_key()
+    second.keys.take_group_key(returned["share_group_key"])
     returned["propose"] = first.propose(1, data, mask)
     returned["settle"] = first.settle(add_up([returned["propose"], second.propose(1, data, mask)]))
     second.settle(add_up([returned["propose"], second.propose(2, data, mask) | {"call": 1}]) | {"call": 2})
-    returned["seal"] = first.seal(3, True, False, data)
+    returned["upload"] = first.average(3, data)
     returned["opening"] = first.opening()
-    other = second.seal(3, True, False, data)
-    first.seal(4, True, False, data)
-    returned["open"] = first.open(add_up([returned["seal"], other]) | {"call": 4})
-    first.seal(5, True, False, data)
+    other = second.average(3, data)
+    first.average(4, data)
+    returned["open"] = first.open(add_up([returned["upload"], other]) | {"call": 4})
+    first.average(5, data)
     written = [np.zeros(3)]
-    assert first.open_into(add_up([returned["seal"], other]) | {"call": 5}, written) is None
+    assert first.open_into(add_up([returned["upload"], other]) | {"call": 5}, written) is None
     returned["open_into"] = written
-    returned["settle_same"] = first.settle_same(data, mask)
-    returned["payload_bytes"] = first.payload_bytes()
-    returned["round_bytes"] = first.round_bytes(0)
-    returned["take_seconds"] = first.take_seconds()
-    adder = Adder()
-    address = adder.listen()
-    returned["connect"] = [sealer.connect(address) for sealer in (first, second)]
-    adder.accept(2)
-    with ThreadPoolExecutor() as thread:
-        serving = thread.submit(adder.serve, 2)
-        for sealer in (first, second):
-            sealer.send(sealer.seal(6, True, False, data))
-        returned["receive"] = first.receive()
-        first.hang_up()
-        assert isinstance(serving.exception(), ChannelClosedError)
-    public = {name for name, _ in inspect.getmembers(Sealer, inspect.isfunction) if name[0] != "_"}
-    assert returned.keys() | {"agree", "take_group_key", "send", "hang_up"} == public, (
+    returned["shared_support"] = first.shared_support(data, mask)
+    returned["next_call"] = first.next_call()
+    returned["name_of"] = first.keys.name_of(Layout.dense(data, True))
+    returned["unblinded"] = first.keys.unblinded(add_up([returned["upload"], other]))
+    public = {
+        name
+        for owner in (Client, KeyRing)
+        for name, _ in inspect.getmembers(owner, inspect.isfunction)
+        if name[0] != "_"
+    }
+    assert returned.keys() | {"agree", "take_group_key", "number_calls", "pads"} == public, (
         "a new public method: show here that it keeps the keys to itself"
     )
     for name, value in returned.items():
@@ -342,34 +339,36 @@ def test_no_public_method_gives_a_key_away(
             assert not shows(pickle.dumps(value), secret) and not shows(repr(value), secret), name
 
 
-def test_a_group_key_is_wrapped_only_once(make_sealers: MakeSealers) -> None:
+def test_a_group_key_is_wrapped_only_once(make_clients: MakeClients) -> None:
     with pytest.raises(AggregationError, match="shared already"):
-        make_sealers(2, blind=True)[0].share_group_key()
+        make_clients(2, blind=True)[0].keys.share_group_key()
 
 
-def test_an_opening_holds_the_frame_and_nothing_of_a_party(make_sealers: MakeSealers) -> None:
-    """The opening goes to the server: with the same frame and weights, all parties' openings are the same."""
-    sealers = make_sealers(3)
+def test_an_opening_holds_the_layout_and_nothing_of_a_party(make_clients: MakeClients) -> None:
+    """The opening goes to the server: with one layout and one set of weights all openings are equal."""
+    clients = make_clients(3)
     masks = [[np.array([1, 1, 1, 0])], [np.array([1, 1, 0, 0])], [np.array([1, 0, 0, 0])]]
-    Round(sealers, [[np.arange(4.0) + k] for k in range(3)], masks, [1, 2, 3])
-    openings = [pickle.dumps(vars(sealer.opening()) | {"frame": None}) for sealer in sealers]
+    Round(clients, [[np.arange(4.0) + k] for k in range(3)], masks, [1, 2, 3])
+    openings = [pickle.dumps(vars(client.opening()) | {"layout": None}) for client in clients]
     assert openings[0] == openings[1] == openings[2]
 
 
-def test_the_digest_of_a_frame_does_not_depend_on_the_data() -> None:
-    assert Frame.dense([np.zeros(3)], True).digest == Frame.dense([np.ones(3)], True).digest
+def test_the_digest_of_a_layout_does_not_depend_on_the_data() -> None:
+    assert Layout.dense([np.zeros(3)], True).digest == Layout.dense([np.ones(3)], True).digest
 
 
-def test_a_blind_server_cannot_confirm_a_guessed_mask_from_the_name_of_a_frame(
-    make_sealers: MakeSealers,
+def test_a_blind_server_cannot_confirm_a_guessed_mask_from_the_name_of_a_layout(
+    make_clients: MakeClients,
 ) -> None:
-    """It knows shapes and types, and that a mask is one of two; the names of the frames do not say which."""
+    """It knows shapes and types, and that a mask is one of two; the names of the layouts do not say which."""
     data = [[np.arange(4.0)] for _ in range(2)]
     masks = [[np.array([1, 0, 1, 1])] for _ in range(2)]
-    runs = [Round(make_sealers(2, blind=True), data, masks) for _ in range(2)]
-    guess = Frame.dense(data[0], True).narrowed([np.array([2, 0, 2, 2])], 2, 2).digest
-    assert Round(make_sealers(2), data, masks).payloads[0]["frame"] == guess  # the server is told the average
+    runs = [Round(make_clients(2, blind=True), data, masks) for _ in range(2)]
+    guess = Layout.dense(data[0], True).narrowed([np.array([2, 0, 2, 2])], 2, 2).digest
+    assert (
+        Round(make_clients(2), data, masks).messages[0]["layout"] == guess
+    )  # the server is told the average
     for run in runs:
-        assert run.payloads[0]["frame"] == run.payloads[1]["frame"] != guess
-        assert run.proposals[0]["frame"] != Frame.dense(data[0], True).digest
-    assert runs[0].payloads[0]["frame"] != runs[1].payloads[0]["frame"]
+        assert run.messages[0]["layout"] == run.messages[1]["layout"] != guess
+        assert run.proposals[0]["layout"] != Layout.dense(data[0], True).digest
+    assert runs[0].messages[0]["layout"] != runs[1].messages[0]["layout"]

@@ -1,4 +1,10 @@
-"""Callbacks for ``FLModel.fit``: checkpoints after epochs, and curves in TensorBoard."""
+"""Callbacks for ``FLModel.fit``: checkpoints after epochs, and curves in TensorBoard.
+
+With ``fed_avg_w_prune`` several rounds are run together, for speed. ``on_train_batch_begin`` and
+``on_train_batch_end`` are called for each of them, in order, once they have been run. A callback that has to
+see or change the model between two rounds says so with the attribute ``needs_model_each_round = True``; then
+each round is run by itself.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,11 @@ from typing import Any
 
 from secretflow.device import reveal, wait
 from secretflow.ml.nn.callbacks import Callback
+
+
+def needs_model_each_round(callback: Callback) -> bool:
+    """Whether a callback has to see the model between two rounds: its attribute of this name, or False."""
+    return bool(getattr(callback, "needs_model_each_round", False))
 
 
 class Checkpoint(Callback):

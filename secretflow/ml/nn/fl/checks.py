@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
 
-from secretflow.data.horizontal import HDataFrame
-from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.attacks.capture import GradientCapture
 from secretflow.ml.nn.fl.backend.torch.fl_base import prunable_weights
+from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
 
 PRUNE_STRATEGY = "fed_avg_w_prune"
+
+_UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
+_OWN_KEYWORDS = ("gradient_capture", "local_objective", "mu", "wp_strategy", *PruneSettings.names())
+
+
+def check_keywords(keywords: Mapping[str, Any]) -> None:
+    """Refuses a keyword of ``FLModel`` that no argument of the strategy has.
+
+    Args:
+        keywords: those that are left when the fork's own have been taken out.
+
+    Raises:
+        TypeError: there is one; the message suggests what may have been meant.
+    """
+    for name, value in keywords.items():
+        if name not in _UPSTREAM_KEYWORDS:
+            near = get_close_matches(name, [*_UPSTREAM_KEYWORDS, *_OWN_KEYWORDS], n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"FLModel has no argument {name} with {PRUNE_STRATEGY!r}, got {value!r}{meant}")
 
 
 def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
@@ -74,54 +93,3 @@ def check_model(model: Any) -> None:
                 f"model={type(module).__name__} cannot be averaged: {name} holds {value.dtype}, only real "
                 "numbers can; register_buffer(..., persistent=False) keeps a buffer at each party"
             )
-
-
-def check_fit(options: SimpleNamespace, parties: set[PYU]) -> None:
-    """Refuses arguments of ``fit`` that the parties would stumble over later."""
-    counts = ["epochs", "aggregate_freq", "validation_freq", "wait_steps"]
-    if options.dp_spent_step_freq is not None:
-        counts.append("dp_spent_step_freq")
-    for name in counts:
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} is not allowed: an integer from 1 up")
-    validation = options.validation_data
-    parts = validation if isinstance(validation, (list, tuple)) else [validation]
-    for name, held in {
-        "x": options.x,
-        "y": options.y,
-        "sample_weight": options.sample_weight,
-        "batch_size": options.batch_size,
-        "dataset_builder": options.dataset_builder,
-        **{f"validation_data[{k}]": part for k, part in enumerate(parts)},
-    }.items():
-        _check_parties(name, held, parties)
-    if isinstance(options.x, dict):
-        return
-    if type(options.x) is not type(options.y):
-        raise TypeError(f"x={type(options.x)} and y={type(options.y)} are not allowed: the same type")
-    for device, shape in options.x.partition_shape().items():
-        batch_size = (
-            options.batch_size[device] if isinstance(options.batch_size, dict) else options.batch_size
-        )
-        if shape[0] == 0:
-            raise ValueError(f"x has no rows at {device}: leave the party out of device_list")
-        if options.batch_sampling_rate is None and not options.dataset_builder and shape[0] < batch_size:
-            raise ValueError(
-                f"batch_size={batch_size} is not allowed: {device} has {shape[0]} rows, so at most {shape[0]}"
-            )
-
-
-def _check_parties(name: str, held: Any, parties: set[PYU]) -> None:
-    """Refuses an argument with an entry for each party whose parties are not those that train."""
-    if isinstance(held, dict):
-        found = set(held)
-    elif isinstance(held, (HDataFrame, FedNdarray)):
-        found = set(held.partitions)
-    else:
-        return
-    if found != parties:
-        raise ValueError(
-            f"{name} of {sorted(device.party for device in found)} is not allowed: device_list has "
-            f"{sorted(device.party for device in parties)}, and the two must be the same"
-        )

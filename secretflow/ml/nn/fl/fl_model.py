@@ -1,11 +1,10 @@
-"""FLModel: upstream's, and the strategy ``fed_avg_w_prune``, whose rounds are in :mod:`.pruned_fit`."""
+"""FLModel: upstream's, and the strategy ``fed_avg_w_prune``, whose fit is in :mod:`.session`."""
 
 from __future__ import annotations
 
-import inspect
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from secretflow._overlay import upstream
@@ -16,14 +15,17 @@ from secretflow.ml.nn.fl.checks import (
     check_aggregator,
     check_backend,
     check_capture,
-    check_fit,
+    check_keywords,
     check_model,
 )
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
 from secretflow.ml.nn.fl.history import History
-from secretflow.ml.nn.fl.pruned_fit import PrunedFit
+from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.session import FitSession
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
+from secretflow.ml.nn.fl.worker.trainer import LocalObjective
+from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.utils.random import global_random
 
 _ABOVE_ROUNDING = 1 + 2.0**-50
@@ -49,6 +51,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
         prune_percent: see there.
         mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
             ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent`` and ``withhold_percent``.
+        local_objective: what a party minimises, see
+            :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
+            and "plain" otherwise.
+        mu: weight of FedProx's proximal term, see there.
         gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
             with ``fed_avg_w_prune``, off by default.
         consensus_num: upstream's.
@@ -59,7 +65,8 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             ``server_agg_method`` and others).
 
     Raises:
-        TypeError: the aggregator of ``fed_avg_w_prune`` cannot take masks.
+        TypeError: the aggregator of ``fed_avg_w_prune`` cannot take masks, or there is no argument of that
+            name.
         ValueError: an argument is out of its range or does not go with the strategy.
 
     Examples:
@@ -99,6 +106,10 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             if wp_strategy is False:
                 raise ValueError(f"wp_strategy=False is not allowed with strategy={strategy!r}")
             self._prune_settings = PruneSettings(**chosen)
+            self._objective = LocalObjective.chosen(
+                kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
+            )
+            check_keywords(kwargs)
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
             check_backend(backend)
@@ -151,6 +162,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
                 num_gpus=num_gpus,
                 skip_bn=skip_bn,
                 settings=self._prune_settings,
+                objective=self._objective,
                 gradient_capture=self._gradient_capture,
                 party=device.party,
             )
@@ -186,9 +198,7 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
     def fit(self, *args: Any, **kwargs: Any) -> History:
         if not self.wp_strategy:
             return History(super().fit(*args, **kwargs))
-        call = inspect.signature(_UpstreamFLModel.fit).bind(self, *args, **kwargs)
-        call.apply_defaults()
-        return self._fit_pruned(SimpleNamespace(**call.arguments))
+        return self._fit_pruned(FitOptions(*args, **kwargs))
 
     def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
         """Has every party write the living weights of its model to its own disk.
@@ -250,36 +260,30 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             )
         return epochs[0]
 
-    def _fit_pruned(self, options: SimpleNamespace) -> History:
-        """Trains with upstream's options and callbacks; :class:`PrunedFit` says what a round does."""
-        check_fit(options, set(self._workers))
+    def _fit_pruned(self, options: FitOptions) -> History:
+        """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
+        options.check_parties(set(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
-        if not options.random_seed:
-            options.random_seed = global_random(next(iter(self._workers)), 100000)
-        # Another model may have taken the parties' ends in since.
+        if options.random_seed is None:
+            options = replace(options, random_seed=global_random(next(iter(self._workers)), 100000))
+        # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
-        masks, rates = self.initialize_masks_prune_rates()
-        trained = self.epochs_trained()
-        self.initialize_weights(masks)
-        return PrunedFit(
+        return FitSession(
             self._workers,
             self._aggregator,
             self._prune_settings,
-            masks=masks,
-            rates=rates,
-            epochs_trained=trained,
-            steps=steps,
-            dp_strategy=self.dp_strategy,
-            options=options,
+            options,
+            PartyFit(steps, options.aggregate_freq, options.random_seed, self.dp_strategy),
+            epochs_trained=self.epochs_trained(),
             validate=partial(self._validate, options=options),
         ).run()
 
-    def _validate(self, epoch: int, options: SimpleNamespace) -> dict[str, Any]:
+    def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
         """Evaluates every party's pruned model on the validation data; returns the metrics by name."""
         metrics, _ = self.evaluate(
-            *_validation_pair(options),
+            *options.validation_pair(),
             batch_size=options.batch_size,
             return_dict=True,
             label_decoder=options.label_decoder,
@@ -342,14 +346,14 @@ class FLModel(_UpstreamFLModel):  # type: ignore[misc,valid-type]
             return build_datasets(self._workers, dataset_builder, [train_dict], stage)
         return super()._handle_file(train_dict, *args, dataset_builder=dataset_builder, stage=stage, **how)
 
-    def _build_training_data(self, options: SimpleNamespace) -> int:
+    def _build_training_data(self, options: FitOptions) -> int:
         """Gives every worker its training data; returns the steps of an epoch."""
         common = {
             name: getattr(options, name)
             for name in ("batch_size", "shuffle", "random_seed", "epochs", "dataset_builder")
         }
         common["sampling_rate"] = options.batch_sampling_rate
-        if isinstance(options.x, dict):
+        if options.from_files:
             of_files = ("label_decoder", "max_batch_size", "prefetch_buffer_size")
             common.update({name: getattr(options, name) for name in of_files})
             return self._handle_file(options.x, options.y, **common)
@@ -362,10 +366,3 @@ def _own_path(path: str | dict[PYU, str], device: PYU, is_test: bool) -> str:
     """A party's own file; with ``is_test`` in a folder of its name."""
     target = Path(path[device] if isinstance(path, dict) else path)
     return str(target.parent / device.party / target.name if is_test else target)
-
-
-def _validation_pair(options: SimpleNamespace) -> tuple[Any, Any]:
-    """Validation features and labels; with files the label is a column, the same as in training."""
-    if isinstance(options.x, dict):
-        return options.validation_data, options.y
-    return options.validation_data[0], options.validation_data[1]

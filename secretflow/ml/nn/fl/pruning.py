@@ -222,24 +222,13 @@ def pruned_masks(
         ValueError: the shapes differ, a living weight or a gradient is not finite, or gradients are missing.
     """
     living = [int(np.count_nonzero(mask)) for mask in masks]
-    sizes = [mask.size for mask in masks]
-    rate = settings.rate_after(epoch)
-    # Below the floor are only masks of few weights, each layer of which keeps one.
-    floor = min(sum(living), math.floor(_whole(rate * sum(sizes))))
-    geometric = settings.prune_schedule == "geometric"
+    kept = living_after_step(settings, [mask.size for mask in masks], living, epoch)
     if settings.prune_scope == "global":
-        share = settings.prune_percent / 100 if geometric else 1.0
-        removed = max(1, math.floor(sum(living) * share))
-        pruned = prune_over_layers(weights, masks, max(floor, sum(living) - removed))
+        pruned = prune_over_layers(weights, masks, sum(kept))
     else:
-        counts = (
-            removals(living, settings.prune_percent, floor)
-            if geometric
-            else removals_to_rate(living, sizes, rate, floor)
-        )
         pruned = [
-            prune_by_magnitude(weight, mask, count - removed)
-            for weight, mask, count, removed in zip(weights, masks, living, counts, strict=True)
+            prune_by_magnitude(weight, mask, count)
+            for weight, mask, count in zip(weights, masks, kept, strict=True)
         ]
     if not settings.regrow_percent:
         return pruned
@@ -249,6 +238,38 @@ def pruned_masks(
         exchange(weight, mask, gradient, settings.regrow_percent)
         for weight, mask, gradient in zip(weights, pruned, gradients, strict=True)
     ]
+
+
+def living_after_step(
+    settings: PruneSettings, sizes: Sequence[int], living: Sequence[int], epoch: float
+) -> list[int]:
+    """How many weights live after a step of pruning, whatever the weights are.
+
+    Args:
+        settings: what the user chose.
+        sizes: weights of each layer.
+        living: how many of each live, each at least 1.
+        epoch: how many epochs have been trained, the part of a begun one included; above
+            ``prune_start_epoch``.
+
+    Returns:
+        The number for each layer, each at least 1. With ``prune_scope="global"`` only their sum follows from
+        sizes; how it is shared out among the layers is not meant.
+    """
+    rate, total = settings.rate_after(epoch), sum(living)
+    # Below the floor are only masks of few weights, each layer of which keeps one.
+    floor = min(total, math.floor(_whole(rate * sum(sizes))))
+    geometric = settings.prune_schedule == "geometric"
+    if settings.prune_scope == "global":
+        removed = max(1, math.floor(total * (settings.prune_percent / 100 if geometric else 1.0)))
+        others = [1] * (len(sizes) - 1)
+        return [max(1, max(floor, total - removed) - len(others)), *others]
+    removals_of_layers = (
+        removals(living, settings.prune_percent, floor)
+        if geometric
+        else removals_to_rate(living, sizes, rate, floor)
+    )
+    return [count - removed for count, removed in zip(living, removals_of_layers, strict=True)]
 
 
 def _trimmed(wanted: list[int], allowed: int) -> list[int]:

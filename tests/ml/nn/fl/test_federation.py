@@ -23,10 +23,11 @@ from secretflow.ml.nn.callbacks.callback import Callback
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
+from secretflow.ml.nn.fl.plan import plan_epochs
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
-from secretflow.security.aggregation.prune.errors import ChannelClosedError
-from secretflow.security.aggregation.prune.party import Sealer
+from secretflow.security.aggregation.secagg.call import Call, Operation
+from secretflow.security.aggregation.secagg.client import Client
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
 from .conftest import CLASSES, FEATURES, Mlp, model_def
@@ -259,13 +260,15 @@ def test_a_party_uploads_the_rounds_start_where_it_withholds_and_keeps_the_rest_
 ) -> None:
     model = make_model(prune_end_rate=1, withhold_percent=25)
     uploads: dict[int, list[np.ndarray]] = {}
-    seal = Sealer.seal
+    upload = Client.upload
 
-    def listen(sealer: Sealer, call: int, average: bool, masked: bool, arrays: Any, *weights: Any) -> Any:
-        uploads.setdefault(call, []).append(np.concatenate([array.ravel() for array in arrays]))
-        return seal(sealer, call, average, masked, arrays, *weights)
+    def listen(client: Client, call: Call, arrays: Any) -> Any:
+        if call.operation is Operation.AVERAGE:
+            flat = np.concatenate([array.ravel() for array in arrays])
+            uploads.setdefault(call.number, []).append(flat)
+        return upload(client, call, arrays)
 
-    monkeypatch.setattr(Sealer, "seal", listen)
+    monkeypatch.setattr(Client, "upload", listen)
     model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
     start, first, second, *_ = uploads.values()  # the initial weights, then one upload a round
     withheld = round(len(start[0]) / 4)
@@ -718,25 +721,23 @@ def test_what_a_callback_evaluates_after_the_last_round_is_no_metric_of_training
     assert watched == alone
 
 
-def test_a_round_that_a_peer_leaves_gives_nothing_away_that_was_withheld(
-    make_model: Callable[..., FLModel],
-    data: tuple[FedNdarray, FedNdarray],
-    parties: list[Any],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_round_that_a_peer_leaves_gives_nothing_away_and_takes_its_step_of_pruning_back(
+    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray], parties: list[Any]
 ) -> None:
-    """The party has trained and pruned, and the others are gone when it proposes its mask."""
+    """The party has trained, pruned and proposed its mask, and the sum of the masks never comes."""
+    settings = PruneSettings(prune_end_rate=0.5, prune_percent=10, withhold_percent=25)
     model = make_model(prune_end_rate=0.5, prune_percent=10, withhold_percent=25)
     model.fit(*data, epochs=1, batch_size=BATCH, verbose=0, random_seed=3)
-
-    def nobody_there(*_: Any) -> None:
-        raise ChannelClosedError("the other end has gone")
-
-    monkeypatch.setattr(Sealer, "send", nobody_there)
     worker = model._workers[parties[0]]
-    start = sf.reveal(worker.get_weights())
-    how = {"cur_steps": 3, "train_steps": 1, "refresh_data": True, "random_seed": 3, "dp_strategy": None}
-    with pytest.raises(ChannelClosedError):
-        sf.reveal(worker.train_and_seal(None, 10_000, 0, how, {"call": 9_999, "epoch": 2.0, "shrunk": True}))
+    start, mask = sf.reveal(worker.get_weights()), sf.reveal(worker.prune_state()[0])
+    (rounds,) = plan_epochs(settings, [10], [9], trained=1, epochs=1, steps=1, aggregate_freq=1)
+    assert rounds[0].prunes
+    worker.begin_rounds(10_000, rounds)
+    assert sf.reveal(worker.advance(None))["encoding"].startswith("mask")
+    assert sf.reveal(worker.prune_state()[1]) < living_rate(mask)
+    worker.abandon()
+    for entry, before in zip(sf.reveal(worker.prune_state()[0]), mask, strict=True):
+        np.testing.assert_array_equal(entry, before)
     left = sf.reveal(worker.get_weights())
     living = sum(np.count_nonzero(array) for array in left)
     same = sum(np.count_nonzero((a == b) & (b != 0)) for a, b in zip(start, left, strict=True))

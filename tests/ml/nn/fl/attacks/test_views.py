@@ -15,7 +15,7 @@ from secretflow.ml.nn.fl.attacks.views import (
     plain_aggregate,
     weight_update,
 )
-from secretflow.security.aggregation.prune.payload import add_up
+from secretflow.security.aggregation.secagg.message import add_up
 
 CLASSES = 3
 

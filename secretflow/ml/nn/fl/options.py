@@ -1,0 +1,153 @@
+"""The arguments of ``FLModel.fit`` as one value, checked before any worker has something to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secretflow.data.horizontal import HDataFrame
+from secretflow.data.ndarray import FedNdarray
+from secretflow.device import PYU
+
+
+@dataclass(frozen=True, eq=False)
+class FitOptions:
+    """What a user chooses for one fit. The names and the defaults are upstream's.
+
+    Attributes:
+        x: features: an ``HDataFrame``, a ``FedNdarray``, or a path of each party.
+        y: labels; with paths the name of their column.
+        batch_size: rows of a batch, one number or one for each party.
+        batch_sampling_rate: part of the rows in a batch; None goes by ``batch_size``.
+        epochs: how often all rows are seen.
+        verbose: 0 shows no progress bar.
+        callbacks: a callback, or a list of them.
+        validation_data: features and labels; with paths a path of each party.
+        shuffle: whether rows are shuffled.
+        class_weight: upstream's, which has no effect.
+        sample_weight: weight of each row.
+        validation_freq: epochs from one validation to the next.
+        aggregate_freq: batches of a round.
+        label_decoder: upstream's, for files.
+        max_batch_size: upstream's, for files.
+        prefetch_buffer_size: upstream's, for files.
+        sampler_method: how rows are drawn.
+        random_seed: of the order of rows; None draws one.
+        dp_spent_step_freq: rounds from one word on the privacy spent to the next.
+        audit_log_dir: where to save the model after each validation.
+        dataset_builder: of each party a function that builds its batches.
+        wait_steps: rounds that are run together where the driver carries their messages.
+
+    Raises:
+        TypeError: features and labels are of different types.
+        ValueError: a count is out of its range.
+    """
+
+    x: HDataFrame | FedNdarray | Mapping[PYU, str]
+    y: HDataFrame | FedNdarray | str | None
+    batch_size: int | Mapping[PYU, int] = 32
+    batch_sampling_rate: float | None = None
+    epochs: int = 1
+    verbose: int = 1
+    callbacks: Any = None
+    validation_data: Any = None
+    shuffle: bool = False
+    class_weight: Any = None
+    sample_weight: HDataFrame | FedNdarray | None = None
+    validation_freq: int = 1
+    aggregate_freq: int = 1
+    label_decoder: Any = None
+    max_batch_size: int = 20000
+    prefetch_buffer_size: int | None = None
+    sampler_method: str = "batch"
+    random_seed: int | None = None
+    dp_spent_step_freq: int | None = None
+    audit_log_dir: str | Path | None = None
+    dataset_builder: Mapping[PYU, Any] | None = None
+    wait_steps: int = 100
+
+    def __post_init__(self) -> None:
+        counts = ["epochs", "aggregate_freq", "validation_freq", "wait_steps"]
+        if self.dp_spent_step_freq is not None:
+            counts.append("dp_spent_step_freq")
+        for name in counts:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} is not allowed: an integer from 1 up")
+        if not self.from_files and type(self.x) is not type(self.y):
+            raise TypeError(f"x={type(self.x)} and y={type(self.y)} are not allowed: the same type")
+
+    @property
+    def from_files(self) -> bool:
+        """Whether the parties' rows are in files."""
+        return isinstance(self.x, dict)
+
+    @property
+    def own_callbacks(self) -> list[Any]:
+        """The user's callbacks."""
+        if self.callbacks is None:
+            return []
+        return list(self.callbacks) if isinstance(self.callbacks, (list, tuple)) else [self.callbacks]
+
+    def batch_size_of(self, device: PYU) -> int:
+        """Rows of a party's batch."""
+        return self.batch_size[device] if isinstance(self.batch_size, Mapping) else self.batch_size
+
+    def validates(self, epoch: int) -> bool:
+        """Whether an epoch of the fit, from 0, ends with a validation."""
+        return self.validation_data is not None and epoch % self.validation_freq == 0
+
+    def validation_pair(self) -> tuple[Any, Any]:
+        """Validation features and labels; with files the label is a column, the same as in training."""
+        if self.from_files:
+            return self.validation_data, self.y
+        return self.validation_data[0], self.validation_data[1]
+
+    def check_parties(self, parties: set[PYU]) -> None:
+        """Looks whether everything with an entry for each party is of those that train, and has rows.
+
+        Args:
+            parties: who trains.
+
+        Raises:
+            ValueError: an argument is of other parties, or a party has too few rows.
+        """
+        validation = self.validation_data
+        parts = validation if isinstance(validation, (list, tuple)) else [validation]
+        for name, held in {
+            "x": self.x,
+            "y": self.y,
+            "sample_weight": self.sample_weight,
+            "batch_size": self.batch_size,
+            "dataset_builder": self.dataset_builder,
+            **{f"validation_data[{k}]": part for k, part in enumerate(parts)},
+        }.items():
+            _check_parties(name, held, parties)
+        if self.from_files:
+            return
+        for device, shape in self.x.partition_shape().items():  # type: ignore[union-attr]
+            if shape[0] == 0:
+                raise ValueError(f"x has no rows at {device}: leave the party out of device_list")
+            batch_size = self.batch_size_of(device)
+            if self.batch_sampling_rate is None and not self.dataset_builder and shape[0] < batch_size:
+                raise ValueError(
+                    f"batch_size={batch_size} is not allowed: {device} has {shape[0]} rows, so at most "
+                    f"{shape[0]}"
+                )
+
+
+def _check_parties(name: str, held: Any, parties: set[PYU]) -> None:
+    """Refuses an argument with an entry for each party whose parties are not those that train."""
+    if isinstance(held, dict):
+        found = set(held)
+    elif isinstance(held, (HDataFrame, FedNdarray)):
+        found = set(held.partitions)
+    else:
+        return
+    if found != parties:
+        raise ValueError(
+            f"{name} of {sorted(device.party for device in found)} is not allowed: device_list has "
+            f"{sorted(device.party for device in parties)}, and the two must be the same"
+        )

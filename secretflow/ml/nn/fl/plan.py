@@ -1,0 +1,88 @@
+"""The plan of a fit: its epochs and rounds, made before the first of them.
+
+How many weights live after each step of pruning follows from the settings and the sizes of the layers alone,
+so the plan needs no value of a party: all drivers make the same one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from secretflow.ml.nn.fl.pruning import PruneSettings, living_after_step
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of training: some steps, then an average.
+
+    Attributes:
+        epoch: how many epochs have been trained before it.
+        number: in its epoch, from 1.
+        in_all: number among all rounds, from 1, if epochs have had as many as this one.
+        first_step: number of its first step in the epoch, from 0.
+        steps: batches that each party trains on.
+        passed: how many epochs have been trained when it ends, the part of a begun one included.
+        ends_epoch: whether it is the last of its epoch.
+        ends_fit: whether it is the last of the fit.
+        prunes: whether a step of pruning ends it.
+    """
+
+    epoch: int
+    number: int
+    in_all: int
+    first_step: int
+    steps: int
+    passed: float
+    ends_epoch: bool
+    ends_fit: bool
+    prunes: bool
+
+
+def plan_epochs(
+    settings: PruneSettings,
+    sizes: Sequence[int],
+    living: Sequence[int],
+    *,
+    trained: int,
+    epochs: int,
+    steps: int,
+    aggregate_freq: int,
+) -> Iterator[list[Round]]:
+    """The rounds of each epoch of a fit.
+
+    Args:
+        settings: what the user chose about pruning.
+        sizes: weights of each prunable layer.
+        living: weights of each that live when the fit begins.
+        trained: how many epochs have been trained before.
+        epochs: how many to train.
+        steps: batches of an epoch, at least 1.
+        aggregate_freq: batches of a round; the last one of an epoch may have fewer.
+    """
+    rounds = math.ceil(steps / aggregate_freq)
+    counts = list(living)
+    for epoch in range(trained, trained + epochs):
+        planned = []
+        for number, first_step in enumerate(range(0, steps, aggregate_freq), start=1):
+            passed = epoch + number / rounds  # a whole number after the last round, also in floats
+            prunes = settings.step_may_end(number, rounds) and settings.step_due(
+                passed, sum(counts) / sum(sizes)
+            )
+            if prunes:
+                counts = living_after_step(settings, sizes, counts, passed)
+            planned.append(
+                Round(
+                    epoch=epoch,
+                    number=number,
+                    in_all=epoch * rounds + number,
+                    first_step=first_step,
+                    steps=min(aggregate_freq, steps - first_step),
+                    passed=passed,
+                    ends_epoch=number == rounds,
+                    ends_fit=number == rounds and epoch + 1 == trained + epochs,
+                    prunes=prunes,
+                )
+            )
+        yield planned

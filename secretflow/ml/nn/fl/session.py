@@ -1,0 +1,207 @@
+"""One call of ``FLModel.fit`` with pruning, from the driver's side.
+
+The rounds are planned beforehand (:mod:`.plan`), the parties run them (:mod:`.worker.rounds`), and a
+transport carries what they exchange with the server. What is left to the driver is in :meth:`FitSession.run`:
+epochs, validation, history and callbacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from secretflow.device import PYU, PYUObject, reveal
+from secretflow.ml.nn.callbacks.callbacklist import CallbackList
+from secretflow.ml.nn.callbacks.history import History as MetricsHistory
+from secretflow.ml.nn.fl.callbacks import needs_model_each_round
+from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.plan import Round, plan_epochs
+from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.worker.rounds import exchanges_of, exchanges_of_start
+from secretflow.ml.nn.fl.worker.training import PartyFit
+from secretflow.security.aggregation import SecurePruneAggregator
+
+
+class FitSession:
+    """Trains the workers.
+
+    Args:
+        workers: at each party its model, see
+            :class:`~secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w_prune.FedAvgWPrune`. They have their
+            data and the parties' clients of the aggregation.
+        aggregator: averages them.
+        settings: what the user chose about pruning.
+        options: the arguments of ``fit``.
+        fit: what the parties are told of it.
+        epochs_trained: of the workers before.
+        validate: given the number of an epoch of this fit, evaluates the workers and returns the metrics by
+            name.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[PYU, Any],
+        aggregator: SecurePruneAggregator,
+        settings: PruneSettings,
+        options: FitOptions,
+        fit: PartyFit,
+        *,
+        epochs_trained: int,
+        validate: Callable[[int], dict[str, Any]],
+    ) -> None:
+        self._workers = workers
+        self._aggregator = aggregator
+        self._settings = settings
+        self._options = options
+        self._fit = fit
+        self._trained = epochs_trained
+        self._validate = validate
+        self._history = History(global_history={}, local_history={})
+        self._callbacks = CallbackList(
+            # First, so that the user's callbacks find the epoch in the history.
+            callbacks=[MetricsHistory(history=self._history), *options.own_callbacks],
+            workers=workers,
+            device_y=None,
+            epochs=options.epochs,
+            verbose=options.verbose,
+            steps=fit.steps,
+            history=self._history,
+        )
+        self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
+        self._transport = aggregator.transport(options.wait_steps)
+
+    def run(self) -> History:
+        """Trains for the epochs asked for, or until a callback stops it; returns what was recorded."""
+        options, callbacks = self._options, self._callbacks
+        plan = self._begin()
+        rounds_before = {k: len(sizes) for k, sizes in reveal(self._aggregator.round_bytes()).items()}
+        self._take_seconds()
+        callbacks.on_train_begin()
+        for epoch, rounds in enumerate(plan):
+            started = time.perf_counter()
+            callbacks.on_epoch_begin(epoch=epoch)
+            title = f"Epoch {epoch + 1}/{options.epochs}"
+            with tqdm(total=len(rounds), desc=title, unit="round", disable=not options.verbose) as progress:
+                self._train_epoch(rounds, progress)
+                evaluate_seconds = self._evaluate(epoch) if options.validates(epoch) else 0.0
+                seconds = {
+                    "evaluate_seconds": evaluate_seconds,
+                    "seconds": time.perf_counter() - started,
+                }
+                self._record(rounds_before, seconds)
+                rounds_before = {k: before + len(rounds) for k, before in rounds_before.items()}
+                callbacks.on_epoch_end(epoch=epoch)
+                progress.set_postfix(_shown(self._history.global_history))
+            if callbacks.stop_training[0]:
+                break
+        callbacks.on_train_end()
+        return self._history
+
+    def _begin(self) -> Iterator[list[Round]]:
+        """Gives all parties the average of their weights; returns the rounds of each epoch."""
+        states = reveal([worker.party_state(self._fit.steps) for worker in self._workers.values()])
+        self._rows_known = all(state["rows_known"] for state in states)
+        self._transport.run(
+            lambda party, start: self._workers[party].begin_fit(start, self._fit, self._rows_known),
+            exchanges_of_start(self._settings, self._rows_known),
+        )
+        # After a round that failed at one party, another may have taken a step of pruning more. Steps go on
+        # until all have come to the end.
+        furthest_behind = max(states, key=lambda state: sum(state["living"]))
+        return plan_epochs(
+            self._settings,
+            furthest_behind["sizes"],
+            furthest_behind["living"],
+            trained=self._trained,
+            epochs=self._options.epochs,
+            steps=self._fit.steps,
+            aggregate_freq=self._fit.aggregate_freq,
+        )
+
+    def _train_epoch(self, rounds: Sequence[Round], progress: tqdm) -> None:
+        """Trains one epoch, some rounds at a time."""
+        callbacks = self._callbacks
+        while rounds:
+            count = 1 if self._round_by_round else self._transport.rounds_at_once()
+            now, rounds = rounds[:count], rounds[count:]
+            callbacks.on_train_batch_begin(batch=now[0].first_step)
+            self._train(now)
+            if now[-1].ends_epoch:
+                # Before callbacks hear of the last round, for what they evaluate would pass for metrics of
+                # training; and of all at once, for after a failure all must have trained as many epochs.
+                reveal([worker.end_epoch() for worker in self._workers.values()])
+            for this in now:
+                if this is not now[0]:
+                    callbacks.on_train_batch_begin(batch=this.first_step)
+                self._log_privacy(this)
+                callbacks.on_train_batch_end(batch=this.first_step)
+            progress.update(len(now))
+
+    def _train(self, rounds: Sequence[Round]) -> None:
+        def begin(party: PYU, start: int) -> PYUObject:
+            return self._workers[party].begin_rounds(start, rounds)
+
+        exchanges = exchanges_of(rounds, self._settings, self._rows_known)
+        self._transport.run(begin, exchanges, rounds=len(rounds))
+
+    def _log_privacy(self, this: Round) -> None:
+        """Logs, for debugging, the privacy spent every ``dp_spent_step_freq`` rounds, as upstream does."""
+        frequency, dp_strategy = self._options.dp_spent_step_freq, self._fit.dp_strategy
+        if frequency is None or dp_strategy is None or this.in_all % frequency:
+            return
+        logging.debug("privacy spent: %s", dp_strategy.get_privacy_spent(this.in_all))
+
+    def _evaluate(self, epoch: int) -> float:
+        """Evaluates every party's pruned model on the validation data; returns the seconds that it took."""
+        started = time.perf_counter()
+        self._callbacks.on_test_begin()
+        metrics = self._validate(epoch)
+        self._callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
+        return time.perf_counter() - started
+
+    def _record(self, rounds_before: dict[PYU, int], seconds: dict[str, float]) -> None:
+        """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
+
+        Args:
+            rounds_before: of each party's client, how many rounds it had counted before the epoch; of one
+                that has failed not all count it.
+            seconds: what the driver has measured.
+        """
+        living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
+        uploaded = reveal(self._aggregator.round_bytes(rounds_before))
+        spent = self._take_seconds()
+        for device, rates in living.items():
+            columns: dict[str, Any] = {
+                "payload_bytes": sum(uploaded[device]),
+                "round_payload_bytes": uploaded[device],
+                **spent[device],
+                **{f"living_rate.{layer}".rstrip("."): rate for layer, rate in rates.items()},
+            }
+            for name, value in columns.items():
+                self._history.local_history.setdefault(f"{device}_{name}", []).append(value)
+        means = {"living_rate": [rates[""] for rates in living.values()]}
+        for name in ("train_seconds", "aggregate_seconds"):
+            means[name] = [columns[name] for columns in spent.values()]
+        overall = {name: sum(values) / len(values) for name, values in means.items()}
+        overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))
+        for name, value in overall.items():
+            self._history.global_history.setdefault(name, []).append(value)
+
+    def _take_seconds(self) -> dict[PYU, dict[str, float]]:
+        """Seconds of work at each party since this was asked last: training, and sealing and opening."""
+        training = {device: worker.take_seconds() for device, worker in self._workers.items()}
+        train, aggregate = reveal(training), reveal(self._aggregator.take_seconds())
+        return {
+            device: {"train_seconds": train[device], "aggregate_seconds": aggregate[device]}
+            for device in self._workers
+        }
+
+
+def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """What the progress bar shows of an epoch: the metrics and the living rate."""
+    return {name: values[-1] for name, values in columns.items() if not name.endswith(("bytes", "seconds"))}

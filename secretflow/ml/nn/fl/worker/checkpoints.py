@@ -1,0 +1,91 @@
+"""What a party's checkpoint holds, and what must fit when it is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.worker.training import LocalTraining
+
+_OptimizerKinds = list[tuple[str, list[int]]]
+
+
+def checkpoint_of(training: LocalTraining, settings: PruneSettings, epoch: int) -> dict[str, Any]:
+    """All that a party needs to go on.
+
+    Args:
+        training: its training.
+        settings: what the user chose about pruning.
+        epoch: how many epochs have been trained.
+    """
+    model, withholding = training.trainer.model, training.withholding
+    return {
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": model.optimizers_state_dict(),
+        "optimizers": _optimizer_kinds(model),
+        "epoch": epoch,
+        "rounds": training.rounds_trained,
+        "mask_scope": settings.mask_scope,
+        "prune_mask": [None if entry is None else torch.tensor(entry) for entry in training.masked.mask],
+        "mask_changed": training.mask_changed,
+        "withheld": withholding.differences if withholding else [],
+    }
+
+
+def check_fits(checkpoint: dict[str, Any], training: LocalTraining, settings: PruneSettings) -> None:
+    """Looks whether a checkpoint is one of a model and settings.
+
+    Args:
+        checkpoint: of :func:`checkpoint_of`.
+        training: that shall go on from it.
+        settings: what the user chose about pruning.
+
+    Raises:
+        ValueError: it is not; the message says what differs.
+    """
+    model = training.trainer.model
+    saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = [None if entry is None else tuple(entry.shape) for entry in checkpoint["prune_mask"]]
+    if saved != own or shapes != [None if entry is None else entry.shape for entry in training.masked.mask]:
+        raise ValueError("it holds another model or its masks")
+    if checkpoint["optimizers"] != _optimizer_kinds(model):
+        raise ValueError(
+            f"the optimisers and their groups were {checkpoint['optimizers']}, here they are "
+            f"{_optimizer_kinds(model)}"
+        )
+    if (checkpoint["mask_scope"], settings.mask_scope) == ("local", "global"):
+        raise ValueError(
+            "with mask_scope='global' all parties have one mask, and in it every party has its own "
+            "(mask_scope='local')"
+        )
+
+
+def take_checkpoint(checkpoint: dict[str, Any], training: LocalTraining) -> None:
+    """Goes on from a checkpoint that fits.
+
+    Args:
+        checkpoint: see :func:`check_fits`.
+        training: changed in place.
+    """
+    model = training.trainer.model
+    model.load_state_dict(checkpoint["model_state_dict"])
+    model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
+    if training.withholding:
+        kept = checkpoint["withheld"] or [torch.zeros_like(old) for old in training.withholding.differences]
+        training.withholding.differences = kept
+    training.rounds_trained = checkpoint["rounds"]
+    training.masked.use(
+        [None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]]
+    )
+    training.mask_changed = checkpoint["mask_changed"]
+
+
+def _optimizer_kinds(model: Any) -> _OptimizerKinds:
+    """Of each optimiser its name, and how many parameters each of its groups has."""
+    return [
+        (type(optimizer).__name__, [len(group["params"]) for group in optimizer.param_groups])
+        for optimizer in model._optimizers
+    ]

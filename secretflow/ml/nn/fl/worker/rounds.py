@@ -1,0 +1,108 @@
+"""A party's rounds: train, where a step is due prune, average, take the average up.
+
+They are generators of what the party exchanges with the server, see
+:mod:`secretflow.security.aggregation.secagg.protocol`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from secretflow.ml.nn.fl.plan import Round
+from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
+from secretflow.security.aggregation.secagg.client import Client
+from secretflow.security.aggregation.secagg.protocol import (
+    Exchanges,
+    agree_on_support,
+    average_into,
+    gather,
+)
+from secretflow.security.aggregation.secagg.support import Support
+
+
+def exchanges_of_start(settings: PruneSettings, rows_known: bool) -> int:
+    """How many messages each party sends in :meth:`PartyRounds.start`."""
+    return 1 + rows_known + (settings.mask_scope == "local")
+
+
+def exchanges_of(rounds: Sequence[Round], settings: PruneSettings, rows_known: bool) -> int:
+    """How many messages each party sends in :meth:`PartyRounds.rounds`."""
+    agreements = sum(this.prunes for this in rounds) if settings.mask_scope == "local" else 0
+    return len(rounds) * (1 if rows_known else 2) + agreements
+
+
+class PartyRounds:
+    """One party's side of a fit.
+
+    Args:
+        client: the party's side of the aggregation.
+        training: its model and its training.
+        settings: what the user chose about pruning.
+        fit: what the user chose for this fit.
+        rows: how many rows the party trains on in each round of an epoch; None if that is not known before.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        training: LocalTraining,
+        settings: PruneSettings,
+        fit: PartyFit,
+        rows: Sequence[int] | None,
+    ) -> None:
+        self._client = client
+        self._training = training
+        self._settings = settings
+        self._fit = fit
+        self._rows = rows
+        self._weights: np.ndarray | None = None
+        self._support: Support | None = None
+        self._prunes_own = settings.mask_scope == "local"
+
+    def start(self) -> Exchanges[None]:
+        """Gives all parties the average of their weights, under masks that they agree on."""
+        if self._rows is not None:
+            # One row for each round: everybody's sample counts.
+            self._weights = (yield from gather(self._client, np.array(self._rows))).T
+        arrays, mask = self._training.arrays(), self._training.masked.mask
+        if self._prunes_own:
+            self._support = yield from agree_on_support(self._client, arrays, mask)
+        else:
+            self._support = self._client.shared_support(arrays, mask)
+        yield from average_into(self._client, arrays, arrays, support=self._support)
+        self._training.take(arrays)
+
+    def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
+        """Trains for some rounds, the last average taken up.
+
+        Where a round has failed, here or at another party, the mask is that of its beginning.
+        """
+        training = self._training
+        for this in rounds:
+            before = training.masked.mask
+            try:
+                samples = training.train(this, self._fit)
+                if this.prunes and self._prunes_own:
+                    training.prune(this.passed)
+                upload, arrays = training.upload(self._fit), training.arrays()
+                if self._weights is not None:
+                    weights = self._weights[this.number - 1]
+                else:
+                    weights = yield from gather(self._client, np.array(samples))
+                if this.prunes and self._prunes_own:
+                    # A mask that can only shrink is agreed on where something travels already.
+                    within = None if self._settings.regrow_percent else self._support
+                    self._support = yield from agree_on_support(
+                        self._client, upload, training.masked.mask, within
+                    )
+                yield from average_into(self._client, arrays, upload, weights, self._support)
+            except BaseException:
+                training.masked.use(before)
+                raise
+            training.take(arrays)
+            if this.prunes and not self._prunes_own:
+                training.prune(this.passed)
+                self._support = self._client.shared_support(training.arrays(), training.masked.mask)

@@ -1,0 +1,156 @@
+"""Local training: what a party does with its own batches in a round.
+
+Another local objective is a subclass of :class:`Trainer` with another :meth:`Trainer.loss`, and an entry in
+``TRAINERS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]"
+"""Features, labels and, if there are any, the weights of the rows."""
+
+
+@dataclass(frozen=True)
+class LocalObjective:
+    """What a party minimises on its own rows.
+
+    Attributes:
+        name: "plain" is the model's own loss; "prox" adds FedProx's proximal term (Li et al., "Federated
+            Optimization in Heterogeneous Networks", MLSys 2020, section 3.2), which holds the party near the
+            average that the round began with.
+        mu: weight of the proximal term, above 0 with "prox" and 0 otherwise.
+
+    Raises:
+        TypeError: ``mu`` is not a number.
+        ValueError: ``name`` is unknown, or ``mu`` does not go with it.
+    """
+
+    name: str = "plain"
+    mu: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.mu, bool) or not isinstance(self.mu, (int, float)):
+            raise TypeError(f"mu must be a number, got {self.mu!r}")
+        if self.name not in TRAINERS:
+            raise ValueError(f"local_objective must be one of {sorted(TRAINERS)}, got {self.name!r}")
+        if self.name == "prox" and not 0 < self.mu < float("inf"):
+            raise ValueError(f"mu must be above 0 with local_objective='prox', got {self.mu!r}")
+        if self.name != "prox" and self.mu:
+            raise ValueError(f"mu must be 0 without local_objective='prox', got {self.mu!r}")
+
+    @classmethod
+    def chosen(cls, name: str | None, mu: float) -> LocalObjective:
+        """The objective that a user means.
+
+        Args:
+            name: None is "prox" where ``mu`` is not 0, and "plain" otherwise.
+            mu: see the class.
+        """
+        return cls(("prox" if mu else "plain") if name is None else name, mu)
+
+
+class Trainer:
+    """Trains a model on the next batches.
+
+    Args:
+        model: upstream's torch model, with its optimisers.
+        next_batch: gives the next batch.
+        objective: what is minimised.
+    """
+
+    def __init__(self, model: Any, next_batch: Callable[[], Batch], objective: LocalObjective) -> None:
+        self.model = model
+        self.objective = objective
+        self._next_batch = next_batch
+        self._loss: torch.Tensor | None = None
+
+    def begin_round(self) -> None:
+        """Takes notice of the average that a round begins with."""
+
+    def loss(self, batch: Batch, step: int) -> torch.Tensor | None:
+        """What a step minimises.
+
+        Args:
+            batch: the step's.
+            step: number of the step since training began.
+
+        Returns:
+            The loss; None is allowed for a model that steps its optimisers itself.
+        """
+        x, y, sample_weight = batch
+        return self.model.training_step((x, y), step, sample_weight=sample_weight)
+
+    def train(
+        self, first_step: int, steps: int, watch: Callable[[Batch], Callable[[], None]] | None = None
+    ) -> int:
+        """Trains.
+
+        Args:
+            first_step: number of the first step since training began.
+            steps: how many batches, at least 1.
+            watch: called before the first step with its batch; what it returns is called after the step.
+
+        Returns:
+            How many rows.
+        """
+        samples = 0
+        for step in range(first_step, first_step + steps):
+            batch = self._next_batch()
+            samples += batch[0].shape[0]
+            after, watch = watch and watch(batch), None
+            loss = self.loss(batch, step)
+            if self.model.automatic_optimization:
+                self.model.backward_step(loss)
+            self._loss = None if loss is None else loss.detach()
+            if after:
+                after()
+        return samples
+
+    def last_loss(self) -> float | None:
+        """Loss of the last step; None if there was none."""
+        return None if self._loss is None else self._loss.item()
+
+
+class ProximalTrainer(Trainer):
+    """Adds ``mu / 2`` times the squared distance from the average that the round began with."""
+
+    def begin_round(self) -> None:
+        """Keeps the average."""
+        self._average = [parameter.detach().clone() for parameter in self.model.parameters()]
+
+    def loss(self, batch: Batch, step: int) -> torch.Tensor | None:
+        """The model's own loss and the proximal term.
+
+        Raises:
+            ValueError: the model steps its optimisers itself, so there is no loss to add to.
+        """
+        own = super().loss(batch, step)
+        if own is None or not self.model.automatic_optimization:
+            raise ValueError(
+                "local_objective must be 'plain' for a model that steps its optimisers itself, got 'prox'"
+            )
+        distances = [
+            (parameter - start).square().sum()
+            for parameter, start in zip(self.model.parameters(), self._average, strict=True)
+        ]
+        return own + self.objective.mu / 2 * torch.stack(distances).sum()
+
+
+TRAINERS: dict[str, type[Trainer]] = {"plain": Trainer, "prox": ProximalTrainer}
+
+
+def make_trainer(model: Any, next_batch: Callable[[], Batch], objective: LocalObjective) -> Trainer:
+    """The trainer of an objective.
+
+    Args:
+        model: as for :class:`Trainer`.
+        next_batch: as for :class:`Trainer`.
+        objective: as for :class:`Trainer`.
+    """
+    return TRAINERS[objective.name](model, next_batch, objective)

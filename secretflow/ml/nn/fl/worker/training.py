@@ -1,0 +1,208 @@
+"""A party's training: its masked model, its trainer, what it withholds and captures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
+from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
+from secretflow.ml.nn.fl.plan import Round
+from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
+from secretflow.ml.nn.fl.worker.masked import MaskedModel
+from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
+
+_SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
+
+
+@dataclass(frozen=True)
+class PartyFit:
+    """What a party is told of a fit.
+
+    Attributes:
+        steps: batches of an epoch.
+        aggregate_freq: batches of a round; the last one of an epoch may have fewer.
+        random_seed: gives each epoch its order of rows; None leaves torch's generator as it is.
+        dp_strategy: adds noise to uploads; None does not.
+    """
+
+    steps: int
+    aggregate_freq: int = 1
+    random_seed: int | None = None
+    dp_strategy: Any = None
+
+
+class LocalTraining:
+    """A party's model and what it does in a round, without a word to others.
+
+    Args:
+        masked: the model under its mask.
+        trainer: trains it.
+        averaged: gives what is averaged by name, sharing memory with the model.
+        restart_data: begins the party's data anew, for an epoch.
+        settings: what the user chose about pruning.
+        party: own name.
+        capture: which gradients to write to this party's own disk; None for none.
+    """
+
+    def __init__(
+        self,
+        masked: MaskedModel,
+        trainer: Trainer,
+        averaged: Callable[[], Mapping[str, torch.Tensor]],
+        restart_data: Callable[[], None],
+        settings: PruneSettings,
+        party: str,
+        capture: GradientCapture | None,
+    ) -> None:
+        self.masked = masked
+        self.trainer = trainer
+        self.rounds_trained = 0
+        self.mask_changed = False
+        self._averaged = averaged
+        self._restart_data = restart_data
+        self._settings = settings
+        self._party = party
+        self._capture = capture if capture and capture.party == party else None
+        self._seconds = 0.0
+        part = settings.withhold_percent / 100
+        self.withholding = Withholding(part, self._uploaded_parameters()) if part else None
+
+    def train(self, this: Round, fit: PartyFit) -> int:
+        """Trains for one round; returns how many rows on."""
+        if this.number == 1:
+            self.begin_epoch(this.epoch, fit.random_seed)
+        return self.train_steps(this.epoch * fit.steps + this.first_step, this.steps, this.ends_fit)
+
+    def begin_epoch(self, epoch: int, random_seed: int | None) -> None:
+        """Begins the data anew.
+
+        Args:
+            epoch: how many epochs have been trained before.
+            random_seed: see :class:`PartyFit`.
+        """
+        if random_seed is not None:
+            # Each epoch by itself, so that a run that was stopped and loaded goes on as it would have.
+            torch.manual_seed(random_seed + _SEED_STRIDE * epoch)
+        self._restart_data()
+
+    def train_steps(self, first_step: int, steps: int, is_last: bool = False) -> int:
+        """Trains on the next batches; returns how many rows.
+
+        Args:
+            first_step: number of the first step since training began.
+            steps: how many batches.
+            is_last: whether this is the last round of a fit, for captures.
+        """
+        started = time.perf_counter()
+        self.trainer.model.train()
+        self.trainer.begin_round()
+        if self.withholding:
+            self.withholding.begin(self._uploaded_parameters())
+            self.masked.zero_pruned()
+        try:
+            samples = self.trainer.train(first_step, steps, self._watch(is_last))
+        except BaseException:
+            self._give_up()
+            raise
+        finally:
+            self._seconds += time.perf_counter() - started
+        self.rounds_trained += 1
+        return samples
+
+    def prune(self, epoch: float) -> None:
+        """Takes a step of pruning where one is due, see :meth:`MaskedModel.prune_if_due`."""
+        try:
+            self.mask_changed |= self.masked.prune_if_due(self._settings, epoch)
+        except BaseException:
+            self._give_up()
+            raise
+
+    def upload(self, fit: PartyFit) -> list[np.ndarray]:
+        """The weights to upload: on the CPU those of the model itself, not a copy, unless there is noise."""
+        if self.withholding:
+            parameters = self._uploaded_parameters()
+            self.withholding.end(parameters, self.masked.living(parameters))
+        arrays = self.arrays()
+        if fit.dp_strategy is None or fit.dp_strategy.model_gdp is None:
+            return arrays
+        # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
+        return fit.dp_strategy.model_gdp([array.copy() for array in arrays])
+
+    def arrays(self) -> list[np.ndarray]:
+        """What is averaged; on the CPU it shares memory with the model."""
+        return [value.numpy(force=True) for value in self._averaged().values()]
+
+    def take(self, arrays: list[np.ndarray]) -> None:
+        """Takes up averaged weights; what the own mask has pruned stays zero.
+
+        Args:
+            arrays: in the order of :meth:`arrays`; from there, they may share the model's memory.
+        """
+        copied = False
+        for own, value in zip(self._averaged().values(), arrays, strict=True):
+            if own.device.type != "cpu" or own.data_ptr() != value.__array_interface__["data"][0]:
+                # What comes out of Ray's object store is read-only, which torch warns of.
+                own.copy_(torch.as_tensor(value if value.flags.writeable else value.copy()))
+                copied = True
+        if copied:
+            self.masked.zero_pruned()
+
+    def take_seconds(self) -> float:
+        """Seconds spent training since this was asked last."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _give_up(self) -> None:
+        """Nothing that was withheld shall be left in the weights of a round that failed."""
+        if self.withholding:
+            self.withholding.give_up(self._uploaded_parameters())
+
+    def _uploaded_parameters(self) -> list[torch.Tensor]:
+        """What is trained and averaged; running statistics of batch normalisation are not trained."""
+        names = self._averaged()
+        parameters = self.trainer.model.named_parameters()
+        return [p.data for name, p in parameters if name in names and p.requires_grad]
+
+    def _watch(self, is_last: bool) -> Callable[[Batch], Callable[[], None]] | None:
+        """What captures the gradient of the first step, if it shall be."""
+        changed, self.mask_changed = self.mask_changed, False
+        if self._capture is None:
+            return None
+        folder = self._capture.folder(self._party, self.rounds_trained, is_last=is_last, mask_changed=changed)
+        if not folder:
+            return None
+        model = self.trainer.model
+
+        def before(batch: Batch) -> Callable[[], None]:
+            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+            def after() -> None:
+                write_capture(
+                    folder,
+                    x=batch[0].detach().cpu(),
+                    y=batch[1].detach().cpu(),
+                    weights=weights,
+                    mask=self.masked.entries(),
+                    gradients=[
+                        # A frozen parameter has no gradient.
+                        (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+                        .detach()
+                        .cpu()
+                        .clone()
+                        for parameter in model.parameters()
+                    ],
+                    party=self._party,
+                    round_number=self.rounds_trained,
+                    living_rate=living_rate(self.masked.mask),
+                    optimizer=optimizer_settings(model._optimizers[0]),
+                )
+
+            return after
+
+        return before

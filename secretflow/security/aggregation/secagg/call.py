@@ -1,0 +1,35 @@
+"""A call: one exchange of numbers with the server, as all parties make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from .support import Support
+
+
+class Operation(Enum):
+    """What the sum of the uploads is."""
+
+    SUM = "sum"
+    AVERAGE = "average"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One exchange of numbers, seen from one party.
+
+    Attributes:
+        number: in [0, 2^64), larger than that of any call before, the same at all parties.
+        operation: what comes out.
+        weights: everybody's aggregation weight, in the order of the parties; none for equal ones.
+        support: which elements travel; None for all.
+        is_round: whether its bytes are counted as those of a round.
+    """
+
+    number: int
+    operation: Operation
+    weights: tuple[Any, ...] = ()
+    support: Support | None = None
+    is_round: bool = True

@@ -1,0 +1,300 @@
+"""The client of the aggregation: what one party sends, and how it reads the sums that come back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from .call import Call, Operation
+from .encoder import Encoder
+from .errors import AggregationError
+from .inputs import ArrayMasks, align_mask, as_arrays
+from .keyring import KeyRing
+from .layout import Layout
+from .memory import Recycled
+from .message import Message
+from .opening import Opening, share_one
+from .ring import Ring
+from .stages import Proposed, Stage, Uploaded
+from .support import Support
+from .usage import Usage
+from .weights import AggregationWeights
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+CALLS_PER_START = 2**32
+
+
+def _timed(method: _Method) -> _Method:
+    """Counts the seconds of a method of the client."""
+
+    @wraps(method)
+    def timed(self: Client, *arguments: Any, **options: Any) -> Any:
+        with self.usage.timing():
+            return method(self, *arguments, **options)
+
+    return cast(_Method, timed)
+
+
+class Client:
+    """One party's side of the aggregation.
+
+    Args:
+        party: own name.
+        names: the names of all parties, in the order in which weights are given.
+        ring: how floats are encoded.
+        min_contributors: fewest parties that must keep an element for it to travel.
+
+    Attributes:
+        keys: own keys.
+        usage: bytes uploaded and seconds of work.
+        parties: how many there are.
+        position: which of them this one is, from 0.
+    """
+
+    def __init__(self, party: str, names: Sequence[str], ring: Ring, min_contributors: int) -> None:
+        self.keys = KeyRing(party, names)
+        self.usage = Usage()
+        self.parties = len(names)
+        self.position = names.index(party)
+        self._party = party
+        self._ring = ring
+        self._min_contributors = min_contributors
+        self._calls: Iterator[int] = itertools.count(1)
+        self._memory = Recycled()
+        self._dense_layout: Layout | None = None
+        self._pending: Proposed | Uploaded | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """What this client waits for."""
+        if self._pending is None:
+            return Stage.IDLE
+        return Stage.PROPOSED if isinstance(self._pending, Proposed) else Stage.UPLOADED
+
+    def number_calls(self, start: int) -> None:
+        """Numbers the calls of the generators from ``start * CALLS_PER_START`` on.
+
+        All parties must be given the same start, larger than any before. So they are in step again after a
+        failure, which some of them met later than others.
+        """
+        self._calls = itertools.count(start * CALLS_PER_START)
+
+    def next_call(self) -> int:
+        """The number of the next call, for the generators of :mod:`.protocol`."""
+        return next(self._calls)
+
+    @_timed
+    def propose(self, call: int, data: Any, mask: ArrayMasks, within: Support | None = None) -> Message:
+        """Uploads the own mask, padded, one byte for each maskable element.
+
+        Args:
+            call: number of the call.
+            data: own arrays.
+            mask: own mask, see :func:`~.inputs.align_mask`.
+            within: what travels so far, of which no party's mask has got a new element: only its elements are
+                agreed on. None, or one of data of other shapes, agrees on all.
+
+        Raises:
+            AggregationError: the mask is not allowed, or has an element that it had not in ``within``.
+        """
+        self._pending = None
+        arrays, is_list = as_arrays(data)
+        living = align_mask(mask, arrays)
+        layout = Layout.dense(arrays, is_list)
+        if within is not None and within.layout.fits(arrays, is_list):
+            if not within.encloses(living):
+                raise AggregationError(f"the mask of {self._party} has elements that its last one had not")
+            layout = within.layout
+        bits = [mask.view(np.uint8) for mask in layout.travelling(living) if mask is not None]
+        which = "".join("." if mask is None else "m" for mask in living)
+        body = np.concatenate([np.empty(0, np.uint8), *bits])
+        self.keys.pads(call).add_to(body)
+        self.usage.count_agreement(body.nbytes)
+        self._pending = Proposed(call, layout, living)
+        return self._message(call, layout, f"mask {which}", [body])
+
+    @_timed
+    def settle(self, total: Message, at_least: int | None = None) -> Support:
+        """Reads from the sum of the masks which elements travel.
+
+        Args:
+            total: the sum of the proposals.
+            at_least: fewest contributors of an element that travels, if not ``min_contributors``.
+
+        Raises:
+            AggregationError: no mask was proposed, or the sum is one of other masks.
+        """
+        if not isinstance(self._pending, Proposed):
+            raise AggregationError(
+                f"a mask must be proposed before it can be settled, but {self._party} {self.stage.value}"
+            )
+        proposed = self._pending
+        if (total["call"], total["layout"]) != (proposed.call, self.keys.name_of(proposed.layout)):
+            raise AggregationError("the contributor counts are those of another proposal")
+        self._pending = None
+        remaining = self.keys.unblinded(total)["body"][0]
+        counts: list[np.ndarray | None] = []
+        for size, mask in zip(proposed.layout.sizes, proposed.living, strict=True):
+            if mask is None:
+                counts.append(None)
+            else:
+                counts.append(remaining[:size])
+                remaining = remaining[size:]
+        layout = proposed.layout.narrowed(counts, self.parties, at_least or self._min_contributors)
+        return Support(layout, proposed.living)
+
+    @_timed
+    def shared_support(self, data: Any, mask: ArrayMasks) -> Support:
+        """What travels if the own mask is everybody's.
+
+        If another party's mask is another one, their uploads do not add up, and the server says so.
+
+        Args:
+            data: own arrays.
+            mask: own mask, see :func:`~.inputs.align_mask`.
+        """
+        arrays, is_list = as_arrays(data)
+        living = align_mask(mask, arrays)
+        parties = self.parties
+        counts = [None if entry is None else np.where(entry, parties, 0) for entry in living]
+        layout = Layout.dense(arrays, is_list).narrowed(counts, parties, self._min_contributors)
+        return Support(layout, living)
+
+    @_timed
+    def upload(self, call: Call, data: Any) -> Message:
+        """Encodes and pads the own numbers.
+
+        Args:
+            call: what for.
+            data: own arrays.
+
+        Returns:
+            ``body[0]``: floats that travel, followed by the denominators of partial elements if they are
+            not known yet; ``body[1]``: integers.
+
+        Raises:
+            AggregationError: the input is not allowed, or a number does not fit into the ring. Nothing
+                is uploaded then.
+        """
+        arrays, is_list = as_arrays(data)
+        support, average = call.support, call.operation is Operation.AVERAGE
+        weights = AggregationWeights.make(
+            call.weights, self.position, self.parties, masked=support is not None
+        )
+        layout = support.layout if support else self._dense_for(arrays, is_list)
+        if not layout.fits(arrays, is_list):
+            raise AggregationError(
+                "the parties have not settled masks for data of these shapes and types: give new mask objects"
+            )
+        denominators = support.denominators_for(weights) if support else None
+        carried = layout.partial.size if denominators is None else 0
+
+        pads = self.keys.pads(call.number)
+        absent = support.absent if support else {}
+        encoder = Encoder(self._party, self._ring, layout, weights, average, pads, absent)
+        floats = self._memory.take(layout.float_size + carried, self._ring.dtype)
+        integers = np.empty(layout.integer_size, "<u8")
+        encoder.write_floats(floats[: layout.float_size], arrays)
+        if carried:
+            assert support is not None  # nothing else is partial
+            own = round(float(weights.own) * share_one(self._ring))
+            floats[layout.float_size :] = support.has_partial * own
+            pads.add_to(floats[layout.float_size :])
+        encoder.write_integers(integers, arrays)
+
+        encoding = (
+            f"{call.operation.value} ring={self._ring.bits} fxp={self._ring.fxp_bits} "
+            f"exact={weights.exact} denominators={carried}"
+        )
+        message = self._message(call.number, layout, encoding, [floats, integers])
+        if call.is_round:
+            self.usage.count_round(floats.nbytes + integers.nbytes)
+        opening = Opening(
+            call=call.number,
+            layout=layout,
+            layout_name=message["layout"],
+            ring=self._ring,
+            encoding=message["encoding"],
+            integer_divisor=(weights.total if weights.exact else self._ring.one) if average else None,
+            weight_total=weights.total if average and np.ndim(weights.total) else None,
+            denominators=denominators,
+        )
+        self._pending = Uploaded(opening, weights, support)
+        return message
+
+    @_timed
+    def open(self, total: Message, own: Any = None) -> Any:
+        """Reads the sum of the last upload.
+
+        Args:
+            total: the sum.
+            own: the data that were uploaded, for the own values of elements that too few parties keep;
+                without it they are 0.
+
+        Returns:
+            Arrays of the shapes of the own data, and of its dtypes if they are floats; averages of integers
+            are float64. An element that too few parties keep has the own value back, one that lives
+            nowhere is 0.
+
+        Raises:
+            AggregationError: the sum is that of another call, or nothing was uploaded.
+        """
+        uploaded, total = self._ready_to_open(total)
+        result = uploaded.opening.open(total)
+        if own is not None and uploaded.support is not None:
+            uploaded.support.keep_private(result if isinstance(result, list) else [result], as_arrays(own)[0])
+        return result
+
+    @_timed
+    def open_into(self, total: Message, arrays: Sequence[np.ndarray]) -> None:
+        """Reads the sum of the last upload into arrays; what did not travel keeps its value there.
+
+        What the own mask has pruned becomes zero, also where the others' average of it came.
+
+        Args:
+            total: the sum.
+            arrays: of the shapes of the own data, changed in place.
+
+        Raises:
+            AggregationError: as of :meth:`open`; nothing was changed then.
+        """
+        uploaded, total = self._ready_to_open(total)
+        uploaded.opening.write(total, arrays)
+        if uploaded.support is not None:
+            uploaded.support.keep_pruned(arrays)
+
+    def opening(self) -> Opening:
+        """What is needed to read the sum of the last upload; it is given once."""
+        return self._take_uploaded().opening
+
+    def _ready_to_open(self, total: Message) -> tuple[Uploaded, Message]:
+        uploaded = self._take_uploaded()
+        total = self.keys.unblinded(total)
+        uploaded.opening.check(total)
+        if uploaded.support is not None and uploaded.opening.layout.partial.size:
+            denominators = uploaded.opening.read_denominators(total)
+            uploaded.support.remember_denominators(uploaded.weights, denominators)
+        return uploaded, total
+
+    def _take_uploaded(self) -> Uploaded:
+        if not isinstance(self._pending, Uploaded):
+            raise AggregationError(
+                f"there is no sum to open: nothing was uploaded, and {self._party} {self.stage.value}"
+            )
+        uploaded, self._pending = self._pending, None
+        return uploaded
+
+    def _dense_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> Layout:
+        if self._dense_layout is None or not self._dense_layout.fits(arrays, is_list):
+            self._dense_layout = Layout.dense(arrays, is_list)
+        return self._dense_layout
+
+    def _message(self, call: int, layout: Layout, encoding: str, body: list[np.ndarray]) -> Message:
+        # Of parties that do not share their keys the pads would not cancel, and the sum would be noise.
+        encoding = f"{encoding} session={self.keys.session}"
+        return Message(call=call, layout=self.keys.name_of(layout), encoding=encoding, body=body)

@@ -1,0 +1,89 @@
+"""The actors of one aggregation, from the driver's side: who takes part, and how they got their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from secretflow.device import PYU, PYUObject, proxy
+
+from .participant import Participant
+from .ring import Ring
+from .server import Server
+
+
+class Group:
+    """The parties' actors and the server's.
+
+    Args:
+        device: the server.
+        parties: who takes part.
+        ring: how floats are encoded.
+        min_contributors: fewest parties that must keep an element for it to travel.
+        server_blind: whether one party adds a pad that only the parties can take off.
+
+    Attributes:
+        device: the server.
+        parties: who takes part, in the order in which their keys and weights are given to each other.
+        server: the server's actor.
+        server_blind: see the argument.
+    """
+
+    def __init__(
+        self, device: PYU, parties: Sequence[PYU], ring: Ring, min_contributors: int, server_blind: bool
+    ) -> None:
+        self.device = device
+        self.parties = tuple(parties)
+        self.server_blind = server_blind
+        self.server: Any = proxy(PYUObject)(Server)(device=device)
+        self._ring = ring
+        self._min_contributors = min_contributors
+        self._hosts: Mapping[PYU, Any] | None = None
+        self._members: dict[PYU, Any] = {}
+        self._starts = 0
+
+    @property
+    def members(self) -> dict[PYU, Any]:
+        """The parties' actors; if nobody hosts them, actors of their own, made when they are first needed."""
+        if not self._members:
+            self._join({party: proxy(PYUObject)(Participant)(device=party) for party in self.parties})
+        return self._members
+
+    def host_at(self, hosts: Mapping[PYU, Any]) -> bool:
+        """Lets actors that the parties have anyway take part: a process less for each.
+
+        Args:
+            hosts: for each party an actor at it that is a :class:`~.participant.Participant`.
+
+        Returns:
+            Whether they are others than before; then there are new keys.
+        """
+        if hosts is self._hosts:
+            return False
+        self._hosts = hosts
+        self._join({party: hosts[party] for party in self.parties})
+        return True
+
+    def next_start(self) -> int:
+        """A number for the next calls, see :meth:`~.client.Client.number_calls`."""
+        self._starts += 1
+        return self._starts
+
+    def add(self, messages: Sequence[PYUObject]) -> PYUObject:
+        """Has the server add the parties' messages; returns the sum, which is there."""
+        return self.server.add(*(message.to(self.device) for message in messages))
+
+    def _join(self, members: dict[PYU, Any]) -> None:
+        """Has the parties make their clients and agree on keys."""
+        self._members = members
+        names = [party.party for party in self.parties]
+        for party, member in members.items():
+            member.make_client(party.party, names, self._ring, self._min_contributors)
+        public_keys = [member.public_key() for member in members.values()]
+        for party, member in members.items():
+            member.agree_on_keys(*(key.to(party) for key in public_keys))
+        if self.server_blind:
+            first, *others = members
+            wrapped = members[first].share_group_key()
+            for party in others:
+                members[party].take_group_key(wrapped.to(party))

@@ -1,0 +1,110 @@
+"""Opening: from the sum of the messages back to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import AggregationError
+from .kernels import scatter_for
+from .layout import Layout
+from .message import Message
+from .ring import Ring, decode
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """All that is needed to read the sum of one call. It holds no key and no party's data.
+
+    Attributes:
+        call: number of the call.
+        layout: which numbers travelled.
+        layout_name: how the messages name it.
+        ring: how floats were encoded.
+        encoding: the messages' encoding.
+        integer_divisor: what sums of integers are divided by, a number or an array that broadcasts to
+            the data; None leaves them integers.
+        weight_total: the sum of the weights if they are arrays, else None.
+        denominators: for each element of ``layout.partial`` the share of the total weight that the
+            parties that keep it hold, float64 in (0, 1]; None when the messages carry them.
+    """
+
+    call: int
+    layout: Layout
+    layout_name: str
+    ring: Ring
+    encoding: str
+    integer_divisor: float | np.ndarray | None
+    weight_total: np.ndarray | None
+    denominators: np.ndarray | None
+
+    def read_denominators(self, total: Message) -> np.ndarray:
+        """The denominators, known or as they came with this call."""
+        if self.denominators is not None:
+            return self.denominators
+        return decode(total["body"][0][self.layout.float_size :], share_one(self.ring))
+
+    def check(self, total: Message) -> None:
+        """Looks whether a sum is the expected one.
+
+        Raises:
+            AggregationError: it is that of another call, layout or encoding.
+        """
+        expected = (self.call, self.layout_name, self.encoding)
+        if (total["call"], total["layout"], total["encoding"]) != expected:
+            raise AggregationError(f"expected the sum of call {self.call}, got that of call {total['call']}")
+
+    def open(self, total: Message) -> np.ndarray | list[np.ndarray]:
+        """Decodes a sum and puts its numbers where they belong; what did not travel is 0.
+
+        Raises:
+            AggregationError: the sum is that of another call, layout or encoding.
+        """
+        of_integers = "<i8" if self.integer_divisor is None else "<f8"
+        arrays = [
+            np.zeros(shape, dtype if np.dtype(dtype).kind == "f" else of_integers)
+            for shape, dtype in zip(self.layout.shapes, self.layout.dtypes, strict=True)
+        ]
+        self.write(total, arrays)
+        return arrays if self.layout.is_list else arrays[0]
+
+    def write(self, total: Message, arrays: Sequence[np.ndarray]) -> None:
+        """Decodes a sum into arrays; what did not travel keeps its value there.
+
+        Args:
+            total: the sum.
+            arrays: of the shapes of the data, changed in place.
+
+        Raises:
+            AggregationError: the sum is that of another call, layout or encoding; nothing was changed then.
+        """
+        self.check(total)
+        layout = self.layout
+        elements, scale = total["body"][0][: layout.float_size], self.ring.one
+        numbers = elements.view(elements.dtype.str.replace("u", "i"))
+        if layout.partial.size:
+            numbers, scale = decode(elements, scale), 1.0
+            denominators = self.read_denominators(total)
+            # Where the division has nothing to divide by, no weight stands behind the element.
+            numbers[layout.partial] /= np.where(denominators > 0, denominators, 1.0)
+        for k, place in layout.float_places:
+            index, array = layout.support[k], arrays[k]
+            if index is None:
+                np.divide(numbers[place].reshape(array.shape), scale, out=array, casting="unsafe")
+            elif array.flags.c_contiguous:
+                scatter = scatter_for(layout.dense_float_size, array.dtype)
+                scatter(array.reshape(-1), index, numbers[place], scale)
+            else:
+                array.flat[index] = numbers[place] / scale  # a reshaped array would be a copy
+        integers = total["body"][1].view("<i8")
+        for k, place in layout.integer_places:
+            whole = integers[place].reshape(layout.shapes[k])
+            values = whole if self.integer_divisor is None else whole / self.integer_divisor
+            np.copyto(arrays[k], values, casting="unsafe")
+
+
+def share_one(ring: Ring) -> float:
+    """Ring units for a share of 1.0. No share is above 1, so all bits but two are fractional."""
+    return 2.0 ** (ring.bits - 2)

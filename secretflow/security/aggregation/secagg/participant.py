@@ -1,0 +1,208 @@
+"""A party's part in the aggregation, as methods of an actor at that party."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from .call import Operation
+from .client import Client
+from .errors import AggregationError
+from .inputs import ArrayMasks
+from .message import Message
+from .opening import Opening
+from .protocol import Exchanges, agree_on_support, combine
+from .ring import Ring
+from .support import Support
+from .transport.channel import Channel, drive
+
+
+class MaskUse(Enum):
+    """What the masks of a request are for."""
+
+    NONE = "everything travels"
+    AGREE = "the masks are agreed on first"
+    SHARED = "one mask is everybody's"
+    LAST = "what travels is what came out of the last request with masks"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a driver asks of all parties.
+
+    Attributes:
+        operation: what comes out.
+        masks: what the masks are for.
+        at_least: fewest contributors of an element that travels, if not the parties' ``min_contributors``.
+    """
+
+    operation: Operation
+    masks: MaskUse = MaskUse.NONE
+    at_least: int | None = None
+
+    @property
+    def exchanges(self) -> int:
+        """How many messages each party sends."""
+        return 2 if self.masks is MaskUse.AGREE else 1
+
+
+class Participant:
+    """What an actor inherits to be one party of an aggregation.
+
+    What the party exchanges with the server is a generator (:mod:`.protocol`). A method whose name begins
+    with ``begin`` makes it; then :meth:`advance` and :meth:`finish` let a driver carry each message, or
+    :meth:`exchange` carries all of them over a channel.
+    """
+
+    _client: Client
+    _exchanges: Exchanges[Any] | None = None
+    _channel: Channel | None = None
+    _requested_support: Support | None = None
+
+    def make_client(self, party: str, names: Sequence[str], ring: Ring, min_contributors: int) -> None:
+        """Makes the client, see :class:`~.client.Client`; one made before is forgotten."""
+        self._client = Client(party, names, ring, min_contributors)
+        self._requested_support = None
+
+    def public_key(self) -> bytes:
+        """The raw X25519 public key, 32 bytes."""
+        return self._client.keys.public_key()
+
+    def agree_on_keys(self, *public_keys: bytes) -> None:
+        """Takes everybody's public key, see :meth:`~.keyring.KeyRing.agree`."""
+        self._client.keys.agree(*public_keys)
+
+    def share_group_key(self) -> dict[str, bytes]:
+        """Draws the key that blinds the server, see :meth:`~.keyring.KeyRing.share_group_key`."""
+        return self._client.keys.share_group_key()
+
+    def take_group_key(self, wrapped: dict[str, bytes]) -> None:
+        """Takes the key that blinds the server, see :meth:`~.keyring.KeyRing.take_group_key`."""
+        self._client.keys.take_group_key(wrapped)
+
+    def connect(self, address: str) -> bool:
+        """Opens a channel to the server's process, in place of the last one.
+
+        Args:
+            address: of the server's listener.
+
+        Returns:
+            Whether it could be reached; if not, it is on another machine.
+        """
+        self.hang_up()
+        try:
+            self._channel = Channel.to(address)
+        except OSError:
+            return False
+        return True
+
+    def hang_up(self) -> None:
+        """Closes the channel, if there is one: nobody waits for this party any more."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def begin_request(self, start: int, request: Request, data: Any, mask: Any, *weights: Any) -> None:
+        """Begins what a driver asks for.
+
+        Args:
+            start: numbers the calls, see :meth:`~.client.Client.number_calls`.
+            request: what it is.
+            data: own arrays.
+            mask: own mask, or None.
+            *weights: everybody's, in the order of the names; none for equal ones.
+        """
+        self._begin(start, self._requested(request, data, mask, weights))
+
+    def advance(self, total: Message | None) -> Message:
+        """Goes on to the next message.
+
+        Args:
+            total: the sum of the last messages; None before the first.
+
+        Raises:
+            AggregationError: there is no further message.
+        """
+        exchanges = self._begun()
+        try:
+            return exchanges.send(total)  # type: ignore[arg-type]
+        except StopIteration:
+            raise AggregationError("more messages were asked for than the protocol has") from None
+
+    def finish(self, total: Message) -> Any:
+        """Takes the last sum; returns what comes out."""
+        exchanges, self._exchanges = self._begun(), None
+        try:
+            exchanges.send(total)
+        except StopIteration as end:
+            return end.value
+        exchanges.close()
+        raise AggregationError("a message was left over: fewer were asked for than the protocol has")
+
+    def exchange(self, _: None) -> Any:
+        """Carries all messages over the channel; returns what comes out.
+
+        Args:
+            _: of the method that began, for it must have.
+
+        Raises:
+            ChannelClosedError: the server has gone, or there is no channel.
+        """
+        exchanges, self._exchanges = self._begun(), None
+        try:
+            return drive(exchanges, self._channel)
+        except BaseException:
+            self.hang_up()  # or the others would wait for this party
+            raise
+
+    def abandon(self) -> None:
+        """Gives up what has begun, so that the party stands where its last result left it."""
+        if self._exchanges is not None:
+            self._exchanges.close()
+            self._exchanges = None
+
+    def opening(self) -> Opening:
+        """How to read the sum of the last upload, see :meth:`~.client.Client.opening`."""
+        return self._client.opening()
+
+    def payload_bytes(self) -> int:
+        """Bytes uploaded so far, see :class:`~.usage.Usage`."""
+        return self._client.usage.payload_bytes()
+
+    def round_bytes(self, first: int) -> list[int]:
+        """Bytes of each sum or average from the ``first``-th on, see :class:`~.usage.Usage`."""
+        return self._client.usage.round_bytes(first)
+
+    def take_aggregation_seconds(self) -> float:
+        """Seconds spent in the aggregation since this was asked last, see :class:`~.usage.Usage`."""
+        return self._client.usage.take_seconds()
+
+    def _begin(self, start: int, exchanges: Exchanges[Any]) -> None:
+        self.abandon()
+        self._client.number_calls(start)
+        self._exchanges = exchanges
+
+    def _begun(self) -> Exchanges[Any]:
+        if self._exchanges is None:
+            raise AggregationError("nothing has begun that a message could belong to")
+        return self._exchanges
+
+    def _requested(
+        self, request: Request, data: Any, mask: ArrayMasks, weights: Sequence[Any]
+    ) -> Exchanges[Any]:
+        support = None
+        if request.masks is MaskUse.LAST:
+            support = self._requested_support
+            if support is None:
+                raise AggregationError("an earlier agreement about these masks failed: give new mask objects")
+        elif request.masks is not MaskUse.NONE:
+            # Forgotten first: if this agreement fails at any party, nobody goes on with the old masks.
+            self._requested_support = None
+            if request.masks is MaskUse.SHARED:
+                support = self._client.shared_support(data, mask)
+            else:
+                support = yield from agree_on_support(self._client, data, mask, at_least=request.at_least)
+            self._requested_support = support
+        return (yield from combine(self._client, request.operation, data, weights, support))

@@ -1,0 +1,52 @@
+"""What a client of the aggregation waits for between two messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from .layout import Layout
+from .opening import Opening
+from .support import Support
+from .weights import AggregationWeights
+
+
+class Stage(Enum):
+    """What a client waits for."""
+
+    IDLE = "waits for no sum"
+    PROPOSED = "waits for the sum of the masks"
+    UPLOADED = "waits for the sum of the uploads"
+
+
+@dataclass(frozen=True, eq=False)
+class Proposed:
+    """A mask that was proposed.
+
+    Attributes:
+        call: number of the call.
+        layout: whose elements are agreed on.
+        living: for each array the own flat mask, boolean, or None where everything lives.
+    """
+
+    call: int
+    layout: Layout
+    living: Sequence[np.ndarray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Uploaded:
+    """Numbers that were uploaded.
+
+    Attributes:
+        opening: how to read their sum.
+        weights: everybody's.
+        support: which elements travel; None if all do.
+    """
+
+    opening: Opening
+    weights: AggregationWeights
+    support: Support | None

@@ -1,0 +1,80 @@
+"""What a party keeps from one agreement about masks to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .layout import Layout
+from .weights import AggregationWeights
+
+
+class Support:
+    """A settled layout seen from one party.
+
+    Attributes:
+        layout: which elements travel.
+        absent: by the number of an array the positions, among its elements that travel, that the own mask has
+            pruned; ascending, and nothing for an array without any.
+        has_partial: which elements of ``layout.partial`` the own mask keeps, boolean.
+    """
+
+    def __init__(self, layout: Layout, living: Sequence[np.ndarray | None]) -> None:
+        self.layout = layout
+        self._living = living
+        self.absent: dict[int, np.ndarray] = {}
+        present = np.ones(layout.float_size, bool)
+        self._private: list[tuple[int, np.ndarray]] = []
+        self._pruned: list[tuple[int, np.ndarray]] = []
+        for k, place in layout.float_places:
+            mask, index = living[k], layout.support[k]
+            if mask is None or index is None:
+                continue
+            others = np.flatnonzero(~mask[index])
+            if others.size:
+                self.absent[k] = others
+                present[place.start + others] = False
+                self._pruned.append((k, index[others]))
+            hidden = mask.copy()
+            hidden[index] = False
+            if hidden.any():
+                self._private.append((k, np.flatnonzero(hidden)))
+        self.has_partial = present[layout.partial]
+        self._known: tuple[AggregationWeights, np.ndarray] | None = None
+
+    def encloses(self, living: Sequence[np.ndarray | None]) -> bool:
+        """Whether an own mask, one flat one or None for each array, has no element that this one has not."""
+        return all(
+            old is None or (new is not None and not (new & ~old).any())
+            for new, old in zip(living, self._living, strict=True)
+        )
+
+    def denominators_for(self, shares: AggregationWeights) -> np.ndarray | None:
+        """The denominators of the partial elements, if they came with an earlier call of equal weights."""
+        if self._known is not None and self._known[0].equal(shares):
+            return self._known[1]
+        return None
+
+    def remember_denominators(self, shares: AggregationWeights, denominators: np.ndarray) -> None:
+        """Keeps denominators, so that calls of equal weights need not carry them."""
+        self._known = shares, denominators
+
+    def keep_pruned(self, opened: Sequence[np.ndarray]) -> None:
+        """Sets elements to zero that travel, but that the own mask has pruned.
+
+        Args:
+            opened: arrays, changed in place.
+        """
+        for k, index in self._pruned:
+            opened[k].flat[index] = 0
+
+    def keep_private(self, opened: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> None:
+        """Writes the own values of elements that this party keeps, but too few others do to travel.
+
+        Args:
+            opened: arrays, changed in place.
+            own: the party's arrays, of the same shapes.
+        """
+        for k, index in self._private:
+            opened[k].reshape(-1)[index] = own[k].ravel()[index]

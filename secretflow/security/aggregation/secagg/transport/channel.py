@@ -1,0 +1,200 @@
+"""A channel between a party's process and the server's on one machine, beside the driver.
+
+A call of a Ray actor costs more than a small model's round: messages that go through a socket from actor to
+actor leave the driver out for many rounds. What crosses it is a :class:`~..message.Message`: the length of
+its header, the header as JSON, then the ring elements as they lie in memory. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import TypedDict, TypeVar
+
+import numpy as np
+
+from ..errors import AggregationError, ChannelClosedError
+from ..message import Message
+
+_Result = TypeVar("_Result")
+
+_LENGTH = struct.Struct("!I")
+_BUFFER_BYTES = 1 << 22
+_MOST_HEADER_BYTES = 1 << 16
+_MOST_ELEMENTS = 1 << 32
+_DTYPES = ("|u1", "<u4", "<u8")
+"""Of masks, and of the elements of both rings."""
+
+
+class _Header(TypedDict):
+    """A message without its elements.
+
+    Attributes:
+        body: dtype and size of each array that follows.
+    """
+
+    call: int
+    layout: str
+    encoding: str
+    body: list[tuple[str, int]]
+
+
+class Channel:
+    """One end. Close it on any error: the stream may be in the middle of a message.
+
+    Args:
+        connection: to the other end.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        # As much as the system allows: each time the buffer is full, the processes take turns.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+
+    @classmethod
+    def to(cls, address: str) -> Channel:
+        """Connects to a :class:`Listener`.
+
+        Raises:
+            OSError: nobody listens there; so it is on another machine.
+        """
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def send(self, message: Message) -> None:
+        """Sends a message.
+
+        Raises:
+            ChannelClosedError: the other end has gone.
+        """
+        body = [(part.dtype.str, part.size) for part in message["body"]]
+        header = _Header(
+            call=message["call"], layout=message["layout"], encoding=message["encoding"], body=body
+        )
+        text = json.dumps(header).encode()
+        try:
+            self._connection.sendall(_LENGTH.pack(len(text)) + text)
+            for part in message["body"]:
+                if part.size:  # nobody waits for nothing, so the other end may have gone by then
+                    self._connection.sendall(part.data)
+        except OSError as error:
+            raise ChannelClosedError(f"the other end of the channel has gone: {error}") from None
+
+    def receive(self) -> Message:
+        """Waits for a message.
+
+        Raises:
+            ChannelClosedError: the other end has gone.
+            AggregationError: what came is no message.
+        """
+        (length,) = _LENGTH.unpack(self._read(np.empty(_LENGTH.size, np.uint8)).data)
+        if length > _MOST_HEADER_BYTES:
+            raise AggregationError(
+                f"a message's header of {length} bytes came: no more than {_MOST_HEADER_BYTES}"
+            )
+        header = _parsed(self._read(np.empty(length, np.uint8)).tobytes())
+        body = [self._read(np.empty(size, dtype)) for dtype, size in header["body"]]
+        return Message(call=header["call"], layout=header["layout"], encoding=header["encoding"], body=body)
+
+    def close(self) -> None:
+        """Ends the channel; the other end fails when it sends or receives."""
+        # By itself close would leave the other end waiting if this process has been forked since.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def _read(self, array: np.ndarray) -> np.ndarray:
+        rest = array.view(np.uint8).data
+        while rest:
+            try:
+                received = self._connection.recv_into(rest)
+            except OSError as error:
+                raise ChannelClosedError(f"the other end of the channel has gone: {error}") from None
+            if not received:
+                raise ChannelClosedError("the other end of the channel has gone")
+            rest = rest[received:]
+        return array
+
+
+def drive(exchanges: Generator[Message, Message, _Result], channel: Channel | None) -> _Result:
+    """Carries the messages of a generator over a channel, and the sums back.
+
+    Args:
+        exchanges: the generator; closed on any error.
+        channel: to the server; None if there is none.
+
+    Returns:
+        What the generator returns.
+
+    Raises:
+        ChannelClosedError: the other end has gone, or there is no channel.
+    """
+    with contextlib.closing(exchanges):
+        if channel is None:
+            raise ChannelClosedError("this party has no channel to the server")
+        try:
+            message = next(exchanges)
+            while True:
+                channel.send(message)
+                message = exchanges.send(channel.receive())
+        except StopIteration as end:
+            return end.value
+
+
+def _parsed(text: bytes) -> _Header:
+    """Reads a header.
+
+    Raises:
+        AggregationError: it is none.
+    """
+    try:
+        fields = json.loads(text)
+        header = _Header(
+            call=fields["call"],
+            layout=fields["layout"],
+            encoding=fields["encoding"],
+            body=[(dtype, size) for dtype, size in fields["body"]],
+        )
+    except (ValueError, TypeError, KeyError):
+        raise AggregationError("what came over a channel is no message") from None
+    well = isinstance(header["call"], int) and isinstance(header["layout"], str)
+    well = well and isinstance(header["encoding"], str)
+    for dtype, size in header["body"]:
+        well = well and dtype in _DTYPES and isinstance(size, int) and 0 <= size <= _MOST_ELEMENTS
+    if not well:
+        raise AggregationError("what came over a channel is no message: a field is not what it must be")
+    return header
+
+
+class Listener:
+    """Where the server waits for the parties: a socket in a folder that only this user can enter."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="secretflow-")
+        self.address = str(Path(self._folder.name, "socket"))
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._listening.bind(self.address)
+            self._listening.listen(socket.SOMAXCONN)
+        except OSError:  # the path may be too long
+            self.close()
+            raise
+
+    def accept(self) -> Channel:
+        """The channel to the next that connects."""
+        return Channel(self._listening.accept()[0])
+
+    def close(self) -> None:
+        """Ends waiting; channels stay open."""
+        self._listening.close()
+        self._folder.cleanup()
