@@ -95,7 +95,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     run = LocalTransport.run
 
-    def counted(self: LocalTransport, begin: Any, exchanges: int, rounds: int = 1) -> Any:
+    def counted(self: LocalTransport, begin: Any, exchanges: int, rounds: int = 0) -> Any:
         counts.append(exchanges)
         return run(self, begin, exchanges, rounds)
 

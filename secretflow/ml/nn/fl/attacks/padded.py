@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.message import Message, add_up
 from secretflow.security.aggregation.secagg.opening import Opening

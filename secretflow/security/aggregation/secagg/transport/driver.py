@@ -27,7 +27,7 @@ class DriverTransport:
         """As many as the user said."""
         return self._rounds_at_once
 
-    def run(self, begin: Begin, exchanges: int, rounds: int = 1) -> dict[PYU, Any]:
+    def run(self, begin: Begin, exchanges: int, rounds: int = 0) -> dict[PYU, Any]:
         """Carries all messages through the driver, see :class:`~.interface.Transport`."""
         members = self._group.members
         total = self.last_sum(begin, exchanges)

@@ -21,7 +21,7 @@ class Transport(Protocol):
         must come to the same number.
         """
 
-    def run(self, begin: Begin, exchanges: int, rounds: int = 1) -> dict[PYU, Any]:
+    def run(self, begin: Begin, exchanges: int, rounds: int = 0) -> dict[PYU, Any]:
         """Has every party begin, carries all messages, and waits until everybody is done.
 
         Args:

@@ -18,8 +18,6 @@ from .interface import Begin
 _SECONDS_AT_ONCE = 0.5
 """So long the parties go on by themselves, for the progress bar to move and errors to come soon."""
 
-_FIRST_ROUNDS_AT_ONCE = 8
-
 
 class LocalTransport:
     """Works where parties and server are processes of one machine, in a simulation.
@@ -33,7 +31,7 @@ class LocalTransport:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._is_open = True
-        self._rounds_at_once = _FIRST_ROUNDS_AT_ONCE
+        self._rounds_at_once = 1  # whatever a round of this model takes, the user soon hears of the first
 
     @classmethod
     def open(cls, group: Group) -> LocalTransport | None:
@@ -50,10 +48,10 @@ class LocalTransport:
         return cls(group) if _connect(group) else None
 
     def rounds_at_once(self) -> int:
-        """As many as took half a second the last time."""
+        """One, then as many as took half a second the last time."""
         return self._rounds_at_once
 
-    def run(self, begin: Begin, exchanges: int, rounds: int = 1) -> dict[PYU, Any]:
+    def run(self, begin: Begin, exchanges: int, rounds: int = 0) -> dict[PYU, Any]:
         """Has parties and server carry all messages over the channels, see :class:`~.interface.Transport`.
 
         After an error the channels are closed; the next run opens new ones.
@@ -72,7 +70,9 @@ class LocalTransport:
             _hang_up(group)  # whoever has not begun will not, and the others wait for him
             raise
         self._is_open = True
-        self._rounds_at_once = max(1, round(_SECONDS_AT_ONCE / (time.perf_counter() - started) * rounds))
+        if rounds:
+            seconds = (time.perf_counter() - started) / rounds
+            self._rounds_at_once = max(1, round(_SECONDS_AT_ONCE / seconds))
         return reveal(ends)
 
 
