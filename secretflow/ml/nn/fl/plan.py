@@ -9,8 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from secretflow.ml.nn.fl.pruning import PruneSettings, living_after_step
+
+
+class PartyState(TypedDict):
+    """What a plan needs to know of a party.
+
+    Attributes:
+        sizes: weights of each prunable layer.
+        living: how many of each live.
+        rows_known: whether the party knows before an epoch how many rows each round trains on.
+    """
+
+    sizes: list[int]
+    living: list[int]
+    rows_known: bool
 
 
 @dataclass(frozen=True)

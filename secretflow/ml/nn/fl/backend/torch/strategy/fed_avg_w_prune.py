@@ -2,7 +2,7 @@
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple, TypedDict
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,32 +14,18 @@ from secretflow.ml.nn.fl.backend.torch.masked_model import (
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
-from secretflow.ml.nn.fl.backend.torch.rows import fetching_batches, rows_of_batches
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
-from secretflow.ml.nn.fl.plan import Round
+from secretflow.ml.nn.fl.plan import PartyState, Round
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
+from secretflow.ml.nn.fl.worker.data import check_numbers, fetching_batches, rows_by_round
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective, make_trainer
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
-
-
-class PartyState(TypedDict):
-    """What a plan needs to know of a party.
-
-    Attributes:
-        sizes: weights of each prunable layer; of all together where one threshold prunes all layers.
-        living: how many of each live.
-        rows_known: whether the party knows before an epoch how many rows each round trains on.
-    """
-
-    sizes: List[int]
-    living: List[int]
-    rows_known: bool
 
 
 class FedAvgWPrune(Participant, FedAvgW):
@@ -90,12 +76,7 @@ class FedAvgWPrune(Participant, FedAvgW):
         self, x: np.ndarray, y: np.ndarray | None = None, *args: Any, stage: str = "train", **kwargs: Any
     ) -> None:
         """Takes data as upstream does; refuses what are no numbers."""
-        for name, array in (("x", x), ("y", y)):
-            if array is not None and array.dtype.kind not in "biuf":
-                raise TypeError(
-                    f"{name} of {self._party} has the dtype {array.dtype}: numbers are needed, for example "
-                    f"{name}.astype(numpy.float32)"
-                )
+        check_numbers(self._party, {"x": x, "y": y})
         super().build_dataset(x, y, *args, stage=stage, **kwargs)
         name = f"{stage}_set"
         setattr(self, name, fetching_batches(getattr(self, name)))
@@ -139,7 +120,7 @@ class FedAvgWPrune(Participant, FedAvgW):
         """
         self.abandon()
         sizes, living = self._masked.counts()
-        rows_known = rows_of_batches(self.train_set, steps) is not None
+        rows_known = rows_by_round(self.train_set, steps, 1) is not None
         return PartyState(sizes=sizes, living=living, rows_known=rows_known)
 
     def begin_fit(self, start: int, fit: PartyFit, rows_known: bool) -> None:
@@ -150,12 +131,7 @@ class FedAvgWPrune(Participant, FedAvgW):
             fit: what the user chose for this fit.
             rows_known: whether all parties know beforehand how many rows each round trains on.
         """
-        rows = None
-        if rows_known:
-            by_batch = rows_of_batches(self.train_set, fit.steps)
-            assert by_batch is not None  # as party_state has said
-            freq = fit.aggregate_freq
-            rows = [sum(by_batch[k : k + freq]) for k in range(0, fit.steps, freq)]
+        rows = rows_by_round(self.train_set, fit.steps, fit.aggregate_freq) if rows_known else None
         self._rounds = PartyRounds(self._client, self._training, self._settings, fit, rows)
         self._begin(start, self._rounds.start())
 
