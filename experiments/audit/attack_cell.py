@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 
 from experiments.audit.cells import (
     INFERRED,
@@ -47,7 +48,6 @@ from secretflow.ml.nn.fl.attacks.scores import (
     nearest,
     peak_signal_to_noise,
     structural_similarity,
-    wilson_interval,
 )
 from secretflow.ml.nn.fl.attacks.views import (
     Knowledge,
@@ -311,10 +311,11 @@ def _score_one(image: torch.Tensor, truth: torch.Tensor, number: int, dataset: D
 
 def _summary(scores: Sequence[_Scores]) -> dict[str, Any]:
     successes = sum(score.mse < SUCCESS_MSE for score in scores)
+    interval = binomtest(successes, len(scores)).proportion_ci(method="wilson")  # holds up near 0 and 1
     return {
         "images": len(scores),
         "successes": successes,
-        "interval": [round(end, 4) for end in wilson_interval(successes, len(scores))],
+        "interval": [round(float(end), 4) for end in interval],
         "median_mse": statistics.median(score.mse for score in scores),
         "median_psnr_db": statistics.median(score.psnr for score in scores),
         "median_ssim": statistics.median(score.ssim for score in scores),

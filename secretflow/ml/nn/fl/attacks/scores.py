@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 SUCCESS_MSE = 0.01
@@ -111,33 +109,3 @@ def match(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
     costs = torch.cdist(truth.flatten(1).double(), images.clamp(0, 1).flatten(1).double()).square()
     return torch.from_numpy(linear_sum_assignment(costs.numpy(force=True))[1])
-
-
-def wilson_interval(successes: int, trials: int, confidence_z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a success rate that holds up near 0 and 1 and for few trials.
-
-    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
-
-    Args:
-        successes: from 0 to ``trials``.
-        trials: at least 1.
-        confidence_z: quantile of the standard normal distribution; the default gives 95 percent.
-
-    Returns:
-        Lower and upper end, in [0, 1].
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-    if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(
-            f"successes={successes!r} of trials={trials!r} is not allowed: 0 to trials, at least 1"
-        )
-    rate, square = successes / trials, confidence_z**2
-    middle = (rate + square / (2 * trials)) / (1 + square / trials)
-    reach = (
-        confidence_z
-        * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials**2))
-        / (1 + square / trials)
-    )
-    return max(0.0, middle - reach), min(1.0, middle + reach)

@@ -11,7 +11,6 @@ from secretflow.ml.nn.fl.attacks.scores import (
     nearest,
     peak_signal_to_noise,
     structural_similarity,
-    wilson_interval,
 )
 
 
@@ -54,19 +53,6 @@ def test_no_other_assignment_is_better():
         float((guess[list(order)] - truth).square().sum()) for order in itertools.permutations(range(4))
     ]
     assert float((guess[match(guess, truth)] - truth).square().sum()) == pytest.approx(min(totals))
-
-
-def test_the_interval_is_that_of_the_textbook():
-    """10 of 10 and 1 of 20, computed with the closed formula by hand."""
-    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert wilson_interval(1, 20) == pytest.approx((0.0089, 0.2361), abs=1e-4)
-    assert wilson_interval(0, 20)[0] == 0
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (3, 2), (-1, 2)])
-def test_an_interval_of_impossible_counts_is_refused(successes, trials):
-    with pytest.raises(ValueError, match="successes"):
-        wilson_interval(successes, trials)
 
 
 @pytest.mark.parametrize("shape", [(1, 10, 16), (1, 1, 10, 16), (1, 1, 16, 18)])
