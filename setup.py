@@ -18,10 +18,10 @@ HOME = "secretflow_prune_overlay"
 LINK_HOME = ".overlay"
 PTH = "secretflow_prune.pth"
 
-# In the code that site.py runs for a line of a .pth file, ``sitedir`` is the folder of that file.
-IN_WHEEL = (
-    f"import os, sys; sys.path.insert(0, os.path.join(sys._getframe(1).f_locals['sitedir'], {HOME!r}))\n"
-)
+# site.py runs this line of the .pth file, in a virtual environment twice.
+PUT_FIRST = "import os, sys; folder = {folder}; folder in sys.path or sys.path.insert(0, folder)\n"
+# In that code ``sitedir`` is the folder of the .pth file.
+IN_WHEEL = PUT_FIRST.format(folder=f"os.path.join(sys._getframe(1).f_locals['sitedir'], {HOME!r})")
 
 
 class BuildPy(build_py):
@@ -62,7 +62,7 @@ class Link:
         if not link.is_symlink():
             link.symlink_to(Path("..", "secretflow"), target_is_directory=True)
         # In ASCII: site.py reads a .pth file in the locale's encoding, and stops at what it cannot read.
-        wheel.writestr(PTH, f"import sys; sys.path.insert(0, {str(folder)!a})\n")
+        wheel.writestr(PTH, PUT_FIRST.format(folder=ascii(str(folder))))
 
 
 class EditableWheel(editable_wheel):
