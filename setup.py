@@ -15,12 +15,13 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 HOME = "secretflow_prune_overlay"
+LINK_HOME = ".overlay"
 PTH = "secretflow_prune.pth"
 
-# In the code that site.py runs for a line of a .pth file, ``sitedir`` is the folder of that file.
-IN_WHEEL = (
-    f"import os, sys; sys.path.insert(0, os.path.join(sys._getframe(1).f_locals['sitedir'], {HOME!r}))\n"
-)
+# site.py runs this line of the .pth file, in a virtual environment twice.
+PUT_FIRST = "import os, sys; folder = {folder}; folder in sys.path or sys.path.insert(0, folder)\n"
+# In that code ``sitedir`` is the folder of the .pth file.
+IN_WHEEL = PUT_FIRST.format(folder=f"os.path.join(sys._getframe(1).f_locals['sitedir'], {HOME!r})")
 
 
 class BuildPy(build_py):
@@ -40,26 +41,35 @@ class BuildPy(build_py):
         return outputs if self.editable_mode else [*outputs, str(Path(self.build_lib, PTH))]
 
 
-class Checkout:
-    """An editable installation: a wheel that holds nothing but a .pth with the checkout's path."""
+class Link:
+    """An editable installation: a wheel that holds nothing but a .pth, with a folder in the checkout.
 
-    def __enter__(self) -> Checkout:
+    The folder holds nothing but a link to the overlay: with the checkout itself on the path, its other
+    folders would hide a user's packages of the same names, and its ``egg-info`` would hide from pip what is
+    installed. An import hook would do for Python, but not for type checkers.
+    """
+
+    def __enter__(self) -> Link:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
     def __call__(self, wheel: Any, files: list[str], mapping: dict[str, str]) -> None:
-        checkout = str(Path(__file__).resolve().parent)
+        folder = Path(__file__).resolve().parent / LINK_HOME
+        link = folder / "secretflow"
+        folder.mkdir(exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(Path("..", "secretflow"), target_is_directory=True)
         # In ASCII: site.py reads a .pth file in the locale's encoding, and stops at what it cannot read.
-        wheel.writestr(PTH, f"import sys; sys.path.insert(0, {checkout!a})\n")
+        wheel.writestr(PTH, PUT_FIRST.format(folder=ascii(str(folder))))
 
 
 class EditableWheel(editable_wheel):
-    """Makes ``pip install -e`` put the checkout in front of upstream, which a plain path would not."""
+    """Makes ``pip install -e`` put the overlay in front of upstream, which a plain path would not."""
 
-    def _select_strategy(self, *_: Any) -> Checkout:
-        return Checkout()
+    def _select_strategy(self, *_: Any) -> Link:
+        return Link()
 
 
 packages = find_packages(include=["secretflow", "secretflow.*"])
@@ -68,5 +78,6 @@ setup(
     license="Apache-2.0",
     packages=[f"{HOME}.{package}" for package in packages],
     package_dir={HOME: "."},
+    package_data={f"{HOME}.secretflow": ["py.typed"]},
     cmdclass={"build_py": BuildPy, "editable_wheel": EditableWheel},
 )

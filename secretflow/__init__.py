@@ -5,10 +5,15 @@ The public names are upstream's. They are imported when they are first used, bec
 """
 
 from pkgutil import extend_path
-
-__path__ = extend_path(__path__, __name__)
+from typing import TYPE_CHECKING
 
 from secretflow import _overlay
+
+if TYPE_CHECKING:
+    from secretflow.device import init as init
+    from secretflow.device import shutdown as shutdown
+
+__path__ = _overlay.search_path(extend_path(__path__, __name__))
 
 _overlay.install()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_file_location
@@ -45,6 +45,37 @@ class _UpstreamFinder(MetaPathFinder):
 def _is_in_tree(entry: str) -> bool:
     resolved = Path(entry).resolve()
     return resolved == _HOME or _HOME in resolved.parents
+
+
+def search_path(entries: Iterable[str]) -> list[str]:
+    """Where the modules of ``secretflow`` are: in this copy of the overlay, then in upstream's package.
+
+    Another copy of the overlay on ``sys.path`` is left out: a checkout that is the current directory lies in
+    front of an installed wheel, which it would take for upstream. An editable installation is this very copy
+    by another name. Packages below find their folders through their parent's.
+
+    Args:
+        entries: the folders of that name on ``sys.path``.
+    """
+    others = (entry for entry in entries if not Path(entry, Path(__file__).name).is_file())
+    return [str(_HOME), *others]
+
+
+def check_working_directory() -> None:
+    """Checks that Ray's workers will run this copy of the overlay, as the driver does.
+
+    Ray puts the driver's working directory in front of a worker's ``sys.path``.
+
+    Raises:
+        RuntimeError: the working directory holds another package ``secretflow``.
+    """
+    there = Path.cwd() / "secretflow"
+    if (there / "__init__.py").is_file() and there.resolve() != _HOME:
+        raise RuntimeError(
+            f"the working directory must hold no other package secretflow than the one in use, {_HOME}, got "
+            f"{there}, which Ray's workers would import: start in another directory, or run the program with "
+            "python -m to use the package there"
+        )
 
 
 def install() -> None:

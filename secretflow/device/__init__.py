@@ -8,9 +8,13 @@ import importlib
 import sys
 from pkgutil import extend_path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secretflow import _overlay
+
+if TYPE_CHECKING:
+    from secretflow.device.start import init as init
+    from secretflow.device.start import shutdown as shutdown
 
 __path__ = extend_path(__path__, __name__)
 

@@ -48,7 +48,8 @@ class ForkServer:
             listener.bind(self.address)
             listener.listen(socket.SOMAXCONN)  # from now on launchers may come, and wait
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno())],
+                # By its path: -m would import a package ``secretflow`` of the current directory.
+                [sys.executable, __file__, str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 pass_fds=[listener.fileno()],
                 # A worker has one thread unless the user says otherwise, as Ray has it.
@@ -73,7 +74,7 @@ def main(listener: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
     # JAX warns of its threads at every fork; it has none before it is used.
     warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
-    del sys.path[0]  # where the user happens to be, whose files may have any name
+    del sys.path[0]  # the folder of this file, whose neighbours are no modules by themselves
     gc.disable()  # an import makes next to no garbage, and looking for it takes a quarter of its time
     for name in MODULES:
         with contextlib.suppress(ImportError):  # the worker that needs it will say so

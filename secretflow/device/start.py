@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.metadata
+import logging
+import os
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
+from secretflow import _overlay
 from secretflow.device.fork_server import ForkServer
+
+_SWITCH = "SECRETFLOW_FAST_START"
+_RAY_VERSION = "2.9.3"
+"""The quick start replaces private parts of this version, and others need not have them."""
 
 _PYTHONS_THRESHOLDS = (700, 10, 10)
 _RARE_THRESHOLDS = (50_000, 10, 10)
@@ -19,6 +27,7 @@ _RARE_THRESHOLDS = (50_000, 10, 10)
 of them again and again: a quarter of the time of importing torch."""
 
 _running = ExitStack()
+_logger = logging.getLogger(__name__)
 
 
 def init(
@@ -35,6 +44,8 @@ def init(
     Where this process starts a Ray cluster of its own (``address="local"``, no ``debug_mode``) on Linux, that
     has no autoscaler, its workers are forked from one process, and until :func:`shutdown` Python looks for
     garbage in cycles less often in this one, unless its thresholds have been set; the rest is upstream's.
+    With the environment variable ``SECRETFLOW_FAST_START=0``, and with another version of Ray than 2.9.3, all
+    is upstream's; a debug line in the log says so.
 
     Args:
         parties: names of the parties of a simulation; None in production.
@@ -44,12 +55,19 @@ def init(
         debug_mode: simulates all parties in this process.
         log_to_driver: whether what workers print comes to this process.
         **kwargs: see upstream; what upstream does not know is given to ``ray.init``.
+
+    Raises:
+        RuntimeError: the working directory holds another package ``secretflow``, which Ray's workers would
+            import.
+        ValueError: ``SECRETFLOW_FAST_START`` is neither 0 nor 1.
     """
     options = {"debug_mode": debug_mode, "log_to_driver": log_to_driver, **kwargs}
     with ExitStack() as started:
         small: AbstractContextManager[None] = nullcontext()
         uses_ray = not debug_mode if parties else ray_mode
-        if uses_ray and address == "local" and sys.platform == "linux":
+        if uses_ray:
+            _overlay.check_working_directory()
+        if uses_ray and address == "local" and sys.platform == "linux" and _starts_fast():
             server = ForkServer()
             started.callback(server.close)
             _change_thresholds(_PYTHONS_THRESHOLDS, _RARE_THRESHOLDS)
@@ -73,6 +91,21 @@ def shutdown(*args: Any, **kwargs: Any) -> None:
 
     with _running:
         driver.shutdown(*args, **kwargs)
+
+
+def _starts_fast() -> bool:
+    """Whether the quick start is wanted, and can be; it says in the log why not."""
+    wanted = os.environ.get(_SWITCH, "1")
+    if wanted not in ("0", "1"):
+        raise ValueError(f"{_SWITCH} must be 0 or 1, got {wanted!r}")
+    version = importlib.metadata.version("ray")
+    if wanted == "0":
+        _logger.debug("Ray starts as usual: %s=0", _SWITCH)
+    elif version != _RAY_VERSION:
+        _logger.debug("Ray starts as usual: the quick start is for %s, this is %s", _RAY_VERSION, version)
+    else:
+        return True
+    return False
 
 
 def _change_thresholds(old: tuple[int, int, int], new: tuple[int, int, int]) -> None:

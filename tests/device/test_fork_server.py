@@ -113,5 +113,5 @@ def test_parties_of_a_simulation_are_forked(ray_devices: SimpleNamespace) -> Non
         return Path(f"/proc/{os.getppid()}/cmdline").read_text(), float(np.random.random())
 
     (alice, one), (bob, other) = sf.reveal([ray_devices.alice(facts)(), ray_devices.bob(facts)()])
-    assert alice == bob and "secretflow.device.fork_server" in alice
+    assert alice == bob and "secretflow/device/fork_server.py" in alice
     assert one != other

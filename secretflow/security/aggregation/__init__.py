@@ -1,8 +1,14 @@
 """Aggregators: upstream's, and :class:`SecurePruneAggregator`."""
 
 from pkgutil import extend_path
+from typing import TYPE_CHECKING
 
 from secretflow import _overlay
+
+if TYPE_CHECKING:
+    from secretflow.security.aggregation.secure_prune_aggregator import (
+        SecurePruneAggregator as SecurePruneAggregator,
+    )
 
 __path__ = extend_path(__path__, __name__)
 
