@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from secretflow.ml.nn.fl.attacks import (
     dlg_attack,
     load_capture,
 )
-from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error, peak_signal_to_noise
+from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error, peak_signal_to_noise, rank
 from secretflow.ml.nn.fl.attacks.views import Weights, apply_mask
 from secretflow.security.aggregation import SecurePruneAggregator
 
@@ -144,10 +145,17 @@ def update_bar(bar: Any, done: float) -> None:
     bar.update(round(100 * done) - bar.n)
 
 
-def score(case: Case, result: Reconstruction) -> dict[str, Any]:
-    """The rows of the report: how close the reconstruction is to the truth."""
+def score(case: Case, result: Reconstruction, candidates: torch.Tensor) -> dict[str, Any]:
+    """The rows of the report: how close the reconstruction is to the truth, and whether it names it.
+
+    Args:
+        case: the attack.
+        result: what came of it.
+        candidates: images of shape (candidates, 1, height, width), the true one among them.
+    """
     truth = case.seen.x
     error = mean_squared_error(result.images, truth)
+    place = rank(result.images, truth, candidates)
     squared_norm = sum(float(gradient.square().sum()) for gradient in case.observation.gradients)
     return {
         "attack": "DLG",
@@ -158,9 +166,25 @@ def score(case: Case, result: Reconstruction) -> dict[str, Any]:
         "mse": error,
         "psnr_db": peak_signal_to_noise(result.images, truth),
         "label_right": bool(torch.equal(result.labels, case.seen.y.argmax(dim=-1))),
-        "success": error < SUCCESS_MSE,
+        "rank": place,
+        "candidates": len(candidates),
+        "identified": place == 1,
+        "got_back": error < SUCCESS_MSE,
         "iteration": result.iteration,
         "restart": result.restart,
         "diverged": result.diverged,
         "seconds": round(result.seconds, 3),
     }
+
+
+def verdict(scores: Mapping[str, Any]) -> str:
+    """What came back, in words; never from the error alone.
+
+    Args:
+        scores: from :func:`score`.
+    """
+    got = "got back" if scores["got_back"] else "not got back"
+    among = f"of {scores['candidates']:,} candidates"
+    if scores["identified"]:
+        return f"image identified (nearest {among}) and {got}"
+    return f"image {got} and number {scores['rank']:,} in nearness {among}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import multiprocessing
 import os
 import sys
@@ -25,6 +24,7 @@ if __name__ == "__main__":  # so that it runs from any directory
 import torch
 from tqdm import tqdm
 
+from experiments.audit import report
 from experiments.audit.accuracy import accuracy_under
 from experiments.audit.attack_cell import SAME_AS, Effort, baselines, filled_in, measure
 from experiments.audit.cells import (
@@ -44,7 +44,7 @@ from experiments.audit.cells import (
 )
 from experiments.audit.code import digest_of_code
 from experiments.audit.data import CANDIDATES, Dataset, cifar100, crops, mnist
-from experiments.audit.rows import Rows, key_of, write_whole
+from experiments.audit.rows import Rows, key_of
 from experiments.data import load_images
 from experiments.report import versions
 from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE
@@ -179,7 +179,7 @@ def parse_effort(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
     ):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name.replace('_', '-')} {getattr(chosen, name)} is not allowed: at least 1")
-    # Aggregates of eight parties attack whole groups, and retrieval needs them among its candidates.
+    # Aggregates of eight parties attack whole groups, and identification needs them among its candidates.
     most = CANDIDATES - GROUP
     if not 0 <= chosen.first <= most - 1:
         parser.error(f"--first {chosen.first} is not allowed: from 0 to {most - 1}")
@@ -341,9 +341,7 @@ def write_report(
     out: Path,
     seconds: float,
 ) -> None:
-    """Writes ``report.json``, the plots and ``report.html`` from the rows that are there."""
-    from experiments.audit import figures, page
-
+    """Writes the report from the rows that are there."""
     measured = [(task, rows.get(task.key)) for task in tasks]
     known = [row for _, row in measured if row is not None and SAME_AS not in row]
     found = [(task, None if row is None else filled_in(row, known)) for task, row in measured]
@@ -367,10 +365,8 @@ def write_report(
             if row is not None and task.kind == "accuracy"
         ],
     }
-    write_whole(out / "report.json", json.dumps(content, indent=1) + "\n")
-    pictures = figures.draw_all(content, attacks, out)
-    write_whole(out / "report.html", page.render(content, pictures))
-    print(f"{'Done' if content['complete'] else 'Not complete yet'}: {out / 'report.html'}")
+    report.write(content, attacks, out)
+    print(f"{'Done' if content['complete'] else 'Not complete yet'}: {out / report.PAGE}")
 
 
 if __name__ == "__main__":

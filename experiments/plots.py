@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,17 +94,17 @@ def draw_reconstruction(history: Sequence[Snapshot], truth: torch.Tensor, title:
         _show(axes, frame.images)
         error = mean_squared_error(frame.images, truth)
         axes.set_title(f"iter {frame.iteration}\nloss {frame.loss:.2g}\nMSE {error:.2g}", fontsize=8.5)
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(textwrap.fill(title, 120), fontsize=13)
     _save(figure, path)
 
 
 def draw_attackers(
-    reconstructions: Sequence[tuple[str, Reconstruction]], truth: torch.Tensor, title: str, path: Path
+    reconstructions: Sequence[tuple[str, Reconstruction, str]], truth: torch.Tensor, title: str, path: Path
 ) -> None:
     """Draws the true image beside what several attackers got back.
 
     Args:
-        reconstructions: name of the attacker and its reconstruction.
+        reconstructions: name of the attacker, its reconstruction, and what came back in words.
         truth: the true image, float of shape (1, 1, height, width) in [0, 1].
         title: of the picture.
         path: file to write.
@@ -113,10 +114,11 @@ def draw_attackers(
     )
     _show(places[0], truth)
     places[0].set_title("true image")
-    for axes, (name, found) in zip(places[1:], reconstructions, strict=True):
+    for axes, (name, found, verdict) in zip(places[1:], reconstructions, strict=True):
         _show(axes, found.images)
         error = mean_squared_error(found.images, truth)
-        axes.set_title(f"{name}\niter {found.iteration}, loss {found.loss:.2g}\nMSE {error:.2g}")
+        words = textwrap.fill(f"{verdict}, MSE {error:.2g}", 34)
+        axes.set_title(f"{name}\niter {found.iteration}, loss {found.loss:.2g}\n{words}", fontsize=10)
     figure.suptitle(title)
     _save(figure, path)
 

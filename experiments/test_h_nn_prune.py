@@ -16,7 +16,7 @@ if __name__ == "__main__":  # so that it runs from any directory, and the partie
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
 
-from experiments.data import MNIST_SHA256, SPLIT, Images, load_images
+from experiments.data import MNIST_SHA256, SPLIT, Images, as_images, load_images
 from experiments.report import (
     AFTER_PICTURE,
     ATTACKERS_PICTURE,
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report(settings, _describe(images, settings))
     try:
         _train_and_capture(settings, images, report)
-        _attack(settings, report)
+        _attack(settings, images, report)
     except KeyboardInterrupt:
         print(f"\nBroken off. What was done so far is in {settings.out}.", file=sys.stderr)
         return INTERRUPTED
@@ -126,31 +126,31 @@ def _saver(report: Report, name: str) -> Callable[[Any], None]:
     return lambda epochs: report.training(name, epochs=epochs)
 
 
-def _attack(settings: Settings, report: Report) -> None:
+def _attack(settings: Settings, images: Images, report: Report) -> None:
     """All that an attacker does alone."""
     import torch
 
     from experiments import plots
-    from experiments.attack import cases, run_attack, score
+    from experiments.attack import cases, run_attack, score, verdict
     from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE
 
     torch.set_num_threads(1)  # a net this small gains nothing by more, and loses when cores are busy
-    report.attack(image=settings.attack_image, success_is_mse_below=SUCCESS_MSE)
+    report.attack(image=settings.attack_image, got_back_is_mse_below=SUCCESS_MSE)
+    candidates = torch.from_numpy(as_images(images.x_train))
     after = []
     for case in cases(settings):
         result = run_attack(case, settings)
-        scores = score(case, result)
+        scores = score(case, result, candidates)
         report.attack(**{case.name: scores})
-        verdict = "succeeds" if scores["success"] else "fails"
         title = (
-            f"DLG {verdict} at {case.seen.living_rate:.2f} living weights ({case.attacker}): "
+            f"DLG at {case.seen.living_rate:.2f} living weights ({case.attacker}): {verdict(scores)}, "
             f"MSE {scores['mse']:.2g}, loss {result.loss:.2g}"
         )
         print(title)
         if case.name in _PICTURES:
             plots.draw_reconstruction(result.history, case.seen.x, title, settings.out / _PICTURES[case.name])
         if case.seen.living_rate < 1:
-            after.append((case.attacker.partition(":")[0], result))
+            after.append((case.attacker.partition(":")[0], result, verdict(scores)))
     if after:
         title = f"Two attackers on the same gradient at {case.seen.living_rate:.2f} living weights"
         plots.draw_attackers(after, case.seen.x, title, settings.out / ATTACKERS_PICTURE)

@@ -1,4 +1,8 @@
-"""What the rows say, in sentences: each is made from counts, none is written beforehand."""
+"""What the rows say, in sentences: each is made from counts, none is written beforehand.
+
+No sentence rests on one score: every count of images that were got back stands beside that of images that
+were identified, because a picture that names its original is a leak whatever its error.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from experiments.audit.cells import (
     KNOWN,
     NOISY,
     OBLIVIOUS,
+    PADDED,
     PRUNING,
     SECURE,
     SPARSE,
@@ -16,6 +21,7 @@ from experiments.audit.cells import (
     WITHHELD,
     ZEROS_LEFT_OUT,
 )
+from secretflow.ml.nn.fl.attacks.scores import wilson_interval
 
 Row = Mapping[str, Any]
 
@@ -24,7 +30,7 @@ ACCURACY_COST = 0.02
 
 
 def sentences(content: Mapping[str, Any]) -> list[str]:
-    """The answer to the audit's question.
+    """The answer to the audit's question, the strongest attacker first.
 
     Args:
         content: of ``report.json``.
@@ -33,29 +39,55 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
         Sentences for which there are rows.
     """
     rows = content["rows"]
-    found = [
-        *_controls(rows),
-        *_by_rate(rows),
-        *_effect_of_the_mask(rows),
+    return [
+        *_strongest(rows),
         *_several(rows),
         *_padded(rows, content),
+        *_by_rate(rows),
+        *_effect_of_the_mask(rows),
+        *_at_equal_cost(rows, content["accuracies"]),
     ]
-    return [*found, *_at_equal_cost(rows, content["accuracies"])]
 
 
-def counts(row: Row) -> str:
-    """Successes of a row with their interval."""
-    low, high = (f"{100 * end:.0f}" for end in row["interval"])
-    return f"{row['successes']} of {row['images']} (95 % interval {low} to {high} %)"
+def beyond_chance(row: Row) -> bool:
+    """Whether the 95 % interval of identified images lies above what guessing among the candidates gives."""
+    return wilson_interval(row["identified"], row["images"])[0] > 1 / row["candidates"]
 
 
-def _gradient_rows(rows: Sequence[Row], data: str, attack: str, knowledge: str) -> list[Row]:
+def percent_interval(count: int, images: int) -> str:
+    """The 95 % interval of a count, in words."""
+    low, high = (f"{100 * end:.0f}" for end in wilson_interval(count, images))
+    return f"{low} to {high} %"
+
+
+def worst_first(row: Row) -> tuple[float, float]:
+    """A key that sorts attackers: who identifies most comes first, then who gets most back."""
+    return -row["identified"] / row["images"], -row["successes"] / row["images"]
+
+
+def pruned_gradients(rows: Sequence[Row]) -> list[Row]:
+    """Those of attackers on one party's gradient, with or without pruned weights."""
+    return [row for row in rows if (row["view"], row["defence"]) == ("gradient", PRUNING)]
+
+
+def _scores(row: Row) -> str:
+    images = row["images"]
+    return (
+        f"identifies {row['identified']} of {images} ({percent_interval(row['identified'], images)}) and "
+        f"gets back {row['successes']} ({percent_interval(row['successes'], images)})"
+    )
+
+
+def _short(row: Row) -> str:
+    return f"{row['identified']} and {row['successes']} of {row['images']}"
+
+
+def _line_of(rows: Sequence[Row], data: str, attack: str, knowledge: str) -> list[Row]:
     """A pruned party's gradient under one attacker, most living weights first."""
     chosen = [
         row
-        for row in rows
+        for row in pruned_gradients(rows)
         if (row["data"], row["attack"], row["knowledge"]) == (data, attack, knowledge)
-        and (row["view"], row["defence"]) == ("gradient", PRUNING)
     ]
     return sorted(chosen, key=lambda row: row["level"])
 
@@ -64,78 +96,41 @@ def _pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["data"], row["attack"]) for row in rows))
 
 
-def _controls(rows: Sequence[Row]) -> list[str]:
-    for_each: dict[str, list[str]] = {}
-    for data, attack in _pairs(rows):
-        for row in _gradient_rows(rows, data, attack, KNOWN)[:1]:
-            if row["level"] == 0:
-                for_each.setdefault(data, []).append(f"{attack} {counts(row)}")
-    return [
-        f"Without any defence, from one gradient of one image of {data}, the attacks get back: "
-        f"{'; '.join(parts)}."
-        for data, parts in for_each.items()
-    ]
-
-
-def _by_rate(rows: Sequence[Row]) -> list[str]:
-    """How far down each attacker still gets back at least half of the images."""
+def _strongest(rows: Sequence[Row]) -> list[str]:
+    """At each rate of living weights the attacker who identifies most images."""
     found = []
-    for data, attack in _pairs(rows):
-        for knowledge in (KNOWN, OBLIVIOUS):
-            line = [row for row in _gradient_rows(rows, data, attack, knowledge) if row["level"]]
-            if not line:
-                continue
-            half = [row for row in line if 2 * row["successes"] >= row["images"]]
-            none = [row for row in line if not row["successes"]]
-            who = f"{attack} on {data}, {knowledge}, weights pruned"
-            reach = (
-                f"gets back at least half of the images at {_list(half)} living weights"
-                if half
-                else "gets back half of the images at no rate that was tried"
-            )
-            found.append(f"{who}: {reach}{f', and none at {_list(none)}' if none else ''}.")
-    return found
-
-
-def _list(rows: Sequence[Row]) -> str:
-    return ", ".join(map(_living, rows))
-
-
-def _living(row: Row) -> str:
-    return f"{100 * row['living_rate']:.3g} %"
-
-
-def _effect_of_the_mask(rows: Sequence[Row]) -> list[str]:
-    """Only the coordinates that are compared differ between the two."""
-    found = []
-    for data, attack in _pairs(rows):
-        known = {row["level"]: row for row in _gradient_rows(rows, data, attack, KNOWN)}
-        ignored = {row["level"]: row for row in _gradient_rows(rows, data, attack, WEIGHTS_ONLY)}
-        levels = [level for level in known if level in ignored and level]
-        if not levels:
-            continue
-        apart = [level for level in levels if known[level]["interval"][0] > ignored[level]["interval"][1]]
-        where = ", ".join(_living(known[level]) for level in apart) or "no rate of"
-        found.append(
-            f"What the mask alone brings to {attack} on {data}: with the same pruned weights, starts, "
-            f"optimiser and images, matching only the mask's coordinates does better beyond the 95 % "
-            f"intervals at {where} living weights ({len(apart)} of {len(levels)} rates that were tried)."
+    chosen = pruned_gradients(rows)
+    for data in dict.fromkeys(row["data"] for row in chosen):
+        levels = sorted({row["level"] for row in chosen if row["data"] == data})
+        best = [
+            min((row for row in chosen if (row["data"], row["level"]) == (data, level)), key=worst_first)
+            for level in levels
+        ]
+        parts = [f"at {_living(row)} {row['attack']}{_who(row)} {_scores(row)}" for row in best]
+        leaks = [row for row in best if row["level"] and beyond_chance(row)]
+        where = (
+            f"the strongest of the attackers tried identifies images beyond chance at {_list(leaks)}"
+            if leaks
+            else "no attacker tried identifies images beyond chance where weights are pruned"
         )
+        found.append(f"From one gradient of one image of {data}, {where}. In detail, {'; '.join(parts)}.")
     return found
 
 
 def _several(rows: Sequence[Row]) -> list[str]:
     """One sentence for each view of several steps or parties."""
-    by_view: dict[tuple[str, str, str], list[str]] = {}
+    by_view: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if row["view"] not in ("gradient", "padded upload") and row["defence"] == PRUNING:
-            who = row["knowledge"] if row["level"] else "nothing pruned"
-            by_view.setdefault((row["attack"], row["view"], row["data"]), []).append(
-                f"{who} at {_living(row)} living {row['successes']}/{row['images']}"
-            )
+        if row["view"] not in ("gradient", PADDED) and row["defence"] == PRUNING:
+            by_view.setdefault((row["attack"], row["view"], row["data"]), []).append(row)
     return [
-        f"{attack} on {view} of {data} gets back: {'; '.join(parts)}."
-        for (attack, view, data), parts in by_view.items()
+        f"{attack} on {view} of {data}, images identified and got back: "
+        + "; ".join(
+            f"{row['knowledge'] if row['level'] else 'nothing pruned'} at {_living(row)} living {_short(row)}"
+            for row in sorted(line, key=worst_first)
+        )
+        + "."
+        for (attack, view, data), line in by_view.items()
     ]
 
 
@@ -148,11 +143,73 @@ def _padded(rows: Sequence[Row], content: Mapping[str, Any]) -> list[str]:
         for row in content["baselines"]
         if row["data"] == padded[0]["data"] and row["baseline"] == "random noise"
     )
-    parts = "; ".join(f"{row['attack']} {counts(row)}, median MSE {row['median_mse']:.2g}" for row in padded)
+    parts = "; ".join(
+        f"{row['attack']} {_scores(row)}, median MSE {row['median_mse']:.2g}"
+        for row in sorted(padded, key=worst_first)
+    )
     return [
-        f"From one party's padded upload, without keys: {parts}. Guessing random noise has a median MSE of "
-        f"{noise['median_mse']:.2g} and {counts(noise)}."
+        f"From one party's padded upload, without keys: {parts}. Chance identifies 1 in "
+        f"{padded[0]['candidates']}; guessing random noise {_scores(noise)}, median MSE "
+        f"{noise['median_mse']:.2g}."
     ]
+
+
+def _by_rate(rows: Sequence[Row]) -> list[str]:
+    """How far down each attacker identifies beyond chance, and gets back at least half of the images."""
+    found = []
+    for data, attack in _pairs(rows):
+        for knowledge in (KNOWN, OBLIVIOUS):
+            line = [row for row in _line_of(rows, data, attack, knowledge) if row["level"]]
+            if not line:
+                continue
+            identified = [row for row in line if beyond_chance(row)]
+            half = [row for row in line if 2 * row["successes"] >= row["images"]]
+            found.append(
+                f"{attack} on {data}, {knowledge}, weights pruned: identifies images beyond chance at "
+                f"{_list(identified)}; gets back at least half of them at {_list(half)}."
+            )
+    return found
+
+
+def _who(row: Row) -> str:
+    return f" ({row['knowledge']})" if row["level"] else ""
+
+
+def _list(rows: Sequence[Row]) -> str:
+    return f"{', '.join(map(_living, rows))} living weights" if rows else "no rate that was tried"
+
+
+def _living(row: Row) -> str:
+    return f"{100 * row['living_rate']:.3g} %"
+
+
+def _effect_of_the_mask(rows: Sequence[Row]) -> list[str]:
+    """Only the coordinates that are compared differ between the two."""
+    found = []
+    for data, attack in _pairs(rows):
+        known = {row["level"]: row for row in _line_of(rows, data, attack, KNOWN)}
+        ignored = {row["level"]: row for row in _line_of(rows, data, attack, WEIGHTS_ONLY)}
+        levels = [level for level in known if level in ignored and level]
+        if not levels:
+            continue
+        apart = {
+            score: [known[level] for level in levels if _is_above(known[level], ignored[level], score)]
+            for score in ("identified", "successes")
+        }
+        found.append(
+            f"What the mask alone brings to {attack} on {data}: with the same pruned weights, starts, "
+            f"optimiser and images, matching only the mask's coordinates does better beyond the 95 % "
+            f"intervals in images identified at {_list(apart['identified'])} "
+            f"({len(apart['identified'])} of {len(levels)} rates that were tried), in images got back at "
+            f"{_list(apart['successes'])} ({len(apart['successes'])} of {len(levels)})."
+        )
+    return found
+
+
+def _is_above(one: Row, other: Row, score: str) -> bool:
+    low, _ = wilson_interval(one[score], one["images"])
+    _, high = wilson_interval(other[score], other["images"])
+    return low > high
 
 
 def _at_equal_cost(rows: Sequence[Row], accuracies: Sequence[Row]) -> list[str]:
@@ -177,23 +234,28 @@ def _at_equal_cost(rows: Sequence[Row], accuracies: Sequence[Row]) -> list[str]:
             100 * (own - whole)
             for own, whole in zip(best["accuracies"], undefended["accuracies"], strict=True)
         ]
-        attacks = [
-            f"{row['attack']} {row['successes']}/{row['images']}"
-            for row in rows
-            if (row["data"], row["view"], row["defence"]) == ("MNIST", "gradient", defence)
-            and row["level"] == best["level"]
-            and row["knowledge"] not in (OBLIVIOUS, WEIGHTS_ONLY)
-            and (row["knowledge"] == ZEROS_LEFT_OUT or defence in (PRUNING, NOISY))
-            and (row["knowledge"] == KNOWN or defence != PRUNING)
-        ]
-        got = ", ".join(attacks) or "not attacked at this level"
+        got = ", ".join(_through(rows, defence, best["level"])) or "not attacked at this level"
         found.append(
             f"{defence} at {best['level']:g} (by seed {min(points):+.1f} to {max(points):+.1f} points): {got}"
         )
     return [
         f"At a mean cost of at most {100 * ACCURACY_COST:g} points of accuracy in a short training of "
-        f"{len(undefended['accuracies'])} seeds, the strongest level of each defence and what the best "
-        f"informed attackers get back through it: {'; '.join(found)}. Undefended, the seeds alone range from "
-        f"{100 * min(undefended['accuracies']):.1f} to {100 * max(undefended['accuracies']):.1f} %, so this "
-        "orders the defences roughly at best."
+        f"{len(undefended['accuracies'])} seeds, the strongest level of each defence and how many images "
+        f"the best informed attackers identify and get back through it: {'; '.join(found)}. Undefended, the "
+        f"seeds alone range from {100 * min(undefended['accuracies']):.1f} to "
+        f"{100 * max(undefended['accuracies']):.1f} %, so this orders the defences roughly at best."
     ]
+
+
+def _through(rows: Sequence[Row], defence: str, level: float) -> list[str]:
+    """What the best informed attackers identify and get back through one defence, worst first."""
+    chosen = [
+        row
+        for row in rows
+        if (row["data"], row["view"], row["defence"]) == ("MNIST", "gradient", defence)
+        and row["level"] == level
+        and row["knowledge"] not in (OBLIVIOUS, WEIGHTS_ONLY)
+        and (row["knowledge"] == ZEROS_LEFT_OUT or defence in (PRUNING, NOISY))
+        and (row["knowledge"] == KNOWN or defence != PRUNING)
+    ]
+    return [f"{row['attack']} {_short(row)}" for row in sorted(chosen, key=worst_first)]

@@ -15,9 +15,11 @@ import torch
 from scipy.stats import binomtest
 
 from experiments.audit.cells import (
+    GROUP,
     INFERRED,
     KNOWN,
     NOISY,
+    PADDED,
     PRUNING,
     SECURE,
     SPARSE,
@@ -25,7 +27,7 @@ from experiments.audit.cells import (
     ZEROS_COUNT,
     Cell,
 )
-from experiments.audit.data import Dataset
+from experiments.audit.data import CANDIDATES, Dataset
 from experiments.audit.noise import gaussian_dp
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
@@ -62,7 +64,7 @@ from secretflow.ml.nn.fl.attacks.views import (
 LEARNING_RATE = 0.1
 """Of the local steps whose update is attacked; the attacker knows it."""
 
-_PADDED_PARTIES = 2
+_PADDED_PARTIES, _PADDED_TIMES = 2, 4
 _LANES = 80
 _SMALL, _LARGER = 28 * 28, 3  # larger images than MNIST's have so many times the steps, and one restart
 _UNTIL_NOTHING_MOVES = LBFGSSettings(tolerance_grad=0, tolerance_change=0)
@@ -77,7 +79,7 @@ class Effort:
     """How hard the attackers try. What is no count of images was chosen on images from number 50 on.
 
     Attributes:
-        images: to attack in each cell, at least 1.
+        images: to attack in each cell, at least 1; of padded uploads four times as many, if there are.
         first: number of the first of them.
         restarts: random starts of an L-BFGS attack on small images, at least 1.
         slow_restarts: the same on updates of several steps and on aggregates, which take longer.
@@ -103,7 +105,9 @@ class Effort:
     seed: int = 1
 
     def on(self, view: str) -> Effort:
-        """That on one view."""
+        """That on one view: more images where nothing should come back, so that few hits say something."""
+        if view == PADDED:
+            return replace(self, images=min(_PADDED_TIMES * self.images, CANDIDATES - GROUP - self.first))
         return replace(self, restarts=self.slow_restarts) if view in _SLOW_VIEWS else self
 
     def dlg(self, pixels: int) -> DLGSettings:
@@ -139,7 +143,7 @@ class _Scores:
     mse: float
     psnr: float
     ssim: float
-    retrieved: bool
+    identified: bool
 
 
 def measure(cell: Cell, dataset: Dataset, effort: Effort) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def measure(cell: Cell, dataset: Dataset, effort: Effort) -> dict[str, Any]:
         and their reconstructions, each as the bytes of its pixels in base64. If every mask that is inferred
         is the one that is known, the attack is the very same, and the row is the cell with ``SAME_AS``.
     """
-    started = time.perf_counter()
+    started, effort = time.perf_counter(), effort.on(cell.view)
     parties_of_one = int(cell.view.rpartition("n=")[2]) if cell.view.startswith("aggregate") else 1
     groups = math.ceil(effort.images / parties_of_one)
     firsts = [effort.first + group * parties_of_one for group in range(groups)]
@@ -168,7 +172,7 @@ def measure(cell: Cell, dataset: Dataset, effort: Effort) -> dict[str, Any]:
         for observation, parties in zip(observations, wholes, strict=True)
     ):
         return {**cell.as_dict(), SAME_AS: KNOWN}
-    found = _attack(cell.attack, observations, effort.on(cell.view))
+    found = _attack(cell.attack, observations, effort)
     return {
         **cell.as_dict(),
         "living_rate": _living_rate(wholes[0][0]),
@@ -201,7 +205,7 @@ def baselines(dataset: Dataset, effort: Effort) -> list[dict[str, Any]]:
     rows = []
     for name, guess in guesses.items():
         scores = [_score_one(guess[k : k + 1], truth[k : k + 1], first + k, dataset) for k in range(images)]
-        rows.append({"data": dataset.name, "baseline": name, **_summary(scores)})
+        rows.append({"data": dataset.name, "baseline": name, **_summary(scores, dataset)})
     return rows
 
 
@@ -292,7 +296,7 @@ def _score(
             examples.append([_as_bytes(true), _as_bytes(image)])
             number += 1
     return {
-        **_summary(scores),
+        **_summary(scores, dataset),
         "label_accuracy": round(statistics.mean(labels), 4),
         "failed_restarts": sum(result.diverged for result in found),
         "examples": examples[:SHOWN],
@@ -309,17 +313,18 @@ def _score_one(image: torch.Tensor, truth: torch.Tensor, number: int, dataset: D
     )
 
 
-def _summary(scores: Sequence[_Scores]) -> dict[str, Any]:
+def _summary(scores: Sequence[_Scores], dataset: Dataset) -> dict[str, Any]:
     successes = sum(score.mse < SUCCESS_MSE for score in scores)
     interval = binomtest(successes, len(scores)).proportion_ci(method="wilson")  # holds up near 0 and 1
     return {
         "images": len(scores),
+        "identified": sum(score.identified for score in scores),
+        "candidates": len(dataset.x),
         "successes": successes,
         "interval": [round(float(end), 4) for end in interval],
         "median_mse": statistics.median(score.mse for score in scores),
         "median_psnr_db": statistics.median(score.psnr for score in scores),
         "median_ssim": statistics.median(score.ssim for score in scores),
-        "retrieved": sum(score.retrieved for score in scores) / len(scores),
     }
 
 

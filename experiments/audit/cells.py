@@ -11,6 +11,7 @@ from secretflow.ml.nn.fl.attacks.views import Knowledge
 REMOVED = (0.0, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99)
 NOISE = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 ATTACKS = ("DLG", "iDLG", "Inverting Gradients", "closed form")
+PADDED = "padded upload"
 VIEWS = (
     "gradient",
     "update k=1",
@@ -18,7 +19,7 @@ VIEWS = (
     "aggregate n=2",
     "aggregate n=4",
     "aggregate n=8",
-    "padded upload",
+    PADDED,
 )
 GROUP = 8
 """Parties of the largest aggregate."""
@@ -107,7 +108,7 @@ def plan(
     for level in [level for level in removed if level]:
         for attack, attackers in _ATTACKERS.items():
             cells += [_pruned(first, attack, level, knowledge) for knowledge in attackers]
-    cells += [Cell(first, attack, "padded upload", SECURE, 0.0, NOTHING) for attack in ATTACKS[:3]]
+    cells += [Cell(first, attack, PADDED, SECURE, 0.0, NOTHING) for attack in ATTACKS[:3]]
     for data in others:
         cells += [_pruned(data, "iDLG", level, knowledge) for level in some[:1] for knowledge in _BOTH]
     for view in VIEWS[1:6]:

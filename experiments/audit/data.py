@@ -16,7 +16,7 @@ from experiments.data import CLASSES, as_images, load_images
 from experiments.dgl_utils import LeNet, weights_init
 
 CANDIDATES = 100
-"""Images among which a reconstruction must be nearest to its own to count as retrieved."""
+"""Images among which a reconstruction must be nearest to its own to count as identified."""
 
 CROP = 64
 SIDE = 32
@@ -65,7 +65,7 @@ class Dataset:
     Attributes:
         name: in the report.
         x: float32 of shape (images, channels, height, width) in [0, 1]; the first ones are attacked, all of
-            them, at most 100, are the candidates of the retrieval.
+            them, at most 100, are the candidates among which it is identified.
         y: int64 of shape (images,).
         classes: of the net.
     """

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.audit.attack_cell import SHOWN
 from experiments.audit.cells import INFERRED, KNOWN, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
+from secretflow.ml.nn.fl.attacks.scores import wilson_interval
 
 matplotlib.use("Agg")  # files only, no window
 
@@ -22,32 +23,31 @@ Row = Mapping[str, Any]
 _DPI = 130
 _MARKERS = {KNOWN: "o", INFERRED: "s", WEIGHTS_ONLY: "^", OBLIVIOUS: "x"}
 _COLORS = {KNOWN: "#0b6e4f", INFERRED: "#3d7fc4", WEIGHTS_ONLY: "#d98324", OBLIVIOUS: "#b3262e"}
-_SHEET_LEVELS = (0.0, 0.5, 0.9, 0.99)
+_SHEET_LEVELS = (0.0, 0.05, 0.5, 0.9, 0.95, 0.99)
 
 
-def draw_all(content: Mapping[str, Any], rows: Sequence[Row], out: Path) -> dict[str, str]:
+def draw_all(content: Mapping[str, Any], examples: Sequence[Row], out: Path) -> dict[str, str]:
     """Draws what the rows allow.
 
     Args:
         content: of ``report.json``.
-        rows: of attacks, with their examples.
+        examples: rows with their first images and reconstructions, see :func:`sheet_rows`.
         out: folder to write to.
 
     Returns:
         Caption and picture of each file, as a ``data:`` address of a PNG.
     """
-    pictures = {}
+    rows, pictures = content["rows"], {}
     for data, attack in dict.fromkeys((row["data"], row["attack"]) for row in rows):
         pruned = [r for r in rows if (r["data"], r["attack"]) == (data, attack) and _is_pruned_gradient(r)]
         if len({row["level"] for row in pruned}) > 1:
-            caption = f"{attack} on {data}: success rate against living weights"
+            caption = f"{attack} on {data}: images identified and got back, against living weights"
             pictures[caption] = _save(
-                _success_curve(pruned, caption), out / f"success_{_slug(attack, data)}.png"
+                _success_curves(pruned, caption), out / f"success_{_slug(attack, data)}.png"
             )
-    sheet = _contact_rows(rows)
-    if sheet:
+    if examples:
         caption = "True image, reconstruction and absolute difference"
-        pictures[caption] = _save(_contact_sheet(sheet), out / "contact_sheet.png")
+        pictures[caption] = _save(_contact_sheet(examples), out / "contact_sheet.png")
     return pictures
 
 
@@ -59,16 +59,30 @@ def _slug(*names: str) -> str:
     return "_".join(names).lower().replace(" ", "_").replace("-", "")
 
 
-def _success_curve(rows: Sequence[Row], title: str) -> Any:
-    figure, axes = plt.subplots(figsize=(6.6, 4.2), layout="constrained")
+def _success_curves(rows: Sequence[Row], title: str) -> Any:
+    candidates = rows[0]["candidates"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained", sharey=True)
+    _curves(left, rows, "identified")
+    left.axhline(100 / candidates, color="0.4", linestyle=":", linewidth=1, label="chance")
+    left.set_title(f"identified: nearest of {candidates} candidates", fontsize=9)
+    left.set_ylabel("Images (%)")
+    left.legend(fontsize=8, loc="best")
+    _curves(right, rows, "successes")
+    right.set_title("got back: MSE < 0.01", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _curves(axes: Any, rows: Sequence[Row], score: str) -> None:
+    """Part of the images over living weights, one line for each kind of attacker."""
     knowledges = [knowledge for knowledge in _MARKERS if any(r["knowledge"] == knowledge for r in rows)]
     for place, knowledge in enumerate(knowledges):
         line = sorted(
             (row for row in rows if row["knowledge"] == knowledge or not row["level"]),
             key=lambda row: row["living_rate"],
         )
-        rates = np.array([row["successes"] / row["images"] for row in line])
-        low, high = np.array([row["interval"] for row in line]).T
+        rates = np.array([row[score] / row["images"] for row in line])
+        low, high = np.array([wilson_interval(row[score], row["images"]) for row in line]).T
         # A little beside each other, or the intervals would hide one another.
         living = np.array([100 * row["living_rate"] for row in line]) * (1 + 0.02 * (place - 1))
         errors = [np.maximum(rates - low, 0) * 100, np.maximum(high - rates, 0) * 100]
@@ -88,16 +102,16 @@ def _success_curve(rows: Sequence[Row], title: str) -> Any:
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.minorticks_off()
     axes.set_xlabel("Living weights (%)")
-    axes.set_ylabel("Images got back (%), MSE < 0.01")
     axes.set_ylim(-4, 104)
     axes.grid(alpha=0.3)
-    axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, loc="best")
-    return figure
 
 
-def _contact_rows(rows: Sequence[Row]) -> list[Row]:
-    """For each dataset what knowing the mask brings, at some rates, and what is left of a padded upload."""
+def sheet_rows(rows: Sequence[Row]) -> list[Row]:
+    """Those of the contact sheet: what knowing the mask brings, and what is left of a padded upload.
+
+    Args:
+        rows: of attacks, with their examples.
+    """
     with_dlg = {row["data"] for row in rows if row["attack"] == "DLG" and row["knowledge"] == OBLIVIOUS}
     chosen = [
         row
@@ -142,7 +156,8 @@ def _contact_sheet(rows: Sequence[Row]) -> Any:
         title = places[line, 0].text(
             0,
             -0.04,
-            f"{row['data']}, {what}: {row['successes']} of {row['images']} got back",
+            f"{row['data']}, {what}: identified {row['identified']}, got back {row['successes']} "
+            f"of {row['images']}",
             transform=places[line, 0].transAxes,
             fontsize=8,
             va="top",

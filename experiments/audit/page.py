@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from experiments.audit.answer import sentences
-from experiments.audit.cells import KNOWN, PRUNING
+from experiments.audit.answer import percent_interval, sentences, worst_first
+from experiments.audit.matrix import lines
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --ink: #1b1f24; --paper: #fff; --soft: #f4f6f8 }
@@ -35,13 +35,13 @@ _COLUMNS = {
     "level": "removed or noise",
     "living_rate": "living",
     "knowledge": "attacker",
-    "successes": "got back",
-    "interval": "95 % interval",
+    "identified": "identified (95 % interval)",
+    "candidates": "chance",
+    "successes": "got back (95 % interval)",
     "median_mse": "MSE",
     "median_psnr_db": "PSNR (dB)",
     "median_ssim": "SSIM",
     "label_accuracy": "labels right",
-    "retrieved": "retrieved of 100",
     "failed_restarts": "failed restarts",
 }
 
@@ -56,19 +56,31 @@ _ATTACKERS = (
 )
 
 _LIMITS = (
+    "No row is a guarantee. Stronger attackers than these are known and must be expected to succeed where "
+    "these fail; none of them is measured here: a regression from the living coordinates to pixels, "
+    "learned from public images; a prior of what such images look like, Gaussian or generative; for nets "
+    "that begin with fully connected layers the exact inversion of their gradients, also from averages "
+    "and batches.",
+    "Averages are attacked with DLG on a convolutional net only. For a net that begins with a fully "
+    "connected layer far more must be expected to come back, from the average of far more parties. Secure "
+    "aggregation hides who sent what, not what was sent: the average is what these rows attack.",
+    "Identified means: nearest to its own image among the candidates of the table, the first images of "
+    "the same data. Among more candidates fewer are identified, and so does chance identify fewer; more "
+    "than these were not tried. Whether a person recognises a picture is not scored.",
     "Nets are initialised at random (weights uniform in [-0.5, 0.5]) and use sigmoids, the case in which "
-    "these attacks were first shown; trained nets are not attacked here.",
+    "these attacks were first shown. Trained nets are not measured, nor batches of more than one image a "
+    "party, nor the update of an adaptive optimiser.",
     "Each row attacks batches of one image unless the view is an aggregate. Labels of crops are drawn.",
-    "The attackers have no generative prior. A stronger attacker may get back more than any row says; no row "
-    "is a guarantee.",
-    "The closed form is measured on a perceptron that starts with a fully connected layer, the other attacks "
-    "on a LeNet.",
-    "Accuracies come from a short training of the small net of the main job with a few seeds, not from the "
-    "attacked net.",
+    "The closed form is measured on a perceptron that starts with a fully connected layer, the other "
+    "attacks on a LeNet. The closed form is not measured on averages, padded uploads, noise or sparse "
+    "gradients.",
+    "Accuracies come from a short training of the small net of the main job with a few seeds, not from "
+    "the attacked net.",
     "Restarts, steps, patience, starts and the weight of the total variation were chosen on other images "
     "(from number 50 on) and other nets than those that are attacked here.",
     "The aggregates are of parties with one mask, so they are the gradient of all batches together; masks "
     "that differ are not measured here.",
+    "Keys of padded uploads are drawn anew in every run, so their rows differ a little from run to run.",
 )
 
 
@@ -93,17 +105,21 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
 <p>What does an attacker who sees what a party of federated learning uploads get back of its training images,
 and what do pruning, other defences and secure aggregation change about it?</p>
 <h2>Method</h2>
-<p>A party computes a gradient on one image. The attacker looks for an image that has the same gradient; it
-never sees the true one, and of several random starts the one whose gradient matches best counts. An image is
-got back if the mean squared error is below {content["success_is_mse_below"]:g} on pixels in [0, 1], fixed
-beforehand. Under every row are the same images and starts, and for each image its own net. Attackers differ
-in what they know:</p>
+<p>A party computes a gradient on one image. The attacker looks for an image that has the same gradient;
+it never sees the true one, and of several random starts the one whose gradient matches best counts. Two
+scores stand side by side. An image is <b>identified</b> if what comes back is nearer to it than to all
+other candidates, and chance would identify one in so many. It is <b>got back</b> if the mean squared
+error is below {content["success_is_mse_below"]:g} on pixels in [0, 1], fixed beforehand. A picture that
+is not got back can still be identified, and that is a leak: only where neither score is above chance has
+an attack failed, and only that attack. Rows of one data set have the same images and starts, and each
+image has its own net. Attackers differ in what they know:</p>
 <ul>{attackers}</ul>
 <h2>Answer</h2>
 <ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(content))}</ul>
 <h2>Figures</h2>
 <div class="figures">{"".join(_figure(caption, address) for caption, address in pictures.items())}</div>
-<h2>Images got back, by living weights</h2>
+<h2>Images identified / got back, by living weights</h2>
+<p>Worst attacker first; below, the 95 % intervals of both.</p>
 <div class="wide">{_matrix(content["rows"])}</div>
 <h2>All rows</h2>
 <p>Medians over images. The last rows are attackers who see nothing.</p>
@@ -125,27 +141,24 @@ def _figure(caption: str, address: str) -> str:
 
 def _matrix(rows: Sequence[Mapping[str, Any]]) -> str:
     """Attackers on a pruned party's gradient, one line each, beside the living rates."""
-    chosen = [row for row in rows if (row["view"], row["defence"]) == ("gradient", PRUNING)]
-    levels = sorted({row["level"] for row in chosen})
-    lines: dict[tuple[str, ...], dict[float, str]] = {}
-    for row in chosen:
-        low, high = (100 * end for end in row["interval"])
-        lines.setdefault((row["data"], row["attack"], row["knowledge"]), {})[row["level"]] = (
-            f"{row['successes']}/{row['images']}<br><small>{low:.0f} to {high:.0f} %</small>"
-        )
+    found = lines(rows)
+    levels = sorted({level for line in found for level in line.rows})
     head = "".join(f"<th>{100 * (1 - level):.3g} %</th>" for level in levels)
-    for (data, attack, _), found in lines.items():
-        # Where nothing is pruned there is nothing to know, and one attacker stands for all.
-        control = lines.get((data, attack, KNOWN), {}).get(0.0)
-        if control:
-            found.setdefault(0.0, control)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in who)}"
-        f"{''.join(f'<td>{found.get(level, chr(8211))}</td>' for level in levels)}</tr>"
-        for who, found in lines.items()
+        f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in (line.data, line.attack, line.knowledge))}"
+        f"{''.join(f'<td>{_scores(line.rows.get(level))}</td>' for level in levels)}</tr>"
+        for line in found
     )
     names = "<th>images</th><th>attack</th><th>attacker</th>"
     return f"<table><thead><tr>{names}{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _scores(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "\u2013"
+    counts = row["identified"], row["successes"]
+    intervals = ", ".join(percent_interval(count, row["images"]) for count in counts)
+    return f"{counts[0]} / {counts[1]} of {row['images']}<br><small>{intervals}</small>"
 
 
 def _table(content: Mapping[str, Any]) -> str:
@@ -154,18 +167,23 @@ def _table(content: Mapping[str, Any]) -> str:
         {**row, "attack": row["baseline"], "view": "nothing", "defence": "", "knowledge": ""}
         for row in content["baselines"]
     ]
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in [*content["rows"], *blind])
+    rows = sorted(content["rows"], key=_order)
+    body = "".join(f"<tr>{_cells(row)}</tr>" for row in [*rows, *blind])
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["data"], row["view"], row["defence"], row["level"], *worst_first(row)
 
 
 def _cells(row: Mapping[str, Any]) -> str:
     found = []
     for name in _COLUMNS:
         value = row.get(name, "")
-        if name == "successes":
-            text = f"{value} of {row['images']}"
-        elif name == "interval":
-            text = f"{100 * value[0]:.0f} to {100 * value[1]:.0f} %"
+        if name in ("identified", "successes"):
+            text = f"{value} of {row['images']} ({percent_interval(value, row['images'])})"
+        elif name == "candidates":
+            text = f"1 in {value}"
         elif value is None:
             text = "none"
         else:

@@ -3,6 +3,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 import torch
 
 from experiments import leakage_audit
-from experiments.audit import accuracy, answer, page
+from experiments.audit import accuracy, answer, matrix, page, report
 from experiments.audit.accuracy import accuracy_under
-from experiments.audit.attack_cell import Effort, baselines, filled_in, measure
+from experiments.audit.attack_cell import SHOWN, Effort, baselines, filled_in, measure
 from experiments.audit.cells import (
     INFERRED,
     KNOWN,
@@ -96,17 +97,33 @@ def test_a_flag_that_is_not_allowed_ends_the_program_before_anything_starts(tmp_
 
 
 def test_a_finished_audit_has_its_report_its_plots_and_a_page(finished):
-    report = json.loads((finished / "report.json").read_text())
-    assert report["complete"] and report["missing"] == []
-    found = {(row["level"], row["knowledge"]): row for row in report["rows"]}
+    written = json.loads((finished / "report.json").read_text())
+    assert written["complete"] and written["missing"] == []
+    found = {(row["level"], row["knowledge"]): row for row in written["rows"]}
     assert found.keys() == {(0.0, KNOWN)} | {(0.5, knowledge) for knowledge in (OBLIVIOUS, KNOWN, INFERRED)}
     assert found[0.5, KNOWN]["successes"] == 2 and found[0.5, KNOWN]["living_rate"] == pytest.approx(0.5)
-    assert found[0.5, OBLIVIOUS]["successes"] == 0
-    assert {row["baseline"] for row in report["baselines"]} == {"mean image", "random noise"}
+    assert found[0.5, OBLIVIOUS]["successes"] == 0 and found[0.5, KNOWN]["identified"] == 2
+    assert all(row["candidates"] == 100 for row in [*written["rows"], *written["baselines"]])
+    assert {row["baseline"] for row in written["baselines"]} == {"mean image", "random noise"}
     assert (finished / "success_closed_form_mnist.png").stat().st_size > 1000
     html = (finished / "report.html").read_text()
     assert "closed form" in html and "data:image/png;base64," in html
     assert "http" not in html.replace("http-equiv", "")  # nothing is loaded from elsewhere
+
+
+def test_plots_and_page_are_drawn_anew_from_the_figures_alone(finished):
+    page_before = (finished / "report.html").read_text()
+    figures = {name: (finished / name).read_bytes() for name in ("report.json", "examples.json")}
+    (finished / "report.html").unlink()
+    assert report.main([str(finished)]) == 0
+    assert (finished / "report.html").read_text() == page_before
+    assert figures == {name: (finished / name).read_bytes() for name in figures}
+
+
+def test_a_folder_without_figures_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        report.main([str(tmp_path)])
+    assert "report.json" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_an_audit_goes_on_where_it_was_stopped(finished, monkeypatch):
@@ -152,8 +169,8 @@ def test_other_settings_measure_anew():
 
 def test_no_row_starts_after_the_time_is_over(tmp_path):
     assert leakage_audit.main(["--out", str(tmp_path), *CLOSED_FORM, "--minutes", "1e-9"]) == 0
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert not report["complete"] and report["rows"] == [] and len(report["missing"]) == 6
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert not written["complete"] and written["rows"] == [] and len(written["missing"]) == 6
     assert "6 rows are missing" in (tmp_path / "report.html").read_text()
 
 
@@ -209,8 +226,9 @@ def test_both_attackers_meet_every_pruning_rate():
 def test_every_kind_of_cell_is_measured(cell):
     dataset = mnist() if cell.data == "MNIST" else crops()
     row = measure(cell, dataset, Effort(images=2, restarts=1, iterations=1, adam_iterations=1))
-    assert row["images"] == 2 and 0 <= row["interval"][0] <= row["interval"][1] <= 1
-    assert len(row["examples"]) == 2 and row["attack"] == cell.attack
+    assert row["images"] == (8 if cell.view == "padded upload" else 2)
+    assert 0 <= row["interval"][0] <= row["interval"][1] <= 1
+    assert len(row["examples"]) == min(row["images"], SHOWN) and row["attack"] == cell.attack
     json.dumps(row)
 
 
@@ -229,7 +247,7 @@ def test_a_mask_inferred_without_a_mistake_is_not_attacked_twice():
 
 def test_guessing_without_seeing_anything_fails():
     for row in baselines(mnist(), Effort(images=20)):
-        assert row["successes"] == 0
+        assert row["successes"] == row["identified"] == 0
 
 
 def test_crops_are_a_hundred_different_colour_images():
@@ -266,13 +284,14 @@ def test_what_is_not_cifar_is_refused_and_runs_nothing(tmp_path, content):
         cifar100(tmp_path)
 
 
-def made_up_row(knowledge, level, successes):
+def made_up_row(knowledge, level, successes, identified=0, attack="DLG"):
     return {
-        **Cell("MNIST", "DLG", "gradient", PRUNING, level, knowledge).as_dict(),
+        **Cell("MNIST", attack, "gradient", PRUNING, level, knowledge).as_dict(),
         "living_rate": 1 - level,
         "images": 20,
+        "identified": identified,
+        "candidates": 100,
         "successes": successes,
-        "interval": [max(0, successes / 20 - 0.1), min(1, successes / 20 + 0.1)],
         "median_mse": 0.1,
     }
 
@@ -283,14 +302,49 @@ def made_up(*rows):
 
 def test_the_answer_says_what_the_rows_say_whichever_way_it_comes_out():
     aware_wins = " ".join(
-        answer.sentences(made_up(made_up_row(KNOWN, 0.5, 19), made_up_row(WEIGHTS_ONLY, 0.5, 2)))
+        answer.sentences(made_up(made_up_row(KNOWN, 0.5, 19, 20), made_up_row(WEIGHTS_ONLY, 0.5, 2, 20)))
     )
     equal = " ".join(answer.sentences(made_up(made_up_row(KNOWN, 0.5, 2), made_up_row(WEIGHTS_ONLY, 0.5, 2))))
-    assert "at 50 % living weights (1 of 1 rates" in aware_wins
-    assert "at no rate of living weights (0 of 1 rates" in equal
+    assert "in images identified at no rate that was tried (0 of 1 rates" in aware_wins
+    assert "in images got back at 50 % living weights (1 of 1)" in aware_wins
+    assert "in images got back at no rate that was tried (0 of 1)" in equal
     oblivious_wins = " ".join(answer.sentences(made_up(made_up_row(OBLIVIOUS, 0.05, 20))))
-    assert "mask-oblivious, weights pruned: gets back at least half of the images at 95 %" in oblivious_wins
+    assert "mask-oblivious, weights pruned: identifies images beyond chance at no rate" in oblivious_wins
+    assert "gets back at least half of them at 95 % living weights" in oblivious_wins
     assert answer.sentences(made_up()) == []
+
+
+def test_pictures_that_name_their_originals_leak_whatever_their_error():
+    said = answer.sentences(made_up(made_up_row(KNOWN, 0.95, successes=0, identified=20)))
+    assert "identifies images beyond chance at 5 % living weights" in said[0]
+    assert "DLG (mask-aware) identifies 20 of 20 (84 to 100 %) and gets back 0 (0 to 16 %)" in said[0]
+    said = answer.sentences(made_up(made_up_row(KNOWN, 0.95, successes=0, identified=1)))
+    assert "no attacker tried identifies images beyond chance where weights are pruned" in said[0]
+
+
+def test_the_worst_attacker_comes_first():
+    rows = [
+        made_up_row(KNOWN, 0.95, successes=3, identified=2),
+        made_up_row(KNOWN, 0.95, successes=0, identified=17, attack="iDLG"),
+    ]
+    assert [line.attack for line in matrix.lines(rows)] == ["iDLG", "DLG"]
+    assert matrix.markdown(rows, "MNIST").splitlines()[2] == "| iDLG | mask-aware | 17 / 0 |"
+    assert "iDLG (mask-aware)" in answer.sentences(made_up(*rows))[0]
+
+
+@pytest.mark.parametrize(("name", "chinese"), [("README.md", False), ("README.zh-CN.md", True)])
+def test_the_readme_has_the_reports_figures(name, chinese):
+    root = SCRIPT.parents[1]
+    rows = json.loads((root / "dgl" / "audit" / "report.json").read_text())["rows"]
+    lines = [line.strip() for line in (root / name).read_text().splitlines()]
+    assert all(line in lines for line in matrix.markdown(rows, "MNIST", chinese).splitlines())
+
+
+def test_the_committed_page_is_drawn_from_the_committed_figures():
+    folder = SCRIPT.parents[1] / "dgl" / "audit"
+    html = (folder / "report.html").read_text()
+    content = json.loads((folder / "report.json").read_text())
+    assert all(escape(sentence) in html for sentence in answer.sentences(content))
 
 
 def test_names_on_the_page_cannot_break_it():

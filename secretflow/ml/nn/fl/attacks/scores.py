@@ -8,6 +8,7 @@ SUCCESS_MSE = 0.01
 """A reconstruction succeeds below this error on pixels in [0, 1]; fixed before any measurement."""
 
 _SSIM_WINDOW = 11
+_AT_ONCE = 4096  # candidates, or all of MNIST would be in memory several times
 
 
 def mean_squared_error(images: torch.Tensor, truth: torch.Tensor) -> float:
@@ -91,6 +92,23 @@ def nearest(images: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         Numbers of candidates, int64 of shape (batch,).
     """
     return torch.cdist(images.clamp(0, 1).flatten(1).double(), candidates.flatten(1).double()).argmin(dim=1)
+
+
+def rank(image: torch.Tensor, truth: torch.Tensor, candidates: torch.Tensor) -> int:
+    """How many candidates are at most as far from a reconstruction as its own image is.
+
+    Args:
+        image: a reconstruction, float of shape (1, ...), clipped as in :func:`mean_squared_error`.
+        truth: its own image, of the same shape, in [0, 1].
+        candidates: images of shape (candidates, ...) in [0, 1], the true one among them.
+
+    Returns:
+        From 1, the image is identified, to the number of candidates; chance is in the middle.
+    """
+    found = image.clamp(0, 1)
+    limit = (found - truth).square().sum()
+    distances = [(part - found).square().flatten(1).sum(dim=1) for part in candidates.split(_AT_ONCE)]
+    return max(1, int((torch.cat(distances) <= limit).sum()))
 
 
 def match(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

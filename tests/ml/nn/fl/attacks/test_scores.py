@@ -10,6 +10,7 @@ from secretflow.ml.nn.fl.attacks.scores import (
     mean_squared_error,
     nearest,
     peak_signal_to_noise,
+    rank,
     structural_similarity,
 )
 
@@ -35,6 +36,19 @@ def test_the_fraction_of_right_labels_is_counted():
 def test_the_nearest_candidate_is_found_after_clipping():
     candidates = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
     assert nearest(torch.tensor([[9.0, -4.0], [0.2, 0.3]]), candidates).tolist() == [2, 0]
+
+
+def test_a_rank_counts_the_candidates_that_are_as_near():
+    candidates = torch.arange(5.0)[:, None] / 10
+    ranks = [rank(torch.tensor([[0.12]]), candidates[own : own + 1], candidates) for own in range(5)]
+    assert ranks == [3, 1, 2, 4, 5]
+
+
+def test_a_noise_has_no_image_of_its_own():
+    torch.manual_seed(0)
+    candidates = torch.rand(200, 1, 8, 8)
+    ranks = [rank(torch.rand(1, 1, 8, 8), candidates[own : own + 1], candidates) for own in range(200)]
+    assert 80 < sum(ranks) / len(ranks) < 120
 
 
 def test_reconstructions_are_matched_to_true_images_at_the_smallest_total_error():
