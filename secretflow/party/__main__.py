@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     for one in (init, sign):
         one.add_argument("--party", required=True, help="name of the party")
         one.add_argument("--address", required=True, help="host:port where the other parties reach it")
-    init.add_argument("--folder", type=Path, help="new folder for the keys (default: the party's name)")
+    init.add_argument("--folder", type=Path, help="new folder for the keys (default: NAME-keys)")
     for one in (check, run):
         one.add_argument("--party", required=True, help="own name, one of those in the cluster file")
         one.add_argument("--cluster", required=True, type=Path, help="the cluster file")
@@ -74,7 +74,7 @@ def _init(options: argparse.Namespace) -> None:
     from secretflow.party.keys import make_party
 
     party, address = check_party_name(options.party), Address.parse("--address", options.address)
-    folder = options.folder or Path(party)
+    folder = options.folder or Path(f"{party}-keys")
     identity = make_party(folder, party, address)
     print(f"made {folder}: identity.pem and key.pem stay secret, request.pem goes to the authority")
     print(f"identity of {party} for the cluster file: {identity}")
@@ -114,6 +114,7 @@ def _run(options: argparse.Namespace) -> None:
     if malformed := [option for option in options.option if "=" not in option]:
         raise SetupError(f"--option must be NAME=VALUE, got {malformed[0]!r}")
     place = _place(options, options.wait)
+    place.listen.check_free("--listen" if options.listen else "the party's address")
 
     from secretflow.party.private_ray import private_ray
     from secretflow.party.start import started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 
 from secretflow.party.errors import SetupError
@@ -56,6 +57,23 @@ class Address:
     def is_unspecified(self) -> bool:
         """Whether it means all addresses of a machine; nobody can be reached there."""
         return self.host == "0.0.0.0"
+
+    def check_free(self, name: str) -> None:
+        """Checks that this process can listen there, before all that takes long.
+
+        Args:
+            name: what the error calls it.
+
+        Raises:
+            SetupError: the address is another machine's, or another process listens there.
+        """
+        try:
+            with socket.create_server((self.host, self.port)):
+                pass
+        except OSError as error:
+            raise SetupError(
+                f"{name} must be a free port of this machine, got {self}: {error.strerror}"
+            ) from None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

@@ -7,6 +7,7 @@ of ``fed._private`` through, and from there one reaches the operating system.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from typing import Any
@@ -72,12 +73,13 @@ def unpack(data: bytes) -> Any:
 def _extend(value: Any) -> msgpack.ExtType:
     kind, name = type(value), f"{type(value).__module__}:{type(value).__qualname__}"
     if kind is np.ndarray or isinstance(value, np.generic):
-        if not _DTYPE.fullmatch(value.dtype.str):
+        array = value if kind is np.ndarray else np.array([value]).reshape(())
+        if not _DTYPE.fullmatch(array.dtype.str):
             raise MessageError(
-                f"an array that travels must hold numbers, strings or times, got {value.dtype}"
+                f"an array that travels must hold numbers, strings or times, got {array.dtype}"
             )
         code = _ARRAY if kind is np.ndarray else _SCALAR
-        return msgpack.ExtType(code, pack([value.dtype.str, list(value.shape), value.tobytes()]))
+        return msgpack.ExtType(code, pack([array.dtype.str, list(array.shape), array.tobytes()]))
     if name == "torch:Tensor":
         return msgpack.ExtType(_TENSOR, pack(value.detach().cpu().numpy()))
     if kind is tuple:
@@ -87,11 +89,18 @@ def _extend(value: Any) -> msgpack.ExtType:
     if name in ALLOWED_CLASSES:
         if isinstance(value, Exception):
             return msgpack.ExtType(_ERROR, pack([name, list(value.args)]))
-        return msgpack.ExtType(_INSTANCE, pack([name, vars(value)]))
+        return msgpack.ExtType(_INSTANCE, pack([name, _state(value)]))
     raise MessageError(
         f"{name.replace(':', '.')} must not travel between parties: send numpy arrays, numbers, strings, "
         "lists, tuples or dictionaries"
     )
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """What an instance holds, without what a dataclass has only cached."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return vars(value)
 
 
 def _restore(code: int, data: bytes) -> Any:
@@ -99,7 +108,7 @@ def _restore(code: int, data: bytes) -> Any:
     if code in (_ARRAY, _SCALAR):
         array = _array(*parts)
         return array if code == _ARRAY else array[()]
-    if code == _TENSOR:
+    if code == _TENSOR and isinstance(parts, np.ndarray):
         import torch
 
         return torch.tensor(parts)
@@ -120,8 +129,8 @@ def _restore(code: int, data: bytes) -> Any:
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
-    if not _DTYPE.fullmatch(dtype):
-        raise MessageError("an array that travels must hold numbers, strings or times")
+    if not _DTYPE.fullmatch(dtype) or not all(type(size) is int and size >= 0 for size in shape):
+        raise MessageError("an array that travels must hold numbers, strings or times, and have a shape")
     array: np.ndarray = np.ndarray(shape, dtype, buffer=data)
     if array.nbytes != len(data):
         raise MessageError("an array that travels must be as large as it says")

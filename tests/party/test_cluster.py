@@ -57,7 +57,10 @@ def test_all_parties_but_the_server_train_unless_it_is_said(tmp_path: Path) -> N
         (parties(bob={"address": "0.0.0.0:9001"}), "must be where the others reach bob"),
         (parties(bob={"address": "10.0.0.1:9001"}), "the address of each party must be its own"),
         (parties(bob={"address": "carol:9001"}), "must not have another party's name"),
-        (parties(carol={"address": "10.0.0.3:9001", "identity": IDENTITIES["bob"]}), "identity of each party"),
+        (
+            parties(carol={"address": "10.0.0.3:9001", "identity": IDENTITIES["bob"]}),
+            "identity of each party",
+        ),
         (parties(carol={"address": "10.0.0.3:9001", "identity": "0c"}), "must be 64 hex digits"),
         (parties(Dave={"address": "10.0.0.4:9001"}), "the name of a party must be"),
         (parties(localhost={"address": "10.0.0.4:9001"}), "the name of a party must be"),
