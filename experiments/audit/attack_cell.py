@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from experiments.audit.cells import (
     GROUP,
@@ -28,6 +27,7 @@ from experiments.audit.cells import (
     Cell,
 )
 from experiments.audit.data import CANDIDATES, Dataset
+from experiments.audit.intervals import wilson_interval
 from experiments.audit.noise import gaussian_dp
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
@@ -315,13 +315,12 @@ def _score_one(image: torch.Tensor, truth: torch.Tensor, number: int, dataset: D
 
 def _summary(scores: Sequence[_Scores], dataset: Dataset) -> dict[str, Any]:
     successes = sum(score.mse < SUCCESS_MSE for score in scores)
-    interval = binomtest(successes, len(scores)).proportion_ci(method="wilson")  # holds up near 0 and 1
     return {
         "images": len(scores),
         "identified": sum(score.identified for score in scores),
         "candidates": len(dataset.x),
         "successes": successes,
-        "interval": [round(float(end), 4) for end in interval],
+        "interval": [round(end, 4) for end in wilson_interval(successes, len(scores))],
         "median_mse": statistics.median(score.mse for score in scores),
         "median_psnr_db": statistics.median(score.psnr for score in scores),
         "median_ssim": statistics.median(score.ssim for score in scores),

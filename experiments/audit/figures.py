@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.audit.attack_cell import SHOWN
 from experiments.audit.cells import INFERRED, KNOWN, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
-from secretflow.ml.nn.fl.attacks.scores import wilson_interval
+from experiments.audit.intervals import wilson_interval
 
 matplotlib.use("Agg")  # files only, no window
 

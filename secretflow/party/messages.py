@@ -1,0 +1,137 @@
+"""What may travel between parties, and as which bytes.
+
+Messages are MessagePack: data, of which the reader makes values itself. There is no pickle in them, so no
+message can name a function to call. RayFed's own list of what may be unpickled does not suffice: it lets all
+of ``fed._private`` through, and from there one reaches the operating system.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from typing import Any
+
+import msgpack
+import numpy as np
+
+ALLOWED_CLASSES = (
+    "fed.exceptions:FedRemoteError",
+    "secretflow.ml.nn.metrics:AUC",
+    "secretflow.ml.nn.metrics:Default",
+    "secretflow.ml.nn.metrics:Mean",
+    "secretflow.ml.nn.metrics:Precision",
+    "secretflow.ml.nn.metrics:Recall",
+    "secretflow.security.aggregation.secagg.layout:Layout",
+    "secretflow.security.aggregation.secagg.opening:Opening",
+    "secretflow.security.aggregation.secagg.ring:Ring",
+)
+"""Classes, as ``module:class``, whose instances training and the aggregator send.
+
+They are plain values: reading one sets its attributes and runs nothing of it. Beside them travel None, bool,
+int of 64 bits, float, str, bytes, list, tuple, dict, set, numpy arrays and scalars of numbers, bools,
+strings and times, and torch tensors (without gradient, on the CPU).
+"""
+
+_ARRAY, _SCALAR, _TENSOR, _TUPLE, _SET, _INSTANCE, _ERROR = range(1, 8)
+_DTYPE = re.compile(r"[<>|][biufcSUmM][0-9]+(\[[0-9A-Za-z]+\])?")
+"""Numbers, bools, strings and times: no objects and no structures."""
+
+
+class MessageError(TypeError):
+    """A value must not travel between parties, or bytes are no message."""
+
+
+def pack(value: Any) -> bytes:
+    """A value as bytes. What is found in it twice travels twice.
+
+    Raises:
+        MessageError: something in it must not travel; the message names its type.
+    """
+    try:
+        return msgpack.packb(value, default=_extend, strict_types=True)
+    except (ValueError, OverflowError) as error:
+        raise MessageError(
+            f"a message must be of plain values, got one of which msgpack says: {error}"
+        ) from None
+
+
+def unpack(data: bytes) -> Any:
+    """The value that :func:`pack` has made into bytes. Arrays are read-only.
+
+    Raises:
+        MessageError: it makes no such bytes.
+    """
+    try:
+        return msgpack.unpackb(data, ext_hook=_restore, strict_map_key=False)
+    except Exception as error:  # whatever hostile bytes bring about; only its type, they may quote anything
+        raise MessageError(
+            f"what arrives must be a message, got bytes that end in {type(error).__name__}"
+        ) from None
+
+
+def _extend(value: Any) -> msgpack.ExtType:
+    kind, name = type(value), f"{type(value).__module__}:{type(value).__qualname__}"
+    if kind is np.ndarray or isinstance(value, np.generic):
+        array = value if kind is np.ndarray else np.array([value]).reshape(())
+        if not _DTYPE.fullmatch(array.dtype.str):
+            raise MessageError(
+                f"an array that travels must hold numbers, strings or times, got {array.dtype}"
+            )
+        code = _ARRAY if kind is np.ndarray else _SCALAR
+        return msgpack.ExtType(code, pack([array.dtype.str, list(array.shape), array.tobytes()]))
+    if name == "torch:Tensor":
+        return msgpack.ExtType(_TENSOR, pack(value.detach().cpu().numpy()))
+    if kind is tuple:
+        return msgpack.ExtType(_TUPLE, pack(list(value)))
+    if kind is set:
+        return msgpack.ExtType(_SET, pack(list(value)))
+    if name in ALLOWED_CLASSES:
+        if isinstance(value, Exception):
+            return msgpack.ExtType(_ERROR, pack([name, list(value.args)]))
+        return msgpack.ExtType(_INSTANCE, pack([name, _state(value)]))
+    raise MessageError(
+        f"{name.replace(':', '.')} must not travel between parties: send numpy arrays, numbers, strings, "
+        "lists, tuples or dictionaries"
+    )
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """What an instance holds, without what a dataclass has only cached."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return vars(value)
+
+
+def _restore(code: int, data: bytes) -> Any:
+    parts = unpack(data)
+    if code in (_ARRAY, _SCALAR):
+        array = _array(*parts)
+        return array if code == _ARRAY else array[()]
+    if code == _TENSOR and isinstance(parts, np.ndarray):
+        import torch
+
+        return torch.tensor(parts)
+    if code == _TUPLE:
+        return tuple(parts)
+    if code == _SET:
+        return set(parts)
+    name, content = parts
+    if name not in ALLOWED_CLASSES or code not in (_INSTANCE, _ERROR):
+        raise MessageError("a class that travels must be allowed")
+    module, _, attribute = name.partition(":")
+    allowed: type[Any] = getattr(importlib.import_module(module), attribute)
+    if code == _ERROR and issubclass(allowed, Exception):
+        return allowed(*content)
+    made = object.__new__(allowed)
+    vars(made).update(content)
+    return made
+
+
+def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    if not _DTYPE.fullmatch(dtype) or not all(type(size) is int and size >= 0 for size in shape):
+        raise MessageError("an array that travels must hold numbers, strings or times, and have a shape")
+    array: np.ndarray = np.ndarray(shape, dtype, buffer=data)
+    if array.nbytes != len(data):
+        raise MessageError("an array that travels must be as large as it says")
+    return array

@@ -1,0 +1,194 @@
+"""Starts a party: its private Ray, its end of the channels to the others, and the wait for them."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest import mock
+
+from secretflow.party.address import Address
+from secretflow.party.cluster import Cluster
+from secretflow.party.credentials import Credentials
+from secretflow.party.errors import SetupError
+
+_SECONDS_BETWEEN_TRIES = 1.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a party takes part.
+
+    Attributes:
+        cluster: that it belongs to.
+        party: its name.
+        listen: where it listens.
+        credentials: for TLS with client certificates; None does without.
+        wait: seconds until all other parties must have started.
+    """
+
+    cluster: Cluster
+    party: str
+    listen: Address
+    credentials: Credentials | None
+    wait: float
+
+    @property
+    def others(self) -> dict[str, Address]:
+        """Where the other parties are reached."""
+        members = self.cluster.members.items()
+        return {party: member.address for party, member in members if party != self.party}
+
+
+def check_protection(
+    cluster: Cluster, listen: Address, credentials: Credentials | None, insecure: bool
+) -> None:
+    """Checks that messages are protected wherever they leave the machine.
+
+    Args:
+        cluster: with all addresses.
+        listen: where this party listens.
+        credentials: for TLS; None does without.
+        insecure: whether the user wants to do without.
+
+    Raises:
+        SetupError: they are not, or TLS is both given and refused.
+    """
+    if credentials is not None and insecure:
+        raise SetupError("--insecure must not be given together with --tls")
+    outside = [
+        str(address)
+        for address in (listen, *(member.address for member in cluster.members.values()))
+        if not address.is_loopback
+    ]
+    if credentials is None and outside and not insecure:
+        raise SetupError(
+            f"--tls FOLDER must be given where an address is not loopback, got {', '.join(outside)}; "
+            "--insecure lets everybody on the way read and change all messages"
+        )
+
+
+@contextmanager
+def started(place: Place, ray_options: Mapping[str, Any]) -> Iterator[None]:
+    """Has SecretFlow run for this party; ends it with the context, whether that ends well or not.
+
+    Args:
+        place: how the party takes part.
+        ray_options: arguments of ``ray.init``, from :func:`~secretflow.party.private_ray.private_ray`.
+
+    Raises:
+        SetupError: the port is taken, or another party did not come in time.
+    """
+    import secretflow as sf
+
+    try:
+        with _strict_channels(place):
+            _init(place, ray_options)
+        _wait_for(place)
+        yield
+    except BaseException:
+        # No barrier: the others may be waiting for what will not come.
+        sf.shutdown(barrier_on_shutdown=False, on_error=True)
+        raise
+    sf.shutdown()
+
+
+def _init(place: Place, ray_options: Mapping[str, Any]) -> None:
+    import secretflow as sf
+
+    addresses = {party: str(address) for party, address in place.others.items()}
+    addresses[place.party] = str(place.listen)
+    try:
+        sf.init(
+            address="local",
+            cluster_config={
+                "parties": {party: {"address": address} for party, address in addresses.items()},
+                "self_party": place.party,
+            },
+            cross_silo_comm_options={
+                # Should RayFed's own receiver ever take the place of ours, it lets nothing through.
+                "serializing_allowed_list": {},
+                "expose_error_trace": False,  # an exception may quote private data
+            },
+            job_name=place.cluster.fingerprint,
+            enable_waiting_for_other_parties_ready=False,  # RayFed's wait takes a refusal for a welcome
+            logging_level="warning",
+            **ray_options,
+        )
+    except AssertionError as error:  # RayFed's word for a port that is taken
+        raise SetupError(str(error)) from None
+
+
+@contextmanager
+def _strict_channels(place: Place) -> Iterator[None]:
+    """Gives RayFed our ends of the channels and the paths of the files for TLS.
+
+    SecretFlow passes no proxies on to ``fed.init``, which takes them; and given the paths itself, it would
+    keep the private key's text in a global.
+    """
+    import fed
+
+    from secretflow.party.proxies import Receiver, Sender
+
+    init, credentials = fed.init, place.credentials
+    ours: dict[str, Any] = {
+        "sender_proxy_cls": Sender,
+        "receiver_proxy_cls": partial(Receiver, parties=frozenset(place.cluster.members)),
+    }
+    if credentials is not None:
+        ours["tls_config"] = {
+            "key": str(credentials.key),
+            "cert": str(credentials.certificate),
+            "ca_cert": str(credentials.authority),
+        }
+
+    def with_ours(**given: Any) -> None:
+        init(**{**given, **ours})
+
+    with mock.patch.object(fed, "init", with_ours):
+        yield
+
+
+def _wait_for(place: Place) -> None:
+    """Waits until all other parties have taken a message.
+
+    Raises:
+        SetupError: one has not in time.
+    """
+    import ray
+    from fed.proxy.barriers import send
+
+    end = time.monotonic() + place.wait
+    for party, address in place.others.items():
+        print(f"{place.party} waits for {party} at {address}", file=sys.stderr, flush=True)
+        while not _answers(address):
+            _pause(
+                end, f"{party} must start within --wait {place.wait:g} seconds, got no answer at {address}"
+            )
+        while not ray.get(send(party, None, "start", place.party, check_sending=False)):
+            _pause(
+                end,
+                f"{party} must take messages of {place.party}, got a refusal at {address}: both need the "
+                f"same cluster file (fingerprint here {place.cluster.fingerprint}) and certificates of one "
+                "authority that name them",
+            )
+
+
+def _answers(address: Address) -> bool:
+    """Whether somebody listens there. RayFed's sender would try again ever more rarely."""
+    try:
+        with socket.create_connection((address.host, address.port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _pause(end: float, error: str) -> None:
+    if time.monotonic() > end:
+        raise SetupError(error)
+    time.sleep(_SECONDS_BETWEEN_TRIES)

@@ -1,0 +1,222 @@
+"""The ends of the channels between parties: who may send what to whom, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import grpc
+import pytest
+from fed.proxy.grpc.grpc_proxy import fed_pb2, fed_pb2_grpc
+
+from secretflow.party.address import Address
+from secretflow.party.authority import make_authority, sign
+from secretflow.party.keys import make_party
+from secretflow.party.messages import MessageError
+from secretflow.party.proxies import Receiver, Sender
+
+JOB = "job"
+PARTIES = frozenset(("alice", "bob", "carol"))
+SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of the parties and ``mallory`` of one authority, and of ``stranger`` of another."""
+    home = tmp_path_factory.mktemp("parties")
+    for authority, parties in (("authority", (*sorted(PARTIES), "mallory")), ("other", ("stranger",))):
+        make_authority(home / authority)
+        for party in parties:
+            name = "bob" if party == "stranger" else party
+            make_party(home / party, name, Address("127.0.0.1", 9001))
+            sign(home / authority, home / party / "request.pem", name, Address("127.0.0.1", 9001), 1)
+    return home
+
+
+def tls(folder: Path) -> dict[str, str]:
+    return {
+        "key": str(folder / "key.pem"),
+        "cert": str(folder / "cert.pem"),
+        "ca_cert": str(folder / "ca.pem"),
+    }
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as one:
+        one.bind((host, 0))
+        return int(one.getsockname()[1])
+
+
+class Party:
+    """Alice's receiver, and what others send to it."""
+
+    def __init__(self, receiver: Receiver, address: str) -> None:
+        self.receiver, self.address = receiver, address
+
+    async def send(self, credentials: dict[str, str], value: Any, where: tuple[str, str] = ("1", "2")) -> str:
+        sender = Sender({"alice": self.address}, "bob", JOB, credentials, {"timeout_in_ms": 2000})
+        return await asyncio.wait_for(sender.send("alice", value, *where), SECONDS)
+
+    async def get(self, source: str, where: tuple[str, str] = ("1", "2")) -> Any:
+        return await asyncio.wait_for(self.receiver.get_data(source, *where), SECONDS)
+
+
+@asynccontextmanager
+async def alice(credentials: dict[str, str], host: str = "127.0.0.1") -> AsyncIterator[Party]:
+    address = f"{host}:{free_port(host)}"
+    receiver = Receiver(address, "alice", JOB, credentials, {}, parties=PARTIES)
+    serving = asyncio.create_task(receiver.start())
+    assert (await receiver.is_ready())[0]
+    try:
+        yield Party(receiver, address)
+    finally:
+        serving.cancel()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_a_partys_message_arrives(folders: Path) -> None:
+    async def test() -> None:
+        async with alice(tls(folders / "alice")) as party:
+            assert await party.send(tls(folders / "bob"), {"a": (1, [2.5])}) == "OK"
+            assert await party.get("bob") == {"a": (1, [2.5])}
+
+    run(test)
+
+
+@pytest.mark.parametrize("who", ["stranger", None])
+def test_without_a_certificate_of_the_authority_nothing_is_taken(folders: Path, who: str | None) -> None:
+    async def test() -> None:
+        async with alice(tls(folders / "alice")) as party:
+            for credentials in (
+                ({}, {**tls(folders / who), "ca_cert": tls(folders / "bob")["ca_cert"]}) if who else ({},)
+            ):
+                with pytest.raises((grpc.RpcError, asyncio.TimeoutError)):
+                    await party.send(credentials, "poison")
+            assert not party.receiver._messages
+
+    run(test)
+
+
+def test_tls_without_a_client_certificate_is_refused(folders: Path) -> None:
+    async def test() -> None:
+        async with alice(tls(folders / "alice")) as party:
+            trusted = grpc.ssl_channel_credentials((folders / "bob/ca.pem").read_bytes())
+            options = (("grpc.ssl_target_name_override", "alice"),)
+            async with grpc.aio.secure_channel(party.address, trusted, options) as channel:
+                with pytest.raises(grpc.RpcError):
+                    await fed_pb2_grpc.GrpcServiceStub(channel).SendData(
+                        fed_pb2.SendDataRequest(data=b"", job_name=JOB), timeout=3
+                    )
+            assert not party.receiver._messages
+
+    run(test)
+
+
+def test_a_member_of_the_authority_that_is_no_party_is_refused(folders: Path) -> None:
+    async def test() -> None:
+        async with alice(tls(folders / "alice")) as party:
+            with pytest.raises(RuntimeError, match="a certificate that names one party"):
+                await party.send(tls(folders / "mallory"), 1)
+            assert not party.receiver._messages
+
+    run(test)
+
+
+def test_a_party_cannot_send_in_anothers_name(folders: Path) -> None:
+    async def test() -> None:
+        async with alice(tls(folders / "alice")) as party:
+            await party.send(tls(folders / "carol"), "of carol")
+            waiting = asyncio.create_task(party.get("bob"))
+            await party.send(tls(folders / "bob"), "of bob")
+            assert await waiting == "of bob" and await party.get("carol") == "of carol"
+
+    run(test)
+
+
+def test_a_sender_refuses_a_receiver_whose_certificate_names_another_party(folders: Path) -> None:
+    async def test() -> None:
+        async with alice(tls(folders / "carol")) as carol:
+            with pytest.raises((grpc.RpcError, asyncio.TimeoutError)):
+                await carol.send(tls(folders / "bob"), "for alice alone")
+            assert not carol.receiver._messages
+
+    run(test)
+
+
+def test_parties_with_other_cluster_files_do_not_understand_each_other(folders: Path) -> None:
+    async def test() -> None:
+        async with alice(tls(folders / "alice")) as party:
+            sender = Sender({"alice": party.address}, "bob", "another job", tls(folders / "bob"), {})
+            with pytest.raises(RuntimeError, match="the same cluster file"):
+                await sender.send("alice", 1, "1", "2")
+
+    run(test)
+
+
+@pytest.mark.parametrize("with_tls", [True, False])
+def test_a_poisoned_message_runs_nothing(folders: Path, tmp_path: Path, with_tls: bool) -> None:
+    target = tmp_path / "made"
+
+    class Touch:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (target,))
+
+    async def test() -> None:
+        async with alice(tls(folders / "alice") if with_tls else {}) as party:
+            key, certificate = ((folders / "bob" / name).read_bytes() for name in ("key.pem", "cert.pem"))
+            credentials = grpc.ssl_channel_credentials(
+                (folders / "bob/ca.pem").read_bytes(), key, certificate
+            )
+            options = (("grpc.ssl_target_name_override", "alice"),)
+            channel = (
+                grpc.aio.secure_channel(party.address, credentials, options)
+                if with_tls
+                else grpc.aio.insecure_channel(party.address)
+            )
+            async with channel:
+                for k, poisoned in enumerate(
+                    (cloudpickle.dumps(Touch()), pickle.dumps(cloudpickle.dumps(Touch())))
+                ):
+                    request = fed_pb2.SendDataRequest(
+                        data=poisoned, upstream_seq_id="1", downstream_seq_id=str(k), job_name=JOB
+                    )
+                    await fed_pb2_grpc.GrpcServiceStub(channel).SendData(request, timeout=SECONDS)
+                    with pytest.raises(MessageError):
+                        await party.get("bob", ("1", str(k)))
+
+    run(test)
+    assert not target.exists()
+    pickle.loads(cloudpickle.dumps(Touch()))
+    assert target.exists()  # it is a poison
+
+
+def test_a_receiver_listens_on_its_address_alone() -> None:
+    async def test() -> None:
+        async with alice({}, host="127.0.0.2") as party:
+            host, port = party.address.split(":")
+            socket.create_connection((host, int(port)), timeout=SECONDS).close()
+            for other in ("127.0.0.1", "127.0.0.3", socket.gethostbyname(socket.gethostname())):
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((other, int(port)), timeout=SECONDS)
+
+    run(test)
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    async def test() -> None:
+        async with alice({}) as party:
+            second = Receiver(party.address, "alice", JOB, {}, {}, parties=PARTIES)
+            await second.start()
+            is_ready, why = await second.is_ready()
+            assert not is_ready and party.address in why
+
+    run(test)
