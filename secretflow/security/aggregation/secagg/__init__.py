@@ -2,6 +2,6 @@
 
 ``group`` is the driver's view of all actors, ``participant`` what a party's actor inherits, ``protocol`` what
 it exchanges with the server, ``client`` how a message is made and read: ``keyring`` (agreed once), ``layout``
-(which coordinates travel), ``encoder`` (numbers become ring elements), ``pads`` (ring elements become uniformly
-random), ``opening`` (the way back). ``server`` adds up, and ``transport`` carries messages.
+(which coordinates travel), ``encoder`` (numbers become ring elements), ``pads`` (ring elements become
+uniformly random), ``opening`` (the way back). ``server`` adds up, and ``transport`` carries messages.
 """
