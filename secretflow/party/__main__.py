@@ -113,17 +113,19 @@ def _run(options: argparse.Namespace) -> None:
         raise SetupError(f"--wait must be above 0 seconds, got {options.wait}")
     if malformed := [option for option in options.option if "=" not in option]:
         raise SetupError(f"--option must be NAME=VALUE, got {malformed[0]!r}")
+    from secretflow.party.training import Run, find_function, parse_name
+
     place = _place(options, options.wait)
+    name = parse_name(options.train or place.cluster.train)
     place.listen.check_free("--listen" if options.listen else "the party's address")
 
     from secretflow.party.private_ray import private_ray
     from secretflow.party.start import started
-    from secretflow.party.training import Run, find_function
 
     own = dict(option.split("=", 1) for option in options.option)
     run = Run(place.cluster, place.party, options.out or Path(place.party), own)
     with private_ray() as ray_options:  # around the import, for the user's module may import Ray
-        train = find_function(options.train or place.cluster.train)
+        train = find_function(*name)
         with started(place, ray_options):
             train(run)
 

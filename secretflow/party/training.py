@@ -31,22 +31,32 @@ class Run:
 TrainingFunction = Callable[[Run], None]
 
 
-def find_function(name: str | None) -> TrainingFunction:
+def parse_name(name: str | None) -> tuple[str, str]:
+    """The module and the function of ``module:function``.
+
+    Raises:
+        SetupError: it is not of that form.
+    """
+    module, _, function = (name or "").partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise SetupError(f"--train (or train in the cluster file) must be module:function, got {name!r}")
+    return module, function
+
+
+def find_function(module_name: str, function_name: str) -> TrainingFunction:
     """Imports a training function.
 
     Args:
-        name: ``module:function``, the module as Python imports it from the current folder.
+        module_name: as Python imports it from the current folder.
+        function_name: of a function in it.
 
     Raises:
         SetupError: there is no such function.
     """
-    module_name, _, function_name = (name or "").partition(":")
-    if not module_name or not function_name.isidentifier():
-        raise SetupError(f"--train (or train in the cluster file) must be module:function, got {name!r}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+        if not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module is there, and what it imports is not
         raise SetupError(f"--train must name a module that Python finds, got {module_name!r}") from None
     function = getattr(module, function_name, None)
