@@ -1,4 +1,4 @@
-"""A payload to another process and back, over the fork's channel and over what could be bought instead.
+"""A message to another process and back, over the fork's channel and over what could be bought instead.
 
 The processes import this module, so it imports little.
 """
@@ -19,16 +19,16 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.internals import Channel, ChannelClosedError, Listener, Payload
+from benchmarks.internals import Channel, ChannelClosedError, Listener, Message
 
 _SECONDS_TO_LISTEN = 180  # it imports on a machine that may be busy
 
-Echo = Callable[[Payload], Payload]
+Echo = Callable[[Message], Message]
 
 
-def _header(payload: Payload) -> bytes:
-    body = [(part.dtype.str, part.size) for part in payload["body"]]
-    return json.dumps({**payload, "body": body}).encode()
+def _header(message: Message) -> bytes:
+    body = [(part.dtype.str, part.size) for part in message["body"]]
+    return json.dumps({**message, "body": body}).encode()
 
 
 @contextmanager
@@ -63,26 +63,26 @@ def hand_written() -> Iterator[Echo]:
     with _server(serve_hand_written) as address:
         channel = Channel.to(address)
 
-        def echo(payload: Payload) -> Payload:
-            channel.send(payload)
+        def echo(message: Message) -> Message:
+            channel.send(message)
             return channel.receive()
 
         yield echo
         channel.close()
 
 
-def _send(to: connection.Connection, payload: Payload) -> None:
-    to.send_bytes(_header(payload))
-    for part in payload["body"]:
+def _send(to: connection.Connection, message: Message) -> None:
+    to.send_bytes(_header(message))
+    for part in message["body"]:
         to.send_bytes(part.data)
 
 
-def _receive(source: connection.Connection) -> Payload:
-    payload = json.loads(source.recv_bytes())
-    payload["body"] = [np.empty(size, dtype) for dtype, size in payload["body"]]
-    for part in payload["body"]:
+def _receive(source: connection.Connection) -> Message:
+    message = json.loads(source.recv_bytes())
+    message["body"] = [np.empty(size, dtype) for dtype, size in message["body"]]
+    for part in message["body"]:
         source.recv_bytes_into(part.data)
-    return payload
+    return message
 
 
 def serve_multiprocessing(parent: Any, key: bytes) -> None:
@@ -104,8 +104,8 @@ def with_multiprocessing() -> Iterator[Echo]:
         connection.Client(address, "AF_UNIX", authkey=key) as client,
     ):
 
-        def echo(payload: Payload) -> Payload:
-            _send(client, payload)
+        def echo(message: Message) -> Message:
+            _send(client, message)
             return _receive(client)
 
         yield echo
@@ -115,27 +115,27 @@ _LENGTH = struct.Struct("!I")
 _GRPC_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-def _packed(payload: Payload) -> bytes:
-    header = _header(payload)
-    return b"".join([_LENGTH.pack(len(header)), header, *(part.data for part in payload["body"])])
+def _packed(message: Message) -> bytes:
+    header = _header(message)
+    return b"".join([_LENGTH.pack(len(header)), header, *(part.data for part in message["body"])])
 
 
-def _unpacked(message: bytes) -> Payload:
-    (length,) = _LENGTH.unpack_from(message)
+def _unpacked(received: bytes) -> Message:
+    (length,) = _LENGTH.unpack_from(received)
     place = _LENGTH.size + length
-    payload = json.loads(message[_LENGTH.size : place])
+    message = json.loads(received[_LENGTH.size : place])
     body = []
-    for dtype, size in payload["body"]:
-        body.append(np.frombuffer(message, dtype, size, place))
+    for dtype, size in message["body"]:
+        body.append(np.frombuffer(received, dtype, size, place))
         place += body[-1].nbytes
-    payload["body"] = body
-    return payload
+    message["body"] = body
+    return message
 
 
 def serve_grpc(parent: Any, address: str) -> None:
     """Echoes what comes over gRPC."""
     echo = grpc.unary_unary_rpc_method_handler(
-        lambda payload, _: payload, request_deserializer=_unpacked, response_serializer=_packed
+        lambda message, _: message, request_deserializer=_unpacked, response_serializer=_packed
     )
     server = grpc.server(ThreadPoolExecutor(1), options=_GRPC_OPTIONS)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("channel", {"echo": echo})])

@@ -1,7 +1,7 @@
 """The channel from party to server beside what could be bought: ``multiprocessing.connection`` and gRPC.
 
-A payload goes to another process and comes back, as a party's does in a round; each side has a process of its
-own, and the sides alternate. The payloads are those of a small net, and of the evaluation's CNN at a tenth
+A message goes to another process and comes back, as a party's does in a round; each side has a process of its
+own, and the sides alternate. The messages are those of a small net, and of the evaluation's CNN at a tenth
 living and dense. A round of each is trained in the same run: the channel is kept only if it saves
 at least a tenth of the main benchmark's round, that of the small net.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.channel_sides import CHANNELS, Echo
 from benchmarks.environment import ROOT, describe, write_json
-from benchmarks.internals import Payload
+from benchmarks.internals import Message
 from benchmarks.jobs import Jobs, Side, counted
 from benchmarks.rounds import SIDES
 from benchmarks.training import DENSE, TO_A_TENTH
@@ -38,37 +38,37 @@ LEAST_SAVED = 0.1
 """Of a round, for the hand-written channel to be kept."""
 
 
-def payload_of(elements: int) -> Payload:
-    """A payload as a party sends it: ring elements, and no integers."""
+def message_of(elements: int) -> Message:
+    """A message as a party sends it: ring elements, and no integers."""
     ring = np.random.default_rng(elements).integers(1 << 32, size=elements, dtype=np.uint32)
     encoding = "average ring=32 fxp=20 exact=True denominators=0 session=" + 64 * "0"
-    return Payload(call=1, frame=64 * "0", encoding=encoding, body=[ring, np.empty(0, "<u8")])
+    return Message(call=1, layout=64 * "0", encoding=encoding, body=[ring, np.empty(0, "<u8")])
 
 
-def seconds_of_echo(echo: Echo, payload: Payload) -> float:
-    """How long a payload is away.
+def seconds_of_echo(echo: Echo, message: Message) -> float:
+    """How long a message is away.
 
     Raises:
         RuntimeError: what comes back is another one.
     """
     began = time.perf_counter()
-    back = echo(payload)
+    back = echo(message)
     taken = time.perf_counter() - began
-    same = back["encoding"] == payload["encoding"] and np.array_equal(back["body"][0], payload["body"][0])
+    same = back["encoding"] == message["encoding"] and np.array_equal(back["body"][0], message["body"][0])
     if not same:
-        raise RuntimeError("the echo must be the payload that was sent, got another one")
+        raise RuntimeError("the echo must be the message that was sent, got another one")
     return taken
 
 
 def measure(elements: int, repeats: int) -> dict[str, float]:
     """Median seconds of an echo of each channel; three before the clock starts are not counted."""
-    payload = payload_of(elements)
+    message = message_of(elements)
     taken: dict[str, list[float]] = {name: [] for name in CHANNELS}
     with ExitStack() as running:
         echoes = {name: running.enter_context(channel()) for name, channel in CHANNELS.items()}
         for _ in range(repeats + 3):
             for name, echo in echoes.items():
-                taken[name].append(seconds_of_echo(echo, payload))
+                taken[name].append(seconds_of_echo(echo, message))
     return {name: statistics.median(values[3:]) for name, values in taken.items()}
 
 

@@ -1,8 +1,8 @@
 """What benchmarks use of the fork that is not its public interface, and nothing else does.
 
 :mod:`benchmarks.aggregator` times one party's and the server's part of a call by themselves, and
-:mod:`benchmarks.channel_sides` the channel between them; :mod:`benchmarks.training` finds the server's process
-by the name of its actor.
+:mod:`benchmarks.channel_sides` the channel between them; :mod:`benchmarks.training` finds the server's
+process by the name of its actor.
 """
 
 from __future__ import annotations

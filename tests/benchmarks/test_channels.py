@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 
 from benchmarks.channel_sides import CHANNELS
-from benchmarks.channels import payload_of, saved
+from benchmarks.channels import message_of, saved
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_each_channel_brings_the_payload_back(channel):
-    payload = payload_of(1000)
+def test_each_channel_brings_the_message_back(channel):
+    message = message_of(1000)
     with CHANNELS[channel]() as echo:
         for _ in range(2):
-            back = echo(payload)
-            assert {**back, "body": None} == {**payload, "body": None}
-            for sent, came in zip(payload["body"], back["body"], strict=True):
+            back = echo(message)
+            assert {**back, "body": None} == {**message, "body": None}
+            for sent, came in zip(message["body"], back["body"], strict=True):
                 assert came.dtype == sent.dtype
                 assert np.array_equal(came, sent)
 
