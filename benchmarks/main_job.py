@@ -49,7 +49,7 @@ def run(rounds: int, epochs: int, out: str) -> dict[str, Any]:
             self.seconds.append(time.perf_counter() - began)
             return metrics
 
-    vars(training)["FLModel"] = TimedFLModel
+    vars(training)["FLModel"] = TimedFLModel  # an assignment, which mypy refuses for a class
     parser = make_parser()
     settings = parse_settings(parser, ["--prune", "--epochs", str(epochs), "--out", out])
     images = load_images(settings.data).first(round(rounds * settings.batch_size / SPLIT["alice"]))
