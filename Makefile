@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test lint bench bench-quick bench-aggregator bench-attack bench-flower audit evaluate clean
+.PHONY: help env demo experiment test lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -36,14 +36,17 @@ test: lint ## lint and all tests
 bench-aggregator: $(READY) ## the aggregator beside upstream's, into benchmarks/results/aggregator.json
 	$(PYTHON) -m benchmarks.aggregator
 
-bench: $(READY) ## rounds and start beside upstream, into benchmarks/results/latest.json (25 minutes)
+bench: $(READY) ## rounds and starts beside upstream, into benchmarks/results/latest.json (35 minutes)
 	$(PYTHON) -m benchmarks.training
 
-bench-quick: $(READY) ## the same in four minutes, rounds and start only, into bench-quick/
+bench-quick: $(READY) ## the same in five minutes, rounds and starts only, into bench-quick/
 	$(PYTHON) -m benchmarks.training --quick --out bench-quick/latest.json
 
 bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/results/attack.json
 	$(PYTHON) -m benchmarks.attack
+
+bench-channels: $(READY) ## the channel to the server beside others, into benchmarks/results/channels.json
+	$(PYTHON) -m benchmarks.channels
 
 bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
 	$(PYTHON) -m benchmarks.flower

@@ -10,7 +10,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,7 @@ from tqdm import tqdm
 
 import secretflow as sf
 from benchmarks.environment import ROOT, describe, write_json
-from secretflow.device import PYU
-from secretflow.security.aggregation import SecureAggregator
-from secretflow.security.aggregation.secagg.call import Call, Operation
-from secretflow.security.aggregation.secagg.client import Client
-from secretflow.security.aggregation.secagg.message import Message
-from secretflow.security.aggregation.secagg.pads import Pads
-from secretflow.security.aggregation.secagg.ring import Ring, encode_padded
-from secretflow.security.aggregation.secagg.server import Server
+from benchmarks.internals import Call, Message, Operation, Pads, Ring, aggregators, encode_padded
 from secretflow.utils import ndarray_encoding
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -36,25 +28,6 @@ LIVING_RATES = (1.0, 0.5, 0.1)
 LARGEST_SERVER_LOAD = 8 * 10**7
 
 Row = dict[str, Any]
-
-
-def actor(proxied: Any) -> Any:
-    """The object behind a proxy in debug mode."""
-    return proxied.data._actor_handle
-
-
-@cache
-def aggregators(parties: int) -> tuple[list[Any], list[Any], Any]:
-    """Upstream's maskers, our clients and our server; agreeing on keys takes upstream many seconds."""
-    devices = [PYU(f"party{k:02}") for k in range(parties)]
-    upstream = SecureAggregator(PYU("server"), devices)
-    names = [device.party for device in devices]
-    clients = [Client(name, names, Ring.make(32, None, parties), min_contributors=2) for name in names]
-    public_keys = [client.keys.public_key() for client in clients]
-    for client in clients:
-        client.keys.agree(*public_keys)
-    maskers = [actor(masker) for masker in upstream._maskers.values()]
-    return maskers, clients, Server()
 
 
 class Sides:

@@ -22,7 +22,8 @@ import numpy as np
 from benchmarks.environment import ROOT, describe, write_json
 from benchmarks.flower_environment import FLOWER, flower_python
 from benchmarks.jobs import Jobs, Report, Side, summary
-from benchmarks.training import DENSE, SIDES
+from benchmarks.rounds import SIDES
+from benchmarks.training import DENSE
 from experiments.data import load_images
 
 EPOCHS = 3

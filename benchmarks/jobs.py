@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,17 @@ class Jobs:
         self._progress.update()
         return {**report, "began": began}
 
-    def alternate(self, repeats: int, **job: Any) -> dict[str, list[Report]]:
-        """Runs the same job of all sides in turn, several times; the reports by side."""
-        reports: dict[str, list[Report]] = {name: [] for name in self._sides}
+    def alternate(
+        self, repeats: int, names: Sequence[str] | None = None, **job: Any
+    ) -> dict[str, list[Report]]:
+        """Runs the same job of sides in turn, several times; the reports by side.
+
+        Args:
+            repeats: runs of each side.
+            names: of the sides; None is all.
+            **job: of each.
+        """
+        reports: dict[str, list[Report]] = {name: [] for name in (self._sides if names is None else names)}
         for _ in range(repeats):
             for name, done in reports.items():
                 done.append(self.run(name, **job))
@@ -94,6 +102,21 @@ class Jobs:
 def counted(report: Report) -> list[float]:
     """Seconds of the epochs after the first, which warms up."""
     return report["epochs"][1:]
+
+
+def paired(
+    reports: Mapping[str, Sequence[Report]], over: str, under: str, value: Callable[[Report], float]
+) -> float:
+    """How many times one side's figure is another's: the median over runs that followed each other.
+
+    Args:
+        reports: from :meth:`Jobs.alternate`.
+        over: the one side.
+        under: the other.
+        value: the figure of one run, above 0.
+    """
+    pairs = zip(reports[over], reports[under], strict=True)
+    return statistics.median(value(one) / value(other) for one, other in pairs)
 
 
 def summary(reports: Sequence[Report], rounds: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Rounds of training beside upstream's: how long a round and a start take, and how both grow.
+"""Training beside upstream's: how long a round and a start take, what pruning saves, and how both grow.
 
-Every job is :mod:`benchmarks.training_job` in a process of its own, of upstream's environment or of this
-one; the sides alternate. The first epoch of a job warms up and is not counted. ``docs/performance.md`` has
-what was found and changed.
+Every job is a process of its own, :mod:`benchmarks.training_job` in upstream's environment or in this one
+unless :mod:`benchmarks.rounds` says otherwise; the sides alternate. The first epoch of a job warms up and is
+not counted. ``docs/performance.md`` has what was found and changed.
 
 Packages are compiled on both sides, as pip installs them. Where they are not (uv does not unless it is told
 to) and Python may not write what it compiles (many containers), every process compiles all that it imports:
@@ -23,53 +23,28 @@ import numpy as np
 
 from benchmarks.environment import ROOT, describe, write_json
 from benchmarks.growth_plot import draw_growth, exponent
-from benchmarks.jobs import Jobs, Report, Side, counted, summary
+from benchmarks.internals import SERVER_ACTOR
+from benchmarks.jobs import Jobs, Report, counted
+from benchmarks.rounds import SIDES, all_sides, compare_large_starts, compare_rounds, compare_starts
 from benchmarks.upstream_environment import upstream_python
 from experiments.data import load_images
 
-SIDES: dict[str, dict[str, Any]] = {
-    "upstream_secure": {"aggregator": "SecureAggregator", "strategy": "fed_avg_w"},
-    "upstream_plain": {"aggregator": "PlainAggregator", "strategy": "fed_avg_w"},
-    "fork": {"aggregator": "SecurePruneAggregator", "strategy": "fed_avg_w_prune"},
-}
 DENSE: dict[str, Any] = {"prune_end_rate": 1}
 TO_A_TENTH: dict[str, Any] = {"prune_end_rate": 0.1, "prune_schedule": "cubic", "prune_end_epoch": 1}
 PARTIES = (2, 4, 8, 16)
 WEIGHTS = (10**4, 10**5, 10**6, 10**7)
 TARGETS = {
     "round.ratio_vs_upstream_secure": 10.0,
+    "round.over_arithmetic": 1.6,
+    "main_job.over_benchmark_round": 1.15,
     "start.ratio": 3.0,
+    "start.large_model_over_upstream": 1.2,
     "prune_over_dense.convnet": 1.0,
     "prune_over_dense.cnn_aggregation": 0.2,
     "overhead.aggregate_freq_10": 0.25,
     "memory.growth_of_server": 0.05,
 }
-"""Ratios to upstream are to be at least, all others at most."""
-
-
-def compare_rounds(jobs: Jobs, repeats: int, rounds: int, epochs: int) -> dict[str, Any]:
-    """Round and start of all sides with the job of the experiment, one step a round.
-
-    The median epoch leaves out those in which upstream's server stood still, because Ray had to start
-    processes for its stateless calls. The start is that of a job of two rounds: from the start of its process
-    until its only epoch is over.
-    """
-    reports = jobs.alternate(repeats, rounds=rounds, epochs=epochs)
-    sides = {name: summary(done, rounds) for name, done in reports.items()}
-    for name, done in jobs.alternate(repeats, rounds=2, epochs=1).items():
-        sides[name]["start_seconds"] = [report["ended"] - report["began"] for report in done]
-        sides[name]["start_median"] = statistics.median(sides[name]["start_seconds"])
-    fork = sides["fork"]
-    ratios = {
-        f"ratio_vs_{side}": sides[side]["round_mean"] / fork["round_mean"] for side in sides if side != "fork"
-    }
-    medians = {
-        f"ratio_of_medians_vs_{side}": sides[side]["round_median"] / fork["round_median"]
-        for side in sides
-        if side != "fork"
-    }
-    start = sides["upstream_secure"]["start_median"] / fork["start_median"]
-    return {"round": {**ratios, **medians}, "start": {"ratio": start}, "sides": sides}
+"""What has ``ratio`` in its name is to be at least that, all others at most."""
 
 
 def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
@@ -144,8 +119,10 @@ def memory(jobs: Jobs, rounds: int) -> dict[str, Any]:
     report = jobs.run("fork", rounds=100, epochs=rounds // 100, options=DENSE)
     first, last = report["memory"][0], report["memory"][-1]
     grown = {name: last[name] / size - 1 for name, size in first.items() if name in last}
-    server = next((value for name, value in grown.items() if name.startswith("Adder")), None)
-    return {"rounds": rounds, "growth": grown, "growth_of_server": server, "bytes": last}
+    server = [value for name, value in grown.items() if name.startswith(SERVER_ACTOR)]
+    if len(server) != 1:
+        raise RuntimeError(f"one process of the server must be named {SERVER_ACTOR}, got {sorted(grown)}")
+    return {"rounds": rounds, "growth": grown, "growth_of_server": server[0], "bytes": last}
 
 
 def verdicts(result: Report) -> dict[str, dict[str, Any]]:
@@ -160,13 +137,54 @@ def verdicts(result: Report) -> dict[str, dict[str, Any]]:
     return found
 
 
+def judged(result: Report) -> Report:
+    """Each target beside what was measured, and the names of those that were missed."""
+    found = verdicts(result)
+    return {"targets": found, "missed": [name for name, verdict in found.items() if not verdict["met"]]}
+
+
+def starts(jobs: Jobs, repeats: int, names: Sequence[str]) -> Report:
+    """Starts of a small job and of a large model."""
+    return {"start": {**compare_starts(jobs, repeats, names), **compare_large_starts(jobs, repeats)}}
+
+
+def not_compiled(jobs: Jobs) -> Report:
+    """One run of each side where every process compiles what it imports."""
+    return {**compare_rounds(jobs, 1, rounds=200, epochs=3), "start": compare_starts(jobs, 1, tuple(SIDES))}
+
+
+def quick_parts(jobs: Jobs, repeats: int) -> list[Callable[[], Report]]:
+    """Rounds and starts, in a few minutes."""
+    return [
+        lambda: compare_rounds(jobs, repeats, rounds=100, epochs=2),
+        lambda: starts(jobs, repeats, ("upstream_secure", "fork")),
+    ]
+
+
+def all_parts(jobs: Jobs, repeats: int) -> list[Callable[[], Report]]:
+    """All that is measured where packages are compiled."""
+    return [
+        lambda: compare_rounds(jobs, repeats, rounds=200, epochs=3),
+        lambda: starts(jobs, repeats, tuple(SIDES)),
+        lambda: {"prune_over_dense": compare_pruning(jobs, repeats)},
+        # As many rounds an epoch as the experiment has.
+        lambda: {"overhead": {"aggregate_freq_10": overhead(jobs, repeats, rounds=75)}},
+        lambda: {"memory": memory(jobs, rounds=1100)},
+        lambda: {"growth": growth(jobs, PARTIES, WEIGHTS)},
+    ]
+
+
 def main() -> None:
     """Measures and writes the result and the plots."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one short run of each side, nothing else")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default 3)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="rounds and starts only, with fewer rounds and without plain upstream",
+    )
+    parser.add_argument("--repeats", type=int, help="runs of each side (default 3, and 1 with --quick)")
     parser.add_argument(
         "--upstream-python",
         type=Path,
@@ -176,42 +194,33 @@ def main() -> None:
         "--out", type=Path, default=ROOT / "benchmarks/results/latest.json", help="the result"
     )
     chosen = parser.parse_args()
-    if chosen.repeats < 1:
-        parser.error(f"--repeats {chosen.repeats} is not allowed: from 1 up")
+    repeats = (1 if chosen.quick else 3) if chosen.repeats is None else chosen.repeats
+    if repeats < 1:
+        parser.error(f"--repeats {repeats} is not allowed: from 1 up")
 
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npz"
         mnist = load_images()
         np.savez(images, x=mnist.x_train, y=mnist.y_train)
         upstream = chosen.upstream_python or upstream_python()
-        sides = {
-            name: Side(Path(sys.executable) if name == "fork" else upstream, settings=settings)
-            for name, settings in SIDES.items()
-        }
-        jobs, slow = Jobs(images, sides), Jobs(images, sides, compiled=False)
-        if chosen.quick:
-            parts: list[Callable[[], Report]] = [lambda: compare_rounds(jobs, 1, rounds=100, epochs=2)]
-        else:
-            parts = [
-                lambda: compare_rounds(jobs, chosen.repeats, rounds=200, epochs=3),
-                lambda: {"prune_over_dense": compare_pruning(jobs, chosen.repeats)},
-                # As many rounds an epoch as the experiment has.
-                lambda: {"overhead": {"aggregate_freq_10": overhead(jobs, chosen.repeats, rounds=75)}},
-                lambda: {"not_compiled": compare_rounds(slow, 1, rounds=200, epochs=3)},
-                lambda: {"memory": memory(jobs, rounds=1100)},
-                lambda: {"growth": growth(jobs, PARTIES, WEIGHTS)},
-            ]
-        result: Report = {"repeats": chosen.repeats, "quick": chosen.quick, "environment": describe()}
+        sides = all_sides(Path(sys.executable), upstream, plain=not chosen.quick)
+        jobs = Jobs(images, sides)
+        parts = quick_parts(jobs, repeats) if chosen.quick else all_parts(jobs, repeats)
+        if not chosen.quick:
+            training = {name: sides[name] for name in SIDES}
+            parts.append(lambda: {"not_compiled": not_compiled(Jobs(images, training, compiled=False))})
+        result: Report = {"repeats": repeats, "quick": chosen.quick, "environment": describe()}
         for part in parts:
             result |= part()
             # After each part, so that what was measured for minutes outlives what comes next.
-            write_json(chosen.out, {"targets": verdicts(result), **result})
+            write_json(chosen.out, {**judged(result), **result})
     if "growth" in result:
         draw_growth(result["growth"], chosen.out.parent)
     for name, verdict in verdicts(result).items():
         outcome = "met" if verdict["met"] else "MISSED"
         print(f"{name}: {verdict['measured']} (target {verdict['target']}): {outcome}")
     print(f"round: {result['round']}")
+    print(f"main job: {result['main_job']}")
 
 
 if __name__ == "__main__":

@@ -25,15 +25,19 @@ class Job:
         aggregator: name of a class in ``secretflow.security.aggregation``.
         strategy: ``FLModel``'s.
         options: further arguments of ``FLModel``.
-        net: name of a class in ``experiments/dgl_utils.py``, or ``wide-N``: about N weights; behind ``idle-``
-            its steps of training do nothing, so that a round is aggregation alone.
+        net: name of a class in ``experiments/dgl_utils.py`` or ``benchmarks/large_net.py``, or ``wide-N``:
+            about N weights; behind ``idle-`` its steps of training do nothing, so that a round is aggregation
+            alone.
         images: path of an ``.npz`` with ``x`` (uint8, (rows, 28, 28)) and ``y`` (uint8, (rows,)).
         learning_rate: of Adam.
         parties: how many train, at least 2; a further one is the server.
-        rounds: rounds of an epoch, at least 2.
+        rounds: rounds of an epoch.
         epochs: epochs, at least 1; the first one warms up.
         aggregate_freq: steps between two averages.
         batch_size: rows of each party's batch.
+        image_shape: channels, height and width that the net takes; each channel is the image, with zeros to
+            its right and below.
+        data_first: has the parties' rows ready before the model is made.
         one_process: SecretFlow's debug mode: all parties in this process, one after the other.
     """
 
@@ -48,6 +52,8 @@ class Job:
     epochs: int = 3
     aggregate_freq: int = 1
     batch_size: int = 32
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    data_first: bool = False
     one_process: bool = False
 
 
@@ -62,9 +68,9 @@ def run(job: Job) -> dict[str, Any]:
     """Trains.
 
     Returns:
-        ``ended``: point of time when the last epoch was over; ``epochs``: seconds of each epoch; ``memory``:
-        after each epoch, resident bytes of each process; ``history``: what ``fit`` recorded of all parties
-        together.
+        ``model_began``: point of time before aggregator and model were made; ``ended``: point of time when
+        the last epoch was over; ``epochs``: seconds of each epoch; ``memory``: after each epoch, resident
+        bytes of each process; ``history``: what ``fit`` recorded of all parties together.
     """
     import secretflow as sf
 
@@ -84,10 +90,11 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     from torchmetrics import Accuracy, Precision
 
     import secretflow.security.aggregation as aggregation
+    from secretflow.device import wait
     from secretflow.ml.nn import FLModel
     from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 
-    nets = load_nets()
+    nets = load_nets("benchmarks/large_net.py" if job.net == "ResNet18" else "experiments/dgl_utils.py")
     # The workers cannot import this module by name: it is no part of upstream's environment.
     cloudpickle.register_pickle_by_value(nets)
     kind = {"task": "multiclass", "num_classes": nets.CLASSES, "average": "micro"}
@@ -97,6 +104,10 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
         optim_fn=optim_wrapper(optim.Adam, lr=job.learning_rate),
         metrics=[metric_wrapper(Accuracy, **kind), metric_wrapper(Precision, **kind)],
     )
+    if job.data_first:
+        x, y = _data(job, parties)
+        wait([*x.partitions.values(), *y.partitions.values()])
+    model_began = time.time()
     # A plain aggregator works where it is told to, whoever the parties are.
     whose = [server] if job.aggregator == "PlainAggregator" else [server, parties]
     model = FLModel(
@@ -109,7 +120,8 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
         random_seed=1,
         **job.options,
     )
-    x, y = _data(job, parties)
+    if not job.data_first:
+        x, y = _data(job, parties)
     clock = _clock()
     history = model.fit(
         x,
@@ -122,6 +134,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     )
     metrics = {name: [float(v) for v in values] for name, values in history["global_history"].items()}
     return {
+        "model_began": model_began,
         "ended": clock.ended,
         "epochs": clock.epochs,
         "memory": clock.memory,
@@ -162,9 +175,13 @@ def _wide(weights: int) -> Any:
     return build
 
 
-def load_nets() -> Any:
-    """The module ``experiments/dgl_utils.py``, from its file: its package needs more than upstream has."""
-    path = Path(__file__).resolve().parent.parent / "experiments" / "dgl_utils.py"
+def load_nets(file: str = "experiments/dgl_utils.py") -> Any:
+    """A module of nets from its file, for its package needs more than upstream has.
+
+    Args:
+        file: path in this checkout.
+    """
+    path = Path(__file__).resolve().parent.parent / file
     spec = importlib.util.spec_from_file_location("benchmarked_nets", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -173,19 +190,25 @@ def load_nets() -> Any:
     return module
 
 
-def own_rows(images: str, party: int, rows: int) -> tuple[Any, Any]:
-    """A party's images, float32 from 0 to 1 of shape (rows, 1, 28, 28), and its labels, one-hot.
+def own_rows(
+    images: str, party: int, rows: int, shape: tuple[int, int, int] = (1, 28, 28)
+) -> tuple[Any, Any]:
+    """A party's images, float32 from 0 to 1 of shape (rows, *shape), and its labels, one-hot.
 
     Args:
         images: of :class:`Job`.
         party: its number; it has the rows behind those of the parties before it.
         rows: how many; behind the last row the first one comes again.
+        shape: ``image_shape`` of :class:`Job`.
     """
     import numpy as np
 
     with np.load(images) as arrays:
         mine = np.arange(party * rows, (party + 1) * rows) % len(arrays["x"])
         x = arrays["x"][mine].astype(np.float32)[:, None] / 255
+        channels, *sides = shape
+        frame = [(0, whole - side) for whole, side in zip(sides, x.shape[2:], strict=True)]
+        x = np.pad(x.repeat(channels, axis=1), [(0, 0), (0, 0), *frame])
         return x, np.eye(10, dtype=np.float32)[arrays["y"][mine]]
 
 
@@ -194,7 +217,10 @@ def _data(job: Job, parties: list[Any]) -> tuple[Any, Any]:
     from secretflow.data.ndarray import FedNdarray, PartitionWay
 
     rows = job.rounds * job.aggregate_freq * job.batch_size
-    parts = {party: party(own_rows, num_returns=2)(job.images, k, rows) for k, party in enumerate(parties)}
+    parts = {
+        party: party(own_rows, num_returns=2)(job.images, k, rows, job.image_shape)
+        for k, party in enumerate(parties)
+    }
     x, y = ({party: part[i] for party, part in parts.items()} for i in range(2))
     return FedNdarray(x, PartitionWay.HORIZONTAL), FedNdarray(y, PartitionWay.HORIZONTAL)
 
