@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report import versions
+from secretflow._atomic import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,10 +32,7 @@ def describe() -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a result; a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _processor() -> str:

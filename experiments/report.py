@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.settings import Settings
+from secretflow._atomic import write_text
 
 CAPTURE_DIR = "sf_output"
 DENSE_CAPTURE_DIR = "sf_output/dense"
@@ -112,16 +111,7 @@ class Report:
         self._write()
 
     def _write(self) -> None:
-        text = json.dumps(finite(self._content), indent=2, allow_nan=False) + "\n"
-        handle, unfinished = tempfile.mkstemp(dir=self._path.parent, prefix=f".{REPORT}-")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(unfinished, 0o644)  # mkstemp makes it private, but a report is there to be read
-            os.replace(unfinished, self._path)
-        except BaseException:
-            os.unlink(unfinished)
-            raise
+        write_text(self._path, json.dumps(finite(self._content), indent=2, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.audit import figures, page
-from experiments.audit.rows import write_whole
+from secretflow._atomic import write_text
 
 FIGURES, EXAMPLES, PAGE = "report.json", "examples.json", "report.html"
 
@@ -30,13 +30,13 @@ def write(content: Mapping[str, Any], rows: Sequence[Row], out: Path) -> None:
         out: folder to write to.
     """
     examples = figures.sheet_rows(rows)
-    write_whole(out / FIGURES, json.dumps(content, indent=1) + "\n")
-    write_whole(out / EXAMPLES, json.dumps(examples, indent=1) + "\n")
+    write_text(out / FIGURES, json.dumps(content, indent=1) + "\n")
+    write_text(out / EXAMPLES, json.dumps(examples, indent=1) + "\n")
     _draw(content, examples, out)
 
 
 def _draw(content: Mapping[str, Any], examples: Sequence[Row], out: Path) -> None:
-    write_whole(out / PAGE, page.render(content, figures.draw_all(content, examples, out)))
+    write_text(out / PAGE, page.render(content, figures.draw_all(content, examples, out)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,21 +52,3 @@ class Rows:
 def key_of(*parts: Mapping[str, Any]) -> str:
     """A name for what is measured and how, the same whenever both are."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file of text; a reader sees the old one or the new one, never a part.
-
-    Args:
-        path: file to write.
-        text: its content.
-    """
-    handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(unfinished, 0o644)  # mkstemp makes it private, but a report is there to be read
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise

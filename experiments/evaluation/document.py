@@ -21,6 +21,7 @@ from experiments.evaluation.verdicts import (
     verdicts,
     with_targets,
 )
+from secretflow._atomic import write_text
 
 DOCUMENT = "training.md"
 RATE_PICTURE = "training_accuracy_over_living_rate.png"
@@ -60,9 +61,7 @@ def write_document(rows: Sequence[Row], folder: Path) -> None:
     """
     draw_accuracy_over_rate(rows, folder / RATE_PICTURE)
     draw_accuracy_over_bytes(rows, folder / BYTES_PICTURE)
-    unfinished = folder / f".{DOCUMENT}.part"
-    unfinished.write_text(document(rows), encoding="utf-8")
-    unfinished.replace(folder / DOCUMENT)
+    write_text(folder / DOCUMENT, document(rows))
 
 
 def document(rows: Sequence[Row]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.evaluation.grid import DENSE, Case, Recipe
+from secretflow._atomic import write_text
 
 Row = dict[str, Any]
 
@@ -98,11 +99,8 @@ class Results:
     def add(self, row: Row) -> None:
         """Keeps a row; a reader of the file sees all rows before it, or all with it."""
         self.rows = with_bytes_to_target([*self.rows, row])
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(f".{self._path.name}.part")
         lines = ",\n".join(json.dumps(row, allow_nan=False) for row in self.rows)
-        unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-        unfinished.replace(self._path)
+        write_text(self._path, f"[\n{lines}\n]\n")
 
 
 def _read(path: Path) -> list[Row]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import plots, report
+from experiments import plots
 from experiments.report import Report, plain_picture, pruned_picture, remove_stale
 from experiments.settings import make_parser, parse_settings
 from experiments.test_h_nn_prune import main
@@ -131,7 +131,7 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeyp
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(report.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="no space"):
         written.complete()
     assert (chosen.out / "report.json").read_text() == before

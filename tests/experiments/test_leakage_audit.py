@@ -28,7 +28,7 @@ from experiments.audit.cells import (
     plan,
 )
 from experiments.audit.data import SEED_IMAGE, cifar100, crops, mnist
-from experiments.audit.rows import Rows, key_of, write_whole
+from experiments.audit.rows import Rows, key_of
 from experiments.data import load_images
 
 SCRIPT = Path(leakage_audit.__file__)
@@ -187,13 +187,6 @@ def test_a_row_after_a_torn_line_is_not_lost(tmp_path):
     path.write_text('{"key": "torn')
     Rows(path).add("a", {"mse": 1.0})
     assert Rows(path).get("a") == {"mse": 1.0}
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    write_whole(tmp_path / "page", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(tmp_path / "page", "new \udcff")
-    assert (tmp_path / "page").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_both_attackers_meet_every_pruning_rate():

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from secretflow import _validate
 from secretflow.device import reveal, wait
 from secretflow.ml.nn.callbacks import Callback
 
@@ -44,10 +45,9 @@ class Checkpoint(Callback):
 
     def __init__(self, path: str, every: int = 1, is_test: bool = False) -> None:
         super().__init__()
-        if not Path(path).name or "/" not in path or path.endswith("/"):
-            raise ValueError(f"path={path!r} is not allowed: 'folder/name'")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every={every!r} is not allowed: an integer from 1 up")
+        has_both = bool(Path(path).name) and "/" in path and not path.endswith("/")
+        _validate.check(has_both, "path", path, "'folder/name'")
+        _validate.integer("every", every, at_least=1)
         self._path = Path(path)
         self._every = every
         self._is_test = is_test
@@ -96,7 +96,7 @@ class TensorBoard(Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens an event file."""
         if "history" not in self.params:
-            raise ValueError("TensorBoard is not allowed here: it needs strategy='fed_avg_w_prune'")
+            raise ValueError("strategy must be 'fed_avg_w_prune' with TensorBoard, got another one")
         self._trained = reveal(next(iter(self._workers.values())).epochs_trained())
         self._writer = self._make_writer()
         self._written = {}

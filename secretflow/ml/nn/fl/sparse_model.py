@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+
+from secretflow._atomic import PRIVATE, atomic_write
 
 _FORMAT = "secretflow-prune sparse 2"
-_BITS = tuple(1 << bit for bit in range(8))
 
 
 def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> None:
@@ -30,7 +31,8 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
 
     Args:
         state_dict: arrays by name; those that share memory are written once for each name.
-        path: file to write, with folders that are missing; it is there at once or not at all.
+        path: file to write, with folders that are missing; it is there at once or not at all, readable by its
+            owner only, for the mask is the party's.
     """
     tensors: dict[str, torch.Tensor] = {}
     arrays: dict[str, dict[str, Any]] = {}
@@ -45,20 +47,15 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
         arrays[name] = {"shape": list(value.shape), "sparse": sparse}
         if sparse:
             tensors[f"{name}.values"] = values
-            tensors[f"{name}.bitmap"] = _packed(living)
+            tensors[f"{name}.bitmap"] = torch.from_numpy(np.packbits(living.numpy(), bitorder="little"))
         else:
             # A copy, since safetensors refuses arrays that share memory.
             tensors[name] = flat.clone().reshape(value.shape)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        description = json.dumps(arrays)
-        digest = _digest(description, tensors)
-        save_file(tensors, unfinished, metadata={"format": _FORMAT, "arrays": description, "sha256": digest})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    description = json.dumps(arrays)
+    digest = _digest(description, tensors)
+    content = save(tensors, {"format": _FORMAT, "arrays": description, "sha256": digest})
+    with atomic_write(path, PRIVATE) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
@@ -94,7 +91,8 @@ def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
         if array["sparse"]:
             values = tensors[f"{name}.values"]
             dense = torch.zeros(array["shape"], dtype=values.dtype)
-            dense.view(-1)[_unpacked(tensors[f"{name}.bitmap"], dense.numel())] = values
+            living = np.unpackbits(tensors[f"{name}.bitmap"].numpy(), count=dense.numel(), bitorder="little")
+            dense.view(-1)[torch.from_numpy(living.view(np.bool_))] = values
         else:
             dense = tensors[name]
         state_dict[name] = dense
@@ -108,14 +106,3 @@ def _digest(description: str, tensors: Mapping[str, torch.Tensor]) -> str:
         state.update(json.dumps([name, str(tensors[name].dtype), list(tensors[name].shape)]).encode())
         state.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
-
-
-def _packed(bits: torch.Tensor) -> torch.Tensor:
-    padded = torch.zeros((bits.numel() + 7) // 8 * 8, dtype=torch.uint8)
-    padded[: bits.numel()] = bits
-    return (padded.view(-1, 8) * torch.tensor(_BITS, dtype=torch.uint8)).sum(dim=1, dtype=torch.uint8)
-
-
-def _unpacked(bitmap: torch.Tensor, size: int) -> torch.Tensor:
-    bits = bitmap[:, None] & torch.tensor(_BITS, dtype=torch.uint8)
-    return (bits != 0).view(-1)[:size]

@@ -199,6 +199,7 @@ CASES = {
     "local, over layers": {"prune_scope": "global"},
     "local, cubic": {"prune_schedule": "cubic", "prune_start_epoch": 1, "prune_end_epoch": 3},
     "local, regrowing": {"regrow_percent": 20},
+    "local, by snip": {"prune_criterion": "snip"},
     "local, within epochs": {"prune_freq": 2, "prune_percent": 10},
     "local, cubic, within epochs": {
         "prune_schedule": "cubic",

@@ -370,10 +370,10 @@ class TestBadArguments:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"prune_end_rate": 0}, "prune_end_rate=0 is not allowed"),
-            ({"prune_end_rate": 1.5}, r"prune_end_rate=1.5 is not allowed: a rate in \(0, 1\]"),
-            ({"prune_percent": 100}, r"prune_percent=100 is not allowed: a percent in \(0, 100\)"),
-            ({"mask_scope": "all"}, "mask_scope='all' is not allowed"),
+            ({"prune_end_rate": 0}, "prune_end_rate must be .*, got 0"),
+            ({"prune_end_rate": 1.5}, "prune_end_rate must be a number above 0 and at most 1, got 1.5"),
+            ({"prune_percent": 100}, "prune_percent must be a number above 0 and below 100, got 100"),
+            ({"mask_scope": "all"}, "mask_scope must be one of 'local', 'global', got 'all'"),
             ({"wp_strategy": False}, "wp_strategy=False is not allowed"),
             ({"net": NothingToPrune}, "NothingToPrune has nothing to prune"),
             ({"net": WithSwitch}, "WithSwitch cannot be averaged: switch holds torch.bool"),

@@ -57,12 +57,15 @@ def test_nan_infinity_and_shared_weights_come_back_and_negative_zeros_are_zeros(
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.6, 0.3, 0.1, 0.05])
-def test_the_file_takes_four_bytes_a_living_weight_and_a_bit_for_each(tmp_path: Path, rate: float) -> None:
+def test_the_file_is_private_and_takes_four_bytes_a_living_weight_and_a_bit_for_each(
+    tmp_path: Path, rate: float
+) -> None:
     size = 100_000
     living = int(size * rate)
     weight = torch.zeros(size)
     weight[torch.randperm(size, generator=torch.Generator().manual_seed(0))[:living]] = 1.5
     export_sparse({"weight": weight.view(100, 1000)}, tmp_path / "model")
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o600
     expected = min(4 * size, 4 * living + size // 8)
     assert expected < (tmp_path / "model").stat().st_size < expected + 1000
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from secretflow._atomic import PRIVATE, atomic_write
+
 _FIELDS = (
     "model_state_dict",
     "optimizer_state_dict",
@@ -22,7 +24,9 @@ _FIELDS = (
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep_previous: bool = False) -> None:
-    """Writes a checkpoint, at once or not at all.
+    """Writes a checkpoint, at once or not at all, readable by its owner only.
+
+    The state of an optimiser tells of the party's gradients, and what it withheld is its own.
 
     Args:
         path: of the file; its folder is made. What is there is replaced.
@@ -31,18 +35,13 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep_previous: bool
             One of the same epoch was left by a run that stopped before all parties had theirs, so the one
             aside is the one that all have, and it stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
+    with atomic_write(path, PRIVATE) as unfinished:
         with unfinished.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())  # or a power cut may keep the new name and lose the content
         if keep_previous and path.exists() and _epoch_of(path) < checkpoint["epoch"]:
             path.replace(previous_of(path))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def previous_of(path: Path) -> Path:

@@ -63,17 +63,19 @@ def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: fl
         The new mask.
 
     Raises:
-        ValueError: a living weight is not finite, or what shall regrow has no gradient.
+        ValueError: a living weight is not finite, or a gradient that is needed is missing.
     """
     # Weights that two layers share are one layer here.
     layers = {weight.data_ptr(): (weight, entry) for _, weight, entry in masked_weights(model, mask)}
     gradients = None
-    if settings.regrow_percent:
+    if settings.needs_gradients:
         by_weight = {p.data_ptr(): p.grad for p in model.parameters() if p.grad is not None}
         if not layers.keys() <= by_weight.keys():
             raise ValueError(
-                f"regrow_percent={settings.regrow_percent!r} needs the gradient of every prunable weight, "
-                "but after the last batch of the round some have none"
+                f"regrow_percent={settings.regrow_percent!r} and "
+                f"prune_criterion={settings.prune_criterion!r} "
+                "need the gradient of every prunable weight, but after the last batch of the round some "
+                "have none"
             )
         gradients = [by_weight[pointer].numpy(force=True) for pointer in layers]
     weights, entries = zip(*layers.values(), strict=True)

@@ -1,0 +1,177 @@
+"""Masks and steps of pruning, as pure functions of numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from .schedule import living_after_step
+from .scores import scores
+from .settings import PruneSettings
+
+Mask = list[np.ndarray | None]
+
+
+def full_mask(arrays: Iterable[np.ndarray | None]) -> Mask:
+    """A mask under which everything lives; None stays None."""
+    return [None if array is None else np.ones(array.shape, np.uint8) for array in arrays]
+
+
+def living_rate(mask: Mask) -> float:
+    """Fraction of the prunable weights that live, in [0, 1].
+
+    Raises:
+        ValueError: the mask has no prunable weight.
+    """
+    entries = [entry for entry in mask if entry is not None]
+    size = sum(entry.size for entry in entries)
+    if not size:
+        raise ValueError("a mask without a prunable weight has no living rate")
+    return sum(int(np.count_nonzero(entry)) for entry in entries) / size
+
+
+def pruned_masks(
+    weights: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    settings: PruneSettings,
+    epoch: float,
+    gradients: Sequence[np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """One step of pruning.
+
+    Args:
+        weights: float array of each layer.
+        masks: array of 0 and 1 of each layer, of the weight's shape, with at least one 1.
+        settings: what the user chose.
+        epoch: how many epochs have been trained, the part of a begun one included; above
+            ``prune_start_epoch``.
+        gradients: array of each layer, of the weight's shape; needed where ``settings.needs_gradients``.
+
+    Returns:
+        The new masks, uint8. Every layer keeps at least one weight.
+
+    Raises:
+        ValueError: the shapes differ, a living weight or a gradient is not finite, or gradients are missing.
+    """
+    scored = scores(settings.prune_criterion, weights, gradients)
+    living = [int(np.count_nonzero(mask)) for mask in masks]
+    kept = living_after_step(settings, [mask.size for mask in masks], living, epoch)
+    if settings.prune_scope == "global":
+        pruned = prune_over_layers(scored, masks, sum(kept))
+    else:
+        pruned = [
+            prune_by_magnitude(score, mask, count)
+            for score, mask, count in zip(scored, masks, kept, strict=True)
+        ]
+    if not settings.regrow_percent:
+        return pruned
+    if gradients is None:
+        raise ValueError(f"regrow_percent={settings.regrow_percent!r} needs gradients, but there are none")
+    return [
+        exchange(score, mask, gradient, settings.regrow_percent)
+        for score, mask, gradient in zip(scored, pruned, gradients, strict=True)
+    ]
+
+
+def prune_by_magnitude(weight: np.ndarray, mask: np.ndarray, keep: int) -> np.ndarray:
+    """Removes the smallest living weights of a layer.
+
+    Args:
+        weight: float array of any shape, or its scores; what the mask has pruned is not looked at.
+        mask: array of 0 and 1 of the same shape.
+        keep: how many weights shall live afterwards, at least 1. If no more than that live already,
+            the mask stays.
+
+    Returns:
+        The new mask, uint8; exactly ``min(keep, living)`` weights live. Of equal magnitudes the first in
+        memory order go first.
+
+    Raises:
+        ValueError: the shapes differ, ``keep`` is smaller than 1 or a living weight is not finite.
+    """
+    if weight.shape != mask.shape:
+        raise ValueError(f"mask has the shape {mask.shape}, its weight {weight.shape}: they must be the same")
+    if keep < 1:
+        raise ValueError(f"keep={keep} is not allowed: at least one weight of a layer lives")
+    living = np.flatnonzero(mask)
+    magnitudes = np.abs(weight.ravel()[living])
+    if not np.isfinite(magnitudes).all():
+        raise ValueError(
+            "a living weight or its score is NaN or infinite, so it has no place among the others"
+        )
+    pruned = (mask != 0).astype(np.uint8)
+    doomed = max(0, living.size - keep)
+    pruned.reshape(-1)[living[np.argsort(magnitudes, kind="stable")[:doomed]]] = 0
+    return pruned
+
+
+def prune_over_layers(
+    weights: Sequence[np.ndarray], masks: Sequence[np.ndarray], keep: int
+) -> list[np.ndarray]:
+    """Removes the smallest living weights of all layers together; the largest of each layer stays.
+
+    Args:
+        weights: float array of each layer, or their scores.
+        masks: array of 0 and 1 of each layer, of the weight's shape, with at least one 1.
+        keep: how many weights shall live afterwards, over all layers.
+
+    Returns:
+        The new masks, uint8; exactly ``max(number of layers, min(keep, living))`` weights live. Of equal
+        magnitudes the first in memory order of the first layer go first.
+
+    Raises:
+        ValueError: shapes differ or a living weight is not finite.
+    """
+    # What each layer may lose at most, so that sorting can begin.
+    least = [prune_by_magnitude(weight, mask, 1) for weight, mask in zip(weights, masks, strict=True)]
+    magnitudes = np.concatenate(
+        [
+            np.abs(weight.ravel()[np.flatnonzero((mask != 0) & (one == 0))])
+            for weight, mask, one in zip(weights, masks, least, strict=True)
+        ]
+    )
+    spared = max(0, keep - len(masks))
+    chosen = np.zeros(magnitudes.size, np.uint8)
+    order = np.argsort(magnitudes, kind="stable")
+    chosen[order[max(0, order.size - spared) :]] = 1
+    pruned, start = [], 0
+    for mask, one in zip(masks, least, strict=True):
+        places = np.flatnonzero((mask != 0) & (one == 0))
+        new = one.copy()
+        new.reshape(-1)[places] = chosen[start : start + places.size]
+        start += places.size
+        pruned.append(new)
+    return pruned
+
+
+def exchange(weight: np.ndarray, mask: np.ndarray, gradient: np.ndarray, percent: float) -> np.ndarray:
+    """Exchanges the smallest living weights of a layer for the pruned ones of the largest gradient.
+
+    Source: Evci et al., "Rigging the Lottery: Making All Tickets Winners", ICML 2020, section 3.
+
+    Args:
+        weight: float array of any shape, or its scores.
+        mask: array of 0 and 1 of the same shape, with at least one 1.
+        gradient: array of the same shape, that of the dense weight.
+        percent: percent of the living weights to exchange, in [0, 100), rounded down; at most as many as
+            are pruned.
+
+    Returns:
+        The new mask, uint8; as many weights live as before. A weight that was just removed may come back.
+
+    Raises:
+        ValueError: the shapes differ, or a living weight or a gradient is not finite.
+    """
+    if gradient.shape != mask.shape:
+        raise ValueError(f"gradient has the shape {gradient.shape}, its mask {mask.shape}")
+    if not np.isfinite(gradient).all():
+        raise ValueError("a gradient is NaN or infinite, so it has no place among the others")
+    living = int(np.count_nonzero(mask))
+    count = min(math.floor(living * percent / 100), mask.size - living, living - 1)
+    changed = prune_by_magnitude(weight, mask, living - count)
+    dead = np.flatnonzero(changed == 0)
+    largest = np.argsort(-np.abs(gradient.ravel()[dead]), kind="stable")[:count]
+    changed.reshape(-1)[dead[largest]] = 1
+    return changed

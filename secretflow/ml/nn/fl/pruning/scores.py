@@ -1,0 +1,92 @@
+"""What a weight is worth: those of the smallest score are pruned first.
+
+A criterion is one function here, registered by its name; ``prune_criterion`` chooses it. It gets a layer's
+weight and its gradient (None unless it says that it needs one) and gives an array of their shape, of numbers
+from 0 up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Score = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A way to score weights.
+
+    Attributes:
+        score: from a layer's weight and gradient to its scores.
+        needs_gradient: whether ``score`` looks at the gradient, which is a party's own: such a criterion is
+            refused where all parties prune the average alike.
+    """
+
+    score: Score
+    needs_gradient: bool
+
+
+CRITERIA: dict[str, Criterion] = {}
+"""The criteria by name."""
+
+
+def criterion(name: str, *, needs_gradient: bool = False) -> Callable[[Score], Score]:
+    """Registers a function as a criterion.
+
+    Args:
+        name: as ``prune_criterion`` chooses it.
+        needs_gradient: see :class:`Criterion`.
+    """
+
+    def register(score: Score) -> Score:
+        CRITERIA[name] = Criterion(score, needs_gradient)
+        return score
+
+    return register
+
+
+@criterion("magnitude")
+def magnitude(weight: np.ndarray, gradient: np.ndarray | None) -> np.ndarray:
+    """The weight's absolute value."""
+    return np.abs(weight)
+
+
+@criterion("snip", needs_gradient=True)
+def snip(weight: np.ndarray, gradient: np.ndarray | None) -> np.ndarray:
+    """How much the loss changes, to first order, if the weight becomes zero: ``|w * g|``.
+
+    Source: Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", ICLR 2019,
+    section 4. There it prunes once, before training; here at every step.
+    """
+    assert gradient is not None  # it says that it needs one
+    return np.abs(weight * gradient)
+
+
+def scores(
+    name: str, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray] | None
+) -> list[np.ndarray]:
+    """Scores the weights of every layer.
+
+    Args:
+        name: of the criterion.
+        weights: float array of each layer.
+        gradients: array of each layer, of its weight's shape; None where there are none.
+
+    Returns:
+        The scores of each layer, of its weight's shape.
+
+    Raises:
+        ValueError: the criterion needs gradients, and there are none or one is of another shape.
+    """
+    chosen = CRITERIA[name]
+    if not chosen.needs_gradient:
+        return [chosen.score(weight, None) for weight in weights]
+    if gradients is None:
+        raise ValueError(f"prune_criterion={name!r} needs gradients, but there are none")
+    for weight, gradient in zip(weights, gradients, strict=True):
+        if weight.shape != gradient.shape:
+            raise ValueError(f"gradient must have its weight's shape {weight.shape}, got {gradient.shape}")
+    return [chosen.score(weight, gradient) for weight, gradient in zip(weights, gradients, strict=True)]

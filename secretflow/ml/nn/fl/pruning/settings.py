@@ -1,0 +1,138 @@
+"""What a user chooses about pruning: one frozen value, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from secretflow import _validate
+
+from .scores import CRITERIA
+
+MASK_SCOPES = ("local", "global")
+PRUNE_SCOPES = ("layer", "global")
+PRUNE_SCHEDULES = ("geometric", "cubic")
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """What a user chooses about pruning. A step ends every epoch, and with ``prune_freq`` rounds within it.
+
+    Attributes:
+        prune_end_rate: living rate, over all layers, at which pruning stops, in (0, 1]; rounded down to whole
+            weights. 1 prunes nothing.
+        prune_percent: percent of the living weights that one step of the geometric schedule removes, in
+            (0, 100), rounded down to whole weights; see :func:`~secretflow.ml.nn.fl.pruning.removals`. The
+            cubic one does not use it.
+        mask_scope: "local": each party prunes its own weights before it uploads them and keeps its own mask.
+            "global": all parties prune the averaged weights, so all come to the same mask without a word.
+        prune_scope: "layer": each layer gives its share. "global": the smallest weights of all layers go
+            first, so small layers of large weights are spared.
+        prune_schedule: "geometric": a step removes ``prune_percent`` of what lives. "cubic": the living rate
+            falls as a cubic from 1 to ``prune_end_rate``, fast at first (Zhu and Gupta 2017, section 3).
+        prune_freq: rounds from one step to the next within an epoch, at least 1. The last round of an epoch
+            always ends with one, also if this does not divide the epoch's rounds; None is no step but that.
+            With the cubic schedule it sets how fine the curve's steps are, with the geometric one every step
+            removes ``prune_percent``. With local masks, each step costs an agreement on the new ones.
+        prune_start_epoch: epochs to train before pruning starts, at least 0; the first step comes after
+            them.
+        prune_end_epoch: epoch at whose end the cubic schedule reaches ``prune_end_rate``, above
+            ``prune_start_epoch``; the epochs after it train what is left.
+        regrow_percent: percent of the living weights, in [0, 100), that a step exchanges in each layer: it
+            removes that many of the smallest more, and revives as many pruned ones, those of the largest
+            gradient, at zero (Evci et al. 2020, section 3). Steps then go on to the last epoch. Only with
+            ``mask_scope="local"``, since gradients are a party's own.
+        withhold_percent: percent of what lives, in [0, 100), rounded to whole weights, that a party keeps to
+            itself in a round: those trained parameters, of all layers together, that differ most from the
+            average that the round began with (Chu et al. 2023, "PriPrune", arXiv 2310.19958). There it
+            uploads that average, as if it had not trained them, so that the denominators of the average stay
+            the same; it starts the next round with the differences on top of the new average. What is
+            evaluated, saved as the model and exported is the average without them. It costs accuracy. 0
+            withholds nothing.
+        prune_criterion: which weights go first. "magnitude": the smallest. "snip": those whose removal
+            changes the loss least, judged by the gradient of the round's last batch; only with
+            ``mask_scope="local"``, as ``regrow_percent``. See :mod:`~secretflow.ml.nn.fl.pruning.scores`.
+
+    Raises:
+        TypeError: a number is not a number.
+        ValueError: a value is out of its range or unknown, or two do not go together.
+    """
+
+    prune_end_rate: float = 0.1
+    prune_percent: float = 5.0
+    mask_scope: str = "local"
+    prune_scope: str = "layer"
+    prune_schedule: str = "geometric"
+    prune_freq: int | None = None
+    prune_start_epoch: int = 0
+    prune_end_epoch: int | None = None
+    regrow_percent: float = 0.0
+    withhold_percent: float = 0.0
+    prune_criterion: str = "magnitude"
+
+    def __post_init__(self) -> None:
+        number, integer, one_of, check = (
+            _validate.number,
+            _validate.integer,
+            _validate.one_of,
+            _validate.check,
+        )
+        number("prune_end_rate", self.prune_end_rate, above=0, at_most=1)
+        number("prune_percent", self.prune_percent, above=0, below=100)
+        number("regrow_percent", self.regrow_percent, at_least=0, below=100)
+        number("withhold_percent", self.withhold_percent, at_least=0, below=100)
+        one_of("mask_scope", self.mask_scope, MASK_SCOPES)
+        one_of("prune_scope", self.prune_scope, PRUNE_SCOPES)
+        one_of("prune_schedule", self.prune_schedule, PRUNE_SCHEDULES)
+        one_of("prune_criterion", self.prune_criterion, CRITERIA)
+        integer("prune_freq", self.prune_freq, at_least=1, optional=True)
+        integer("prune_start_epoch", self.prune_start_epoch, at_least=0)
+        end = self.prune_end_epoch
+        if self.prune_schedule == "cubic":
+            integer("prune_end_epoch", end, at_least=self.prune_start_epoch + 1)
+        else:
+            what = f"None with prune_schedule={self.prune_schedule!r}; only 'cubic' has an end"
+            check(end is None, "prune_end_epoch", end, what)
+        if self.mask_scope == "global":
+            what = "with mask_scope='global', since gradients are a party's own"
+            check(not self.regrow_percent, "regrow_percent", self.regrow_percent, f"0 {what}")
+            blind = not CRITERIA[self.prune_criterion].needs_gradient
+            check(blind, "prune_criterion", self.prune_criterion, f"one that needs no gradients {what}")
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of the settings."""
+        return tuple(field.name for field in fields(cls))
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether a step of pruning looks at gradients."""
+        return self.regrow_percent > 0 or CRITERIA[self.prune_criterion].needs_gradient
+
+    def step_may_end(self, number: int, rounds: int) -> bool:
+        """Whether a step of pruning may end a round.
+
+        Args:
+            number: of the round in its epoch, from 1.
+            rounds: of the epoch.
+        """
+        return number == rounds or (self.prune_freq is not None and number % self.prune_freq == 0)
+
+    def step_due(self, epoch: float, rate: float) -> bool:
+        """Whether a step of pruning is due in a round that a step may end.
+
+        Args:
+            epoch: how many epochs have been trained when the round ends, the part of a begun one included.
+            rate: the living rate so far.
+        """
+        return epoch > self.prune_start_epoch and (rate > self.prune_end_rate or self.regrow_percent > 0)
+
+    def rate_after(self, epoch: float) -> float:
+        """The lowest living rate that a step may reach, in (0, 1].
+
+        Args:
+            epoch: as for :meth:`step_due`; above ``prune_start_epoch``.
+        """
+        if self.prune_end_epoch is None:
+            return self.prune_end_rate
+        progress = (epoch - self.prune_start_epoch) / (self.prune_end_epoch - self.prune_start_epoch)
+        return self.prune_end_rate + (1 - self.prune_end_rate) * (1 - min(1.0, progress)) ** 3
