@@ -10,7 +10,7 @@ import pytest
 def _poller_of_grpc() -> None:
     """Keeps the thread of grpc's asyncio for the session.
 
-    When the last of its users is collected, grpc waits for that thread to end. It does not end while a call that
-    a test broke off is in its queue.
+    When the last of its users is collected, grpc waits for that thread to end. It does not end while a call
+    that a test broke off is in its queue.
     """
     grpc.aio.init_grpc_aio()

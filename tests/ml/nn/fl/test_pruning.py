@@ -22,6 +22,7 @@ from secretflow.ml.nn.fl.pruning import (
     removals,
     removals_to_rate,
 )
+from secretflow.ml.nn.fl.pruning.masks import smallest
 
 WEIGHTS = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.floats(-4, 4, width=32)
@@ -387,3 +388,10 @@ def test_a_criterion_of_gradients_is_refused_where_there_are_none_or_all_prune_a
         ValueError, match=r"prune_criterion must be .* with mask_scope='global', .*got 'snip'"
     ):
         PruneSettings(prune_criterion="snip", mask_scope="global")
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, float("inf")]), max_size=40), st.integers(-1, 45))
+def test_the_smallest_are_those_that_a_stable_sort_puts_first(values: list[float], count: int) -> None:
+    array = np.array(values)
+    expected = np.argsort(array, kind="stable")[: max(0, count)]
+    assert sorted(smallest(array, count)) == sorted(expected)

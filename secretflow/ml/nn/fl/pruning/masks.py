@@ -103,7 +103,7 @@ def prune_by_magnitude(weight: np.ndarray, mask: np.ndarray, keep: int) -> np.nd
         )
     pruned = (mask != 0).astype(np.uint8)
     doomed = max(0, living.size - keep)
-    pruned.reshape(-1)[living[np.argsort(magnitudes, kind="stable")[:doomed]]] = 0
+    pruned.reshape(-1)[living[smallest(magnitudes, doomed)]] = 0
     return pruned
 
 
@@ -133,9 +133,8 @@ def prune_over_layers(
         ]
     )
     spared = max(0, keep - len(masks))
-    chosen = np.zeros(magnitudes.size, np.uint8)
-    order = np.argsort(magnitudes, kind="stable")
-    chosen[order[max(0, order.size - spared) :]] = 1
+    chosen = np.ones(magnitudes.size, np.uint8)
+    chosen[smallest(magnitudes, magnitudes.size - spared)] = 0
     pruned, start = [], 0
     for mask, one in zip(masks, least, strict=True):
         places = np.flatnonzero((mask != 0) & (one == 0))
@@ -172,6 +171,25 @@ def exchange(weight: np.ndarray, mask: np.ndarray, gradient: np.ndarray, percent
     count = min(math.floor(living * percent / 100), mask.size - living, living - 1)
     changed = prune_by_magnitude(weight, mask, living - count)
     dead = np.flatnonzero(changed == 0)
-    largest = np.argsort(-np.abs(gradient.ravel()[dead]), kind="stable")[:count]
+    largest = smallest(-np.abs(gradient.ravel()[dead]), count)
     changed.reshape(-1)[dead[largest]] = 1
     return changed
+
+
+def smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the smallest numbers, without sorting them: a step of pruning takes few of many.
+
+    Args:
+        values: one-dimensional, without NaN.
+        count: how many; none if it is below 1, all if there are no more.
+
+    Returns:
+        The positions, in no order. Of equal numbers the first are taken.
+    """
+    if count < 1:
+        return np.empty(0, np.int64)
+    if count >= values.size:
+        return np.arange(values.size)
+    edge = np.partition(values, count - 1)[count - 1]
+    below = np.flatnonzero(values < edge)
+    return np.concatenate([below, np.flatnonzero(values == edge)[: count - below.size]])
