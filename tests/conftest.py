@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 import torch
 
@@ -19,6 +20,10 @@ PARTIES = ["alice", "bob", "carol", "davy"]
 def _devices() -> SimpleNamespace:
     return SimpleNamespace(**{party: sf.PYU(party) for party in PARTIES})
 
+
+# How long an example takes says something of the machine, nothing of the code.
+hypothesis.settings.register_profile("without a clock", deadline=None)
+hypothesis.settings.load_profile("without a clock")
 
 # Threads that wait for each other make small nets slower, and very slow on a busy machine.
 torch.set_num_threads(1)

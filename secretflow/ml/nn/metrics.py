@@ -174,7 +174,7 @@ class AUC(Metric):
         self.false_negatives = false_negatives
         self.curve = "ROC" if curve is None else str(getattr(curve, "value", curve)).upper()
         if self.curve not in ("ROC", "PR"):
-            raise ValueError(f"curve={curve!r} is not allowed: 'ROC' or 'PR'")
+            raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
 
     def __add__(self, other: AUC) -> AUC:
         self._check(other, "curve", "thresholds")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from secretflow import _validate
 from secretflow.device import PYU, DeviceObject, PYUObject
 from secretflow.security.aggregation.aggregator import Aggregator
 from secretflow.security.aggregation.secagg.arguments import by_party, weights_in_order
@@ -95,13 +96,10 @@ class SecurePruneAggregator(Aggregator):
             raise AggregationError(
                 f"participants={participants}: from 2 to {_MAX_PARTIES} parties are allowed"
             )
-        if not 1 <= min_contributors <= len(participants):
-            raise ValueError(
-                f"min_contributors={min_contributors!r} is not allowed: from 1 to {len(participants)}"
-            )
+        _validate.integer("min_contributors", min_contributors, 1, len(participants))
         if server_blind and device in participants:
             raise ValueError(
-                f"server_blind=True is not allowed with device={device}: as a participant it has the key"
+                f"server_blind must be False where device={device} is a participant and has the key, got True"
             )
         ring = Ring.make(ring_bits, fxp_bits, len(participants))
         self._group = Group(device, participants, ring, min_contributors, server_blind)
@@ -240,7 +238,7 @@ class SecurePruneAggregator(Aggregator):
     ) -> PYUObject:
         group = self._group
         if axis not in (0, None):
-            raise AggregationError(f"axis={axis!r} is not allowed: 0 or None")
+            raise AggregationError(f"axis must be 0 or None, got {axis!r}")
         if group.server_blind:
             raise AggregationError(
                 "server_blind=True leaves the server no result: average_at_parties gives it to the parties"

@@ -81,7 +81,7 @@ def test_the_curve_is_roc_unless_told_and_may_be_a_member_of_keras_enumeration()
     assert float(AUC("auc", **COUNTS).result()) == pytest.approx(KERAS_AREAS["ROC"])
     member = SimpleNamespace(value="PR")
     assert float(AUC("auc", **COUNTS, curve=member).result()) == pytest.approx(KERAS_AREAS["PR"])
-    with pytest.raises(ValueError, match="curve='DET' is not allowed"):
+    with pytest.raises(ValueError, match="curve must be 'ROC' or 'PR', got 'DET'"):
         AUC("auc", **COUNTS, curve="DET")
 
 

@@ -42,13 +42,13 @@ def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
     """Refuses an aggregator that takes no masks, or is of other parties."""
     if not isinstance(aggregator, SecurePruneAggregator):
         raise TypeError(
-            f"aggregator={aggregator!r} cannot take masks: strategy {PRUNE_STRATEGY!r} needs a "
-            "SecurePruneAggregator"
+            f"aggregator must be a SecurePruneAggregator with strategy={PRUNE_STRATEGY!r}, for it takes "
+            f"masks, got {aggregator!r}"
         )
     if set(aggregator.participants) != set(device_list):
         raise ValueError(
-            f"device_list={device_list!r} is not allowed: the aggregator's participants are "
-            f"{aggregator.participants!r}, and the two must be the same"
+            f"device_list must be the aggregator's participants, {aggregator.participants!r}, got "
+            f"{device_list!r}"
         )
 
 
@@ -56,15 +56,13 @@ def check_capture(gradient_capture: GradientCapture | None, device_list: list[PY
     """Refuses a capture by somebody who does not train: nothing would ever be written."""
     names = [device.party for device in device_list]
     if gradient_capture is not None and gradient_capture.party not in names:
-        raise ValueError(
-            f"gradient_capture.party={gradient_capture.party!r} is not allowed: the parties are {names}"
-        )
+        raise ValueError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
 
 
 def check_backend(backend: str) -> None:
     """Refuses what is not torch."""
     if backend != "torch":
-        raise ValueError(f"backend={backend!r} is not allowed with {PRUNE_STRATEGY!r}: only 'torch'")
+        raise ValueError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
 
 
 def check_model(model: Any) -> None:
@@ -75,7 +73,7 @@ def check_model(model: Any) -> None:
     """
     builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
     if builder.model_fn is None:
-        raise ValueError(f"model={model!r} is not allowed: a TorchModel or a function that builds a module")
+        raise ValueError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
     try:
         with torch.device("meta"):
             module = builder.model_fn(**builder.kwargs)
@@ -84,12 +82,12 @@ def check_model(model: Any) -> None:
         return
     if not prunable_weights(module):
         raise ValueError(
-            f"model={type(module).__name__} has nothing to prune: "
-            "it needs a linear, convolution or embedding layer"
+            "model must have a linear, convolution or embedding layer, got "
+            f"{type(module).__name__}, which has nothing to prune"
         )
     for name, value in module.state_dict().items():
         if value.dtype == torch.bool or value.dtype.is_complex:
             raise ValueError(
-                f"model={type(module).__name__} cannot be averaged: {name} holds {value.dtype}, only real "
-                "numbers can; register_buffer(..., persistent=False) keeps a buffer at each party"
+                f"model must hold real numbers, for others have no average, got {value.dtype} in {name} of "
+                f"{type(module).__name__}; register_buffer(..., persistent=False) keeps a buffer at a party"
             )

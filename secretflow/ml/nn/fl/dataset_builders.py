@@ -40,7 +40,7 @@ def build_datasets(
         ValueError: a party has no function, or the parties have unequal numbers of batches, or none.
     """
     if missing := sorted(device.party for device in workers if device not in builders):
-        raise ValueError(f"dataset_builder is not allowed without an entry for {missing}")
+        raise ValueError(f"dataset_builder must have an entry for every party, got none for {missing}")
     steps: dict[str, int] = reveal(
         {
             device.party: worker.build_dataset_from_builder(
@@ -51,7 +51,6 @@ def build_datasets(
     )
     if len(set(steps.values())) != 1 or min(steps.values()) < 1:
         raise ValueError(
-            f"dataset_builder is not allowed: its parties have {steps} batches, and all need as many, at "
-            "least 1"
+            f"dataset_builder must make as many batches for every party, at least 1, got {steps}"
         )
     return min(steps.values())

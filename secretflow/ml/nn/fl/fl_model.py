@@ -102,7 +102,7 @@ class FLModel(WithTrainingData):
         self.wp_strategy = strategy == PRUNE_STRATEGY
         if self.wp_strategy:
             if wp_strategy is False:
-                raise ValueError(f"wp_strategy=False is not allowed with strategy={strategy!r}")
+                raise ValueError(f"wp_strategy must be True or None with strategy={strategy!r}, got False")
             self._prune_settings = PruneSettings(**chosen)
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
@@ -118,8 +118,7 @@ class FLModel(WithTrainingData):
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
             for name, value in chosen.items():
                 raise ValueError(
-                    f"{name}={value!r} is not allowed with strategy={strategy!r}: "
-                    f"only with {PRUNE_STRATEGY!r}"
+                    f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
                 )
         super().__init__(
             server,
@@ -211,7 +210,7 @@ class FLModel(WithTrainingData):
             ValueError: the strategy does not prune.
         """
         if not self.wp_strategy:
-            raise ValueError(f"export_sparse needs strategy={PRUNE_STRATEGY!r}")
+            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
         wait(
             [
                 worker.export_sparse(_own_path(path, device, is_test))
@@ -250,7 +249,7 @@ class FLModel(WithTrainingData):
             ValueError: they are not the same at all parties, or the strategy does not prune.
         """
         if not self.wp_strategy:
-            raise ValueError(f"epochs_trained needs strategy={PRUNE_STRATEGY!r}")
+            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}")
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
         if len(set(epochs)) != 1:
             raise ValueError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from secretflow import _validate
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
@@ -69,15 +70,11 @@ class FitOptions:
     wait_steps: int = 100
 
     def __post_init__(self) -> None:
-        counts = ["epochs", "aggregate_freq", "validation_freq", "wait_steps"]
-        if self.dp_spent_step_freq is not None:
-            counts.append("dp_spent_step_freq")
-        for name in counts:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} is not allowed: an integer from 1 up")
+        for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
+            _validate.integer(name, getattr(self, name), 1)
+        _validate.integer("dp_spent_step_freq", self.dp_spent_step_freq, 1, optional=True)
         if not self.from_files and type(self.x) is not type(self.y):
-            raise TypeError(f"x={type(self.x)} and y={type(self.y)} are not allowed: the same type")
+            raise TypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
 
     @property
     def from_files(self) -> bool:
@@ -129,12 +126,13 @@ class FitOptions:
             return
         for device, shape in self.x.partition_shape().items():  # type: ignore[union-attr]
             if shape[0] == 0:
-                raise ValueError(f"x has no rows at {device}: leave the party out of device_list")
+                raise ValueError(
+                    f"x must have rows at every party, got none at {device}; leave it out of device_list"
+                )
             batch_size = self.batch_size_of(device)
             if self.batch_sampling_rate is None and not self.dataset_builder and shape[0] < batch_size:
                 raise ValueError(
-                    f"batch_size={batch_size} is not allowed: {device} has {shape[0]} rows, so at most "
-                    f"{shape[0]}"
+                    f"batch_size must be at most {shape[0]}, the rows of {device}, got {batch_size}"
                 )
 
 
@@ -148,6 +146,6 @@ def _check_parties(name: str, held: Any, parties: set[PYU]) -> None:
         return
     if found != parties:
         raise ValueError(
-            f"{name} of {sorted(device.party for device in found)} is not allowed: device_list has "
-            f"{sorted(device.party for device in parties)}, and the two must be the same"
+            f"{name} must be of the parties of device_list, {sorted(device.party for device in parties)}, "
+            f"got {sorted(device.party for device in found)}"
         )

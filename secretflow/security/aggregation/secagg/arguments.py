@@ -52,7 +52,7 @@ def weights_in_order(weights: Any, data: Sequence[PYUObject], parties: Sequence[
     if weights is None or isinstance(weights, (int, float, np.number)):
         return []
     if not hasattr(weights, "__len__"):
-        raise AggregationError(f"weights={weights!r} is not allowed: one for each party, a number or None")
+        raise AggregationError(f"weights must be one for each party, a number or None, got {weights!r}")
     if len(weights) != len(data):
         raise AggregationError(f"Length of the weights not equals data: {len(weights)} vs {len(data)}.")
     found = {}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from secretflow import _validate
+
 from .errors import AggregationError
 from .kernels import kernel_for
 from .pads import Pads
@@ -39,16 +41,13 @@ class Ring:
             ValueError: a number is out of its range, or the sum of the parties' numbers would have no
                 bit left before the point.
         """
-        if bits not in _DEFAULT_FXP_BITS:
-            raise ValueError(f"ring_bits={bits!r} is not allowed: 32 or 64")
+        _validate.one_of("ring_bits", bits, _DEFAULT_FXP_BITS)
         if fxp_bits is None:
             fxp_bits = _DEFAULT_FXP_BITS[bits]
         largest = bits - 2 - (parties - 1).bit_length()
-        if isinstance(fxp_bits, bool) or not isinstance(fxp_bits, int) or not 1 <= fxp_bits <= largest:
-            raise ValueError(
-                f"fxp_bits={fxp_bits!r} is not allowed: an integer from 1 to {largest} "
-                f"in a ring of {bits} bits with {parties} parties"
-            )
+        fits = isinstance(fxp_bits, int) and not isinstance(fxp_bits, bool) and 1 <= fxp_bits <= largest
+        what = f"an integer from 1 to {largest} in a ring of {bits} bits with {parties} parties"
+        _validate.check(fits, "fxp_bits", fxp_bits, what)
         return cls(bits, fxp_bits)
 
     @property

@@ -48,10 +48,10 @@ class AggregationWeights:
         for k, weight in enumerate(known):
             # Written so that NaN, which compares false with everything, is refused as well.
             if weight.dtype.kind not in "fiu" or not ((weight >= 0) & (weight <= _LARGEST)).all():
-                raise AggregationError(f"weights[{k}]={weight!r} is not allowed: numbers from 0 to 2^53")
+                raise AggregationError(f"weights[{k}] must be numbers from 0 to 2^53, got {weight!r}")
             if masked and (weight.ndim or weight == 0):
                 raise AggregationError(
-                    f"weights[{k}]={weight!r} is not allowed with prune_mask: one positive number"
+                    f"weights[{k}] must be one positive number with prune_mask, got {weight!r}"
                 )
         # In wide types: three weights of 100 in int8 must not add up to 44.
         known = [weight.astype(np.float64 if weight.dtype.kind == "f" else np.int64) for weight in known]

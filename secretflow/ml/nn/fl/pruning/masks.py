@@ -94,7 +94,7 @@ def prune_by_magnitude(weight: np.ndarray, mask: np.ndarray, keep: int) -> np.nd
     if weight.shape != mask.shape:
         raise ValueError(f"mask has the shape {mask.shape}, its weight {weight.shape}: they must be the same")
     if keep < 1:
-        raise ValueError(f"keep={keep} is not allowed: at least one weight of a layer lives")
+        raise ValueError(f"keep must be at least 1, for one weight of a layer lives, got {keep}")
     living = np.flatnonzero(mask)
     magnitudes = np.abs(weight.ravel()[living])
     if not np.isfinite(magnitudes).all():

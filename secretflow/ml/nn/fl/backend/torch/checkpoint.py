@@ -83,8 +83,8 @@ def read_checkpoint(path: Path, device: Any = None, epoch: int | None = None) ->
         if found[-1] == epoch:
             return _read(candidate, device)
     raise ValueError(
-        f"model_path={str(path)!r} is not allowed: it holds epoch {' and '.join(map(str, found))}, "
-        f"another party's file epoch {epoch}; load the same epoch everywhere"
+        f"model_path must hold epoch {epoch}, as another party's file does, got {str(path)!r} with epoch "
+        f"{' and '.join(map(str, found))}; load the same epoch everywhere"
     )
 
 
@@ -99,13 +99,12 @@ def _read(path: Path, device: Any = None, mmap: bool = False) -> dict[str, Any]:
         raise
     except Exception as error:
         raise ValueError(
-            f"model_path={str(path)!r} cannot be read: the file is damaged or no checkpoint "
+            f"model_path must be a checkpoint, got {str(path)!r}, which is damaged or none "
             f"({type(error).__name__}); load another one"
         ) from None
     missing = [field for field in _FIELDS if not isinstance(checkpoint, dict) or field not in checkpoint]
     if missing:
         raise ValueError(
-            f"model_path={str(path)!r} is not allowed: {missing} are missing, so no model trained with "
-            "fed_avg_w_prune was saved there"
+            f"model_path must be a checkpoint of fed_avg_w_prune, got {str(path)!r}, which has no {missing}"
         )
     return checkpoint

@@ -250,7 +250,7 @@ class FedAvgWPrune(Participant, FedAvgW):
         try:
             check_fits(checkpoint, self._training, self._settings)
         except ValueError as error:
-            raise ValueError(f"model_path={model_path!r} is not allowed: {error}") from None
+            raise ValueError(f"model_path must be of this model, got {model_path!r}: {error}") from None
         take_checkpoint(checkpoint, self._training)
         self.epoch = list(range(checkpoint["epoch"]))
         return checkpoint["epoch"]
