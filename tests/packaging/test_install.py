@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,12 @@ pytestmark = pytest.mark.slow
 PATH = "import sys; print(*sys.path, sep='\\n')"
 PACKAGE = "from importlib.util import find_spec; print(find_spec('secretflow').origin)"
 MODULE = "from importlib.util import find_spec; print(find_spec('secretflow.ml.nn.fl.fl_model').origin)"
+
+# Pip asks before a build that is isolated, which needs an index; the answer leaves metadata in the checkout.
+ASK_WHAT_A_BUILD_NEEDS = """
+from setuptools.build_meta import get_requires_for_build_editable
+get_requires_for_build_editable()
+"""
 
 WHERE_IN_WORKER = """
 import secretflow as sf
@@ -91,6 +98,7 @@ def test_an_editable_installation_puts_nothing_but_the_overlay_on_the_path(
 def test_uninstalling_an_editable_installation_gives_upstream_back(tmp_path: Path) -> None:
     checkout = copy_of_checkout(tmp_path / "checkout")
     environment = Environment(tmp_path / "environment")
+    run(sys.executable, "-c", ASK_WHAT_A_BUILD_NEEDS, cwd=checkout)
     environment.pip("install", *OFFLINE, "--editable", checkout, cwd=tmp_path)
     environment.pip("uninstall", "--yes", "secretflow-prune", cwd=checkout)
     assert not list(environment.site_packages.glob("secretflow_prune*"))
