@@ -92,6 +92,7 @@ def main() -> None:
     if chosen.repeats < 1:
         parser.error(f"--repeats {chosen.repeats} is not allowed: from 1 up")
 
+    environment = describe()
     cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npz"
@@ -109,7 +110,7 @@ def main() -> None:
             }
     least = min(cases["convnet"]["saved_of_a_round"].values())
     verdict = {"least_saved": least, "target": LEAST_SAVED, "keep_hand_written": least >= LEAST_SAVED}
-    write_json(chosen.out, {**verdict, "cases": cases, "repeats": chosen.repeats, "environment": describe()})
+    write_json(chosen.out, {**verdict, "cases": cases, "repeats": chosen.repeats, "environment": environment})
     for name, case in cases.items():
         times = ", ".join(f"{side} {1e3 * value:.3f}" for side, value in case["echo_seconds"].items())
         shares = ", ".join(f"{side} {value:.1%}" for side, value in case["saved_of_a_round"].items())

@@ -23,6 +23,7 @@ def describe() -> dict[str, Any]:
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "load_before": os.getloadavg()[0],  # above the cores, what was measured waited for them
             "system": f"{platform.system()} {platform.machine()}",
         },
         "versions": versions(),
