@@ -73,7 +73,7 @@ class PartyRounds:
         else:
             self._support = self._client.shared_support(arrays, mask)
         yield from average_into(self._client, arrays, arrays, support=self._support)
-        self._training.take(arrays)
+        self._training.take_back(arrays)
 
     def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
         """Trains for some rounds, the last average taken up.
@@ -87,7 +87,9 @@ class PartyRounds:
                 samples = training.train(this, self._fit)
                 if this.prunes and self._prunes_own:
                     training.prune(this.passed)
-                upload, arrays = training.upload(self._fit), training.arrays()
+                training.withhold()
+                arrays = training.arrays()
+                upload = training.noised(arrays, self._fit)
                 if self._weights is not None:
                     weights = self._weights[this.number - 1]
                 else:
@@ -102,7 +104,7 @@ class PartyRounds:
             except BaseException:
                 training.masked.use(before)
                 raise
-            training.take(arrays)
+            training.take_back(arrays)
             if this.prunes and not self._prunes_own:
                 training.prune(this.passed)
                 self._support = self._client.shared_support(training.arrays(), training.masked.mask)

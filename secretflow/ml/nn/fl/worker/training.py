@@ -70,6 +70,7 @@ class LocalTraining:
         self._party = party
         self._capture = capture if capture and capture.party == party else None
         self._seconds = 0.0
+        self._shares_memory = all(value.device.type == "cpu" for value in averaged().values())
         part = settings.withhold_percent / 100
         self.withholding = Withholding(part, self._uploaded_parameters()) if part else None
 
@@ -123,35 +124,38 @@ class LocalTraining:
             self._give_up()
             raise
 
-    def upload(self, fit: PartyFit) -> list[np.ndarray]:
-        """The weights to upload: on the CPU those of the model itself, not a copy, unless there is noise."""
+    def arrays(self) -> list[np.ndarray]:
+        """What is averaged, without what is withheld; on the CPU it shares memory with the model."""
+        return [value.numpy(force=True) for value in self._averaged().values()]
+
+    def withhold(self) -> None:
+        """Takes what is withheld out of the model, when a round has been trained."""
         if self.withholding:
             parameters = self._uploaded_parameters()
             self.withholding.end(parameters, self.masked.living(parameters))
-        arrays = self.arrays()
+
+    def noised(self, arrays: list[np.ndarray], fit: PartyFit) -> list[np.ndarray]:
+        """What is uploaded of :meth:`arrays`: a copy with noise, or themselves if there is none."""
         if fit.dp_strategy is None or fit.dp_strategy.model_gdp is None:
             return arrays
         # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
         return fit.dp_strategy.model_gdp([array.copy() for array in arrays])
 
-    def arrays(self) -> list[np.ndarray]:
-        """What is averaged; on the CPU it shares memory with the model."""
-        return [value.numpy(force=True) for value in self._averaged().values()]
-
     def take(self, arrays: list[np.ndarray]) -> None:
         """Takes up averaged weights; what the own mask has pruned stays zero.
 
         Args:
-            arrays: in the order of :meth:`arrays`; from there, they may share the model's memory.
+            arrays: in the order of :meth:`arrays`.
         """
-        copied = False
         for own, value in zip(self._averaged().values(), arrays, strict=True):
-            if own.device.type != "cpu" or own.data_ptr() != value.__array_interface__["data"][0]:
-                # What comes out of Ray's object store is read-only, which torch warns of.
-                own.copy_(torch.as_tensor(value if value.flags.writeable else value.copy()))
-                copied = True
-        if copied:
-            self.masked.zero_pruned()
+            # What comes out of Ray's object store is read-only, which torch warns of.
+            own.copy_(torch.as_tensor(value if value.flags.writeable else value.copy()))
+        self.masked.zero_pruned()
+
+    def take_back(self, arrays: list[np.ndarray]) -> None:
+        """Takes up what was changed in :meth:`arrays`; on the CPU that was the model's own memory."""
+        if not self._shares_memory:
+            self.take(arrays)
 
     def take_seconds(self) -> float:
         """Seconds spent training since this was asked last."""

@@ -276,8 +276,9 @@ class FedAvgWPrune(Participant, FedAvgW):
 
     def _own_upload(self, kwargs: Dict[str, Any]) -> List[np.ndarray]:
         """A copy of what is uploaded: it leaves this actor by itself."""
-        upload = self._training.upload(PartyFit(steps=1, dp_strategy=kwargs.get("dp_strategy")))
-        return [array.copy() for array in upload]
+        self._training.withhold()
+        fit = PartyFit(steps=1, dp_strategy=kwargs.get("dp_strategy"))
+        return [array.copy() for array in self._training.noised(self._training.arrays(), fit)]
 
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""
