@@ -15,6 +15,7 @@ from secretflow.security.aggregation import SecureAggregator
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.errors import ChannelClosedError
+from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import Message
 from secretflow.security.aggregation.secagg.pads import Pads
 from secretflow.security.aggregation.secagg.ring import Ring, encode_padded
@@ -48,7 +49,5 @@ def aggregators(parties: int) -> tuple[list[Any], list[Client], Server]:
     maskers = [masker.data._actor_handle for masker in upstream._maskers.values()]
     names = [device.party for device in devices]
     clients = [Client(name, names, Ring.make(32, None, parties), min_contributors=2) for name in names]
-    public_keys = [client.keys.public_key() for client in clients]
-    for client in clients:
-        client.keys.agree(*public_keys)
+    agree_all([client.keys for client in clients])
     return maskers, clients, Server()

@@ -12,6 +12,7 @@ from secretflow.security.aggregation.secagg.arguments import by_party, weights_i
 from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.group import Group
+from secretflow.security.aggregation.secagg.identity import Identities, identities_here
 from secretflow.security.aggregation.secagg.participant import MaskUse, Request
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.transport.driver import DriverTransport
@@ -24,10 +25,12 @@ _MAX_PARTIES = 255  # contributor counts travel as one byte
 class SecurePruneAggregator(Aggregator):
     """Secure aggregation of pruned models, and of anything upstream's ``SecureAggregator`` takes.
 
-    Every pair of parties shares a key (X25519, HKDF-SHA256). In each call a party encodes its numbers in
-    fixed point in the ring of integers modulo 2^32 or 2^64 and adds, for every peer, a pad drawn with
-    AES-256-CTR from that pair's key and the call's number; the peer subtracts the same pad, so the pads
-    cancel in the sum (Bonawitz et al. 2017, eprint 2017/281, section 4). With ``prune_mask``, only
+    Every pair of parties shares a key (X25519, HKDF-SHA256), confirmed and signed by their identities where
+    those are pinned. In each call a party encodes its numbers in fixed point in the ring of integers modulo
+    2^32 or 2^64 and adds, for every peer, a pad drawn with AES-256-CTR from a key of that pair for this call
+    alone; the peer subtracts the same pad, so the pads cancel in the sum (Bonawitz et al. 2017, eprint
+    2017/281, section 4). A call's key is derived in a chain that turns one way, so keys stolen later open no
+    upload that was recorded before. With ``prune_mask``, only
     elements that enough parties keep travel, and the average of an element is over the parties that keep
     it. The masks themselves are added up behind pads too, once after they change.
 
@@ -67,6 +70,10 @@ class SecurePruneAggregator(Aggregator):
             take it off the sum. The server then learns nothing but sizes, not even the average; results
             are to be had with :meth:`average_at_parties` only. A server that colludes with a party falls
             back to the guarantee above.
+        identities: who the parties are, pinned: then a party whose key was exchanged on the way is refused
+            before anything is uploaded. None takes those that ``python -m secretflow.party run`` has read
+            from the cluster file; without any, a public key is a party's own only if nobody can change the
+            messages between the parties.
 
     Raises:
         AggregationError: fewer than two parties, more than 255, or one twice.
@@ -89,6 +96,7 @@ class SecurePruneAggregator(Aggregator):
         ring_bits: int = 32,
         min_contributors: int = 2,
         server_blind: bool = False,
+        identities: Identities | None = None,
     ) -> None:
         if len(set(participants)) != len(participants):
             raise AggregationError(f"participants={participants}: Should not have duplicated devices.")
@@ -102,7 +110,8 @@ class SecurePruneAggregator(Aggregator):
                 f"server_blind must be False where device={device} is a participant and has the key, got True"
             )
         ring = Ring.make(ring_bits, fxp_bits, len(participants))
-        self._group = Group(device, participants, ring, min_contributors, server_blind)
+        identities = identities or identities_here()
+        self._group = Group(device, participants, ring, min_contributors, server_blind, identities)
         # The objects that the masks of the last call were, and what they were for.
         self._last_masks: tuple[list[PYUObject], Request] | None = None
 
@@ -123,6 +132,14 @@ class SecurePruneAggregator(Aggregator):
         """
         if self._group.host_at(hosts):
             self._last_masks = None
+
+    def fingerprint(self) -> dict[PYU, PYUObject]:
+        """The key agreement in short, at each party: 16 hexadecimal digits, the same at all parties.
+
+        Where identities are not pinned, people can compare it over another way: it differs if somebody has
+        exchanged a key.
+        """
+        return {party: member.fingerprint() for party, member in self._group.members.items()}
 
     def transport(self, rounds_at_once: int) -> Transport:
         """The quickest way for messages between the parties' clients and the server.

@@ -16,6 +16,7 @@ import secretflow.distributed as sfd
 from secretflow.device import PYUObject, global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.security.aggregation import SecurePruneAggregator
+from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.ring import Ring
 from tests.security.aggregation.stepwise import Stepwise
 
@@ -65,13 +66,7 @@ def make_clients() -> Callable[..., list[Stepwise]]:
             for client, name in zip(clients, names, strict=True):
                 raw = sha256(f"{seed} {name}".encode()).digest()
                 client.keys._private_key = X25519PrivateKey.from_private_bytes(raw)
-        public_keys = [client.keys.public_key() for client in clients]
-        for client in clients:
-            client.keys.agree(*public_keys)
-        if blind:
-            wrapped = clients[0].keys.share_group_key()
-            for client in clients[1:]:
-                client.keys.take_group_key(wrapped)
+        agree_all([client.keys for client in clients], server_blind=blind)
         return clients
 
     return make

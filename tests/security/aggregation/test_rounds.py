@@ -14,6 +14,7 @@ import secretflow as sf
 from secretflow.security.aggregation.secagg import keyring as keyring_module
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import add_up
 from secretflow.security.aggregation.secagg.pads import Pads
 from secretflow.security.aggregation.secagg.participant import MaskUse, Participant, Request
@@ -234,9 +235,7 @@ def test_after_a_lost_agreement_about_masks_the_old_ones_are_not_used(failing: i
     parties = [Participant() for _ in names]
     for party, name in zip(parties, names, strict=True):
         party.make_client(name, names, Ring.make(32, None, 3), 2)
-    keys = [party.public_key() for party in parties]
-    for party in parties:
-        party.agree_on_keys(*keys)
+    agree_all([party._client.keys for party in parties])
 
     def begin(start: int, use: MaskUse, mask: Any) -> None:
         for party, x in zip(parties, VALUES, strict=True):
@@ -275,9 +274,8 @@ def test_a_driver_that_asks_for_too_few_or_too_many_messages_is_told(messages: i
     parties = [Participant() for _ in names]
     for party, name in zip(parties, names, strict=True):
         party.make_client(name, names, Ring.make(32, None, 2), 1)
-    keys = [party.public_key() for party in parties]
+    agree_all([party._client.keys for party in parties])
     for party, x in zip(parties, VALUES, strict=False):
-        party.agree_on_keys(*keys)
         party.begin_request(1, Request(Operation.AVERAGE, MaskUse.AGREE), x, [np.ones(3)])
     total = add_up([party.advance(None) for party in parties])
     if messages == 1:

@@ -115,14 +115,15 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
 
     # What the first of the two must have added instead of its pad, call by call.
     names = [client._party for client in clients()]
-    hidden_key = clients()[one].keys._pad_keys[names[two]]
+    ratchet = clients()[one].keys._ratchets[names[two]]
+    hidden = {call: ratchet.key_of(call) for call in (1, 2)}
     alternative: dict[int, bytes] = {}
     for call, before, after in (
         (1, encoded.proposals[one], other.proposals[one]),
         (2, encoded.messages[one], other.messages[one]),
     ):
         pad = [np.zeros_like(part) for part in before["body"]]
-        drawn = Pads([(hidden_key, False)], call)
+        drawn = Pads([(hidden[call], False)], call)
         for part in pad:
             drawn.add_to(part)
         alternative[call] = b"".join(
@@ -133,8 +134,8 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
         """The honest pair's pad exchanged for the alternative one."""
 
         def __init__(self, keys: Sequence[tuple[bytes, bool]], call: int) -> None:
-            super().__init__([(key, negative) for key, negative in keys if key != hidden_key], call)
-            self._hidden = [negative for key, negative in keys if key == hidden_key]
+            super().__init__([(key, negative) for key, negative in keys if key != hidden[call]], call)
+            self._hidden = [negative for key, negative in keys if key == hidden[call]]
             self._rest = alternative[call]
 
         def draw(self, size: int, dtype: np.dtype) -> np.ndarray:
@@ -252,10 +253,12 @@ def secrets_of() -> Callable[[Stepwise], list[bytes]]:
     """Everything about a client that nobody else may ever see."""
 
     def collect(client: Stepwise) -> list[bytes]:
-        keys = [client.keys._private_key.private_bytes_raw(), *client.keys._pad_keys.values()]
-        if client.keys._group_key is not None:
-            keys.append(client.keys._group_key)
-        return keys
+        ring = client.keys
+        ratchets = [*ring._ratchets.values(), *([ring._group] if ring._group else [])]
+        keys = [key for ratchet in ratchets for key in (ratchet._starts, ratchet._calls)]
+        keys += [*ring._wrapping_keys.values(), ring._layout_key or b""]
+        keys += [ring._private_key.private_bytes_raw() if ring._private_key else b""]
+        return [key for key in keys if key]
 
     return collect
 
@@ -305,8 +308,12 @@ def test_no_public_method_gives_a_key_away(
 ) -> None:
     first, second = make_clients(2)
     data, mask = [np.ones(3)], [np.ones(3)]
-    keys = [first.keys.public_key(), second.keys.public_key()]
-    returned: dict[str, Any] = {"public_key": keys[0]}
+    alone = KeyRing("alice", ["alice", "bob"])
+    secret = alone._private_key and alone._private_key.private_bytes_raw()
+    returned: dict[str, Any] = {"public_key": alone.public_key()}
+    returned["agree"] = alone.agree(returned["public_key"], KeyRing("bob", []).public_key())
+    assert secret and not shows(pickle.dumps(returned), secret)
+    returned["fingerprint"] = first.keys.fingerprint()
     returned["share_group_key"] = first.keys.share_group_key()
     second.keys.take_group_key(returned["share_group_key"])
     returned["propose"] = first.propose(1, data, mask)
@@ -324,14 +331,14 @@ def test_no_public_method_gives_a_key_away(
     returned["shared_support"] = first.shared_support(data, mask)
     returned["next_call"] = first.next_call()
     returned["name_of"] = first.keys.name_of(Layout.dense(data, True))
-    returned["unblinded"] = first.keys.unblinded(add_up([returned["upload"], other]))
+    returned["unblinded"] = first.keys.unblinded(add_up([returned["upload"], other]) | {"call": 5})
     public = {
         name
         for owner in (Client, KeyRing)
         for name, _ in inspect.getmembers(owner, inspect.isfunction)
         if name[0] != "_"
     }
-    assert returned.keys() | {"agree", "take_group_key", "number_calls", "pads"} == public, (
+    assert returned.keys() | {"confirm", "take_group_key", "number_calls", "pads"} == public, (
         "a new public method: show here that it keeps the keys to itself"
     )
     for name, value in returned.items():

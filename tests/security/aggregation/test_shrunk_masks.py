@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import add_up
 from secretflow.security.aggregation.secagg.ring import Ring
 from tests.security.aggregation.stepwise import Stepwise as Client
@@ -34,9 +35,7 @@ def agreed(clients: list[Client], call: int, masks: list[MaskOfParty], shrunk: b
 def of_three(min_contributors: int) -> list[Client]:
     names = ["alice", "bob", "carol"]
     clients = [Client(name, names, Ring.make(32, None, 3), min_contributors) for name in names]
-    keys = [client.keys.public_key() for client in clients]
-    for client in clients:
-        client.keys.agree(*keys)
+    agree_all([client.keys for client in clients])
     return clients
 
 

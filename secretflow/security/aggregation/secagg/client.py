@@ -12,12 +12,14 @@ import numpy as np
 from .call import Call, Operation
 from .encoder import Encoder
 from .errors import AggregationError
+from .identity import Identities
 from .inputs import ArrayMasks, align_mask, as_arrays
 from .keyring import KeyRing
 from .layout import Layout
 from .memory import Recycled
 from .message import Message
 from .opening import Opening, share_one
+from .ratchet import CALLS_PER_START
 from .ring import Ring
 from .stages import Proposed, Stage, Uploaded
 from .support import Support
@@ -25,8 +27,6 @@ from .usage import Usage
 from .weights import AggregationWeights
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-
-CALLS_PER_START = 2**32
 
 
 def _timed(method: _Method) -> _Method:
@@ -48,6 +48,7 @@ class Client:
         names: the names of all parties, in the order in which weights are given.
         ring: how floats are encoded.
         min_contributors: fewest parties that must keep an element for it to travel.
+        identities: who the parties are; None if they are not pinned.
 
     Attributes:
         keys: own keys.
@@ -56,8 +57,16 @@ class Client:
         position: which of them this one is, from 0.
     """
 
-    def __init__(self, party: str, names: Sequence[str], ring: Ring, min_contributors: int) -> None:
-        self.keys = KeyRing(party, names)
+    def __init__(
+        self,
+        party: str,
+        names: Sequence[str],
+        ring: Ring,
+        min_contributors: int,
+        identities: Identities | None = None,
+    ) -> None:
+        settings = f"ring={ring.bits} fxp={ring.fxp_bits} min_contributors={min_contributors}"
+        self.keys = KeyRing(party, names, settings, identities)
         self.usage = Usage()
         self.parties = len(names)
         self.position = names.index(party)

@@ -7,6 +7,7 @@ from typing import Any
 
 from secretflow.device import PYU, PYUObject, proxy
 
+from .identity import Identities
 from .participant import Participant
 from .ring import Ring
 from .server import Server
@@ -21,6 +22,7 @@ class Group:
         ring: how floats are encoded.
         min_contributors: fewest parties that must keep an element for it to travel.
         server_blind: whether one party adds a pad that only the parties can take off.
+        identities: who the parties are; None if they are not pinned.
 
     Attributes:
         device: the server.
@@ -30,7 +32,13 @@ class Group:
     """
 
     def __init__(
-        self, device: PYU, parties: Sequence[PYU], ring: Ring, min_contributors: int, server_blind: bool
+        self,
+        device: PYU,
+        parties: Sequence[PYU],
+        ring: Ring,
+        min_contributors: int,
+        server_blind: bool,
+        identities: Identities | None,
     ) -> None:
         self.device = device
         self.parties = tuple(parties)
@@ -38,6 +46,7 @@ class Group:
         self.server: Any = proxy(PYUObject)(Server)(device=device)
         self._ring = ring
         self._min_contributors = min_contributors
+        self._identities = identities
         self._hosts: Mapping[PYU, Any] | None = None
         self._members: dict[PYU, Any] = {}
         self._starts = 0
@@ -78,10 +87,13 @@ class Group:
         self._members = members
         names = [party.party for party in self.parties]
         for party, member in members.items():
-            member.make_client(party.party, names, self._ring, self._min_contributors)
+            member.make_client(party.party, names, self._ring, self._min_contributors, self._identities)
         public_keys = [member.public_key() for member in members.values()]
+        confirmations = [
+            member.agree_on_keys(*(key.to(party) for key in public_keys)) for party, member in members.items()
+        ]
         for party, member in members.items():
-            member.agree_on_keys(*(key.to(party) for key in public_keys))
+            member.confirm_keys(*(confirmation.to(party) for confirmation in confirmations))
         if self.server_blind:
             first, *others = members
             wrapped = members[first].share_group_key()

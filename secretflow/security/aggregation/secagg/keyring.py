@@ -3,58 +3,157 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from collections.abc import Sequence
+from enum import Enum
+from typing import NoReturn, TypedDict
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from .errors import AggregationError
+from .identity import Identities
 from .keys import KEY_BYTES, Purpose, layout_key, pair_key, session_id, unwrap, wrap
 from .layout import Layout
 from .message import Message
 from .pads import Pads
+from .ratchet import Ratchet
+
+_FINGERPRINT_DIGITS = 16
+
+
+class KeyStage(Enum):
+    """How far a key agreement has come."""
+
+    ALONE = "has not agreed on keys yet"
+    AGREED = "has not had its keys confirmed yet"
+    CONFIRMED = "has its keys"
+
+
+class Confirmation(TypedDict):
+    """What a party says of a key agreement: that it is there, and which one it means.
+
+    Attributes:
+        signature: of the session by the party's identity; empty if identities are not pinned.
+        codes: for each peer a code that only the two of them can make.
+    """
+
+    signature: bytes
+    codes: dict[str, bytes]
 
 
 class KeyRing:
     """One party's keys with every other party, and with all of them if the server is blind.
 
+    A public key is a party's own if the party's pinned identity has signed the session, which is the hash of
+    all public keys, names and settings. Without identities it is so only if nobody can change messages on
+    the way. Pads are drawn only after everybody's signature and codes have been checked.
+
     Args:
         party: own name.
         names: the names of all parties.
+        settings: of the aggregation, which all parties must share.
+        identities: who the parties are; None if they are not pinned.
 
     Attributes:
-        session: names the key agreement by all public keys; empty before it.
+        session: names the key agreement by all it rests on; empty before it.
     """
 
-    def __init__(self, party: str, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        party: str,
+        names: Sequence[str],
+        settings: str = "",
+        identities: Identities | None = None,
+    ) -> None:
         self._party = party
         self._names = list(names)
+        self._settings = settings
+        self._identities = identities
         self._peers = [name for name in names if name != party]
-        self._private_key = X25519PrivateKey.generate()
-        self._public_keys: dict[str, bytes] = {}
-        self._pad_keys: dict[str, bytes] = {}
-        self._group_key: bytes | None = None
+        # Forgotten when keys are agreed on: who has it can derive all that the ratchets have forgotten.
+        self._private_key: X25519PrivateKey | None = X25519PrivateKey.generate()
+        self._ratchets: dict[str, Ratchet] = {}
+        self._wrapping_keys: dict[str, bytes] = {}
+        self._expected_codes: dict[str, bytes] = {}
+        self._stage = KeyStage.ALONE
+        self._layout_key: bytes | None = None
+        self._group: Ratchet | None = None
+        self._blinding: tuple[int, bytes] | None = None  # of the last call: its number and its key
         self._last_call = 0
         self.session = ""
 
-    def public_key(self) -> bytes:
-        """The raw X25519 public key, 32 bytes."""
-        return self._private_key.public_key().public_bytes_raw()
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("keys never leave their process, so they cannot be pickled")
 
-    def agree(self, *public_keys: bytes) -> None:
+    def public_key(self) -> bytes:
+        """The raw X25519 public key, 32 bytes; only before keys are agreed on."""
+        return self._own_key().public_key().public_bytes_raw()
+
+    def fingerprint(self) -> str:
+        """The session in short: the same at all parties unless somebody has exchanged a key."""
+        return self.session[:_FINGERPRINT_DIGITS]
+
+    def agree(self, *public_keys: bytes) -> Confirmation:
         """Derives the key of every pair this party is in.
 
         Args:
             *public_keys: everybody's public key, in the order of the names.
 
+        Returns:
+            What :meth:`confirm` of the others needs.
+
         Raises:
-            AggregationError: the own public key is not among them.
+            AggregationError: the own public key is not among them, or the own identity cannot be read.
         """
-        self._public_keys = dict(zip(self._names, public_keys, strict=True))
-        if self._public_keys[self._party] != self.public_key():
+        private_key, by_party = self._own_key(), dict(zip(self._names, public_keys, strict=True))
+        if by_party[self._party] != self.public_key():
             raise AggregationError(f"the public key of {self._party} is not the one that it gave")
-        self.session = session_id(self._public_keys).hex()
-        self._pad_keys = {peer: self._pair_key(Purpose.PAD, peer) for peer in self._peers}
+        session = session_id(by_party, self._settings)
+        signature = b"" if self._identities is None else self._identities.sign(session)
+
+        def with_peer(purpose: Purpose) -> dict[str, bytes]:
+            return {
+                peer: pair_key(purpose, private_key, self._party, peer, by_party, self._settings)
+                for peer in self._peers
+            }
+
+        self._ratchets = {peer: Ratchet(key) for peer, key in with_peer(Purpose.PAD).items()}
+        self._wrapping_keys = with_peer(Purpose.WRAP)
+        confirming = with_peer(Purpose.CONFIRM)
+        self._expected_codes = {peer: _code(key, peer) for peer, key in confirming.items()}
+        self.session = session.hex()
+        self._private_key = None
+        self._stage = KeyStage.AGREED
+        codes = {peer: _code(key, self._party) for peer, key in confirming.items()}
+        return Confirmation(signature=signature, codes=codes)
+
+    def confirm(self, *confirmations: Confirmation) -> None:
+        """Looks whether all mean the same agreement, and are who they say.
+
+        Args:
+            *confirmations: everybody's, in the order of the names.
+
+        Raises:
+            AggregationError: one is not; then there are no keys.
+        """
+        if self._stage is not KeyStage.AGREED:
+            raise AggregationError(f"{self._party} {self._stage.value}, so there is nothing to confirm")
+        self._stage = KeyStage.ALONE
+        by_party = dict(zip(self._names, confirmations, strict=True))
+        for peer in self._peers:
+            if self._identities is not None:
+                self._identities.check(peer, bytes.fromhex(self.session), by_party[peer]["signature"])
+            code = by_party[peer]["codes"].get(self._party, b"")
+            if not hmac.compare_digest(code, self._expected_codes[peer]):
+                raise AggregationError(
+                    f"{peer} and {self._party} do not have the same keys: somebody on the way has exchanged "
+                    "one, or they have different settings; nothing was uploaded"
+                )
+        self._stage = KeyStage.CONFIRMED
+        logging.info(
+            "%s: fingerprint of the aggregation, the same at all: %s", self._party, self.fingerprint()
+        )
 
     def share_group_key(self) -> dict[str, bytes]:
         """Draws the key of the pad that blinds the server; the first party does this.
@@ -62,14 +161,15 @@ class KeyRing:
         Returns:
             The key, encrypted for each peer.
         """
-        if self._group_key is not None:
+        if self._layout_key is not None:
             raise AggregationError("the group key was shared already: a wrapping key wraps one message, ever")
-        self._group_key = secrets.token_bytes(KEY_BYTES)
-        return {peer: wrap(self._pair_key(Purpose.WRAP, peer), self._group_key) for peer in self._peers}
+        key = secrets.token_bytes(KEY_BYTES)
+        self._take(key)
+        return {peer: wrap(self._wrapping_keys.pop(peer), key) for peer in self._peers}
 
     def take_group_key(self, wrapped: dict[str, bytes]) -> None:
         """Takes the key that the first party has drawn."""
-        self._group_key = unwrap(self._pair_key(Purpose.WRAP, self._names[0]), wrapped[self._party])
+        self._take(unwrap(self._wrapping_keys[self._names[0]], wrapped[self._party]))
 
     def pads(self, call: int) -> Pads:
         """The pads of a call, once: from here on its number is spent, whatever becomes of the call.
@@ -82,19 +182,29 @@ class KeyRing:
                 f"call {call} is not larger than the last one of {self._party}, {self._last_call}: "
                 "a pad is never used twice"
             )
-        if not self._pad_keys:
-            raise AggregationError(f"{self._party} has not agreed on keys yet")
+        if self._stage is not KeyStage.CONFIRMED:
+            raise AggregationError(f"{self._party} {self._stage.value}")
         self._last_call = call
-        keys = [(key, self._party > peer) for peer, key in self._pad_keys.items()]
-        if self._group_key is not None and self._party == self._names[0]:
-            keys.append((self._group_key, False))
+        keys = [(ratchet.key_of(call), self._party > peer) for peer, ratchet in self._ratchets.items()]
+        if self._group is not None:
+            blinding = self._group.key_of(call)
+            self._blinding = call, blinding
+            if self._party == self._names[0]:
+                keys.append((blinding, False))
         return Pads(keys, call)
 
     def unblinded(self, total: Message) -> Message:
-        """A sum without the pad that blinds the server."""
-        if self._group_key is None:
+        """A sum without the pad that blinds the server.
+
+        Raises:
+            AggregationError: it is not the sum of the last call, whose key alone is kept.
+        """
+        if self._group is None:
             return total
-        pads = Pads([(self._group_key, True)], total["call"])
+        call, blinding = self._blinding or (0, b"")
+        if total["call"] != call:
+            raise AggregationError(f"expected the sum of call {call}, got that of call {total['call']}")
+        pads = Pads([(blinding, True)], call)
         body = [part.copy() for part in total["body"]]
         for part in body:
             pads.add_to(part)
@@ -105,9 +215,39 @@ class KeyRing:
 
         It goes by the masks, so a server that shall learn nothing could try out guesses on a plain digest.
         """
-        if self._group_key is None:
+        if self._layout_key is None:
             return layout.digest
-        return hmac.new(layout_key(self._group_key), layout.digest.encode(), "sha256").hexdigest()
+        return hmac.new(self._layout_key, layout.digest.encode(), "sha256").hexdigest()
 
-    def _pair_key(self, purpose: Purpose, peer: str) -> bytes:
-        return pair_key(purpose, self._private_key, self._party, peer, self._public_keys)
+    def _take(self, key: bytes) -> None:
+        # What names layouts stays; what pads turns with each call.
+        self._layout_key = layout_key(key)
+        self._group = Ratchet(key)
+
+    def _own_key(self) -> X25519PrivateKey:
+        if self._private_key is None:
+            raise AggregationError(f"{self._party} has agreed on keys already")
+        return self._private_key
+
+
+def _code(key: bytes, sender: str) -> bytes:
+    """What one party of a pair tells the other to confirm their keys."""
+    return hmac.digest(key, sender.encode(), "sha256")
+
+
+def agree_all(rings: Sequence[KeyRing], server_blind: bool = False) -> None:
+    """Has the key rings of one process agree, as the parties of one machine do.
+
+    Args:
+        rings: of all parties, in the order of their names.
+        server_blind: whether they share a key that blinds the server.
+    """
+    public_keys = [ring.public_key() for ring in rings]
+    confirmations = [ring.agree(*public_keys) for ring in rings]
+    for ring in rings:
+        ring.confirm(*confirmations)
+    if server_blind:
+        first, *others = rings
+        wrapped = first.share_group_key()
+        for ring in others:
+            ring.take_group_key(wrapped)

@@ -24,20 +24,21 @@ class Purpose(Enum):
 
     PAD = b"secretflow-prune pairwise pad v1"
     WRAP = b"secretflow-prune group key wrap v1"
+    CONFIRM = b"secretflow-prune key confirmation v1"
 
 
-def session_id(public_keys: Mapping[str, bytes]) -> bytes:
+def session_id(public_keys: Mapping[str, bytes], settings: str = "") -> bytes:
     """Names a key agreement by all it rests on.
 
     Args:
         public_keys: raw X25519 public key (32 bytes) of each party, by name.
+        settings: of the aggregation, which all parties must share.
 
     Returns:
         32 bytes, the same for everybody who saw the same keys, in whatever order.
     """
-    return sha256(
-        _length_prefixed(part for name in sorted(public_keys) for part in (name.encode(), public_keys[name]))
-    ).digest()
+    parts = [part for name in sorted(public_keys) for part in (name.encode(), public_keys[name])]
+    return sha256(_length_prefixed([*parts, settings.encode()] if settings else parts)).digest()
 
 
 def pair_key(
@@ -46,6 +47,7 @@ def pair_key(
     party: str,
     peer: str,
     public_keys: Mapping[str, bytes],
+    settings: str = "",
 ) -> bytes:
     """Derives a key that only ``party`` and ``peer`` have.
 
@@ -55,6 +57,7 @@ def pair_key(
         party: own name.
         peer: the other party's name; the two names may be exchanged with the same result.
         public_keys: raw public key of each party of the session, by name.
+        settings: as for :func:`session_id`.
 
     Returns:
         ``KEY_BYTES`` bytes.
@@ -67,7 +70,7 @@ def pair_key(
     return HKDF(
         algorithm=SHA256(),
         length=KEY_BYTES,
-        salt=session_id(public_keys),
+        salt=session_id(public_keys, settings),
         info=_length_prefixed([purpose.value, *names]),
     ).derive(shared)
 

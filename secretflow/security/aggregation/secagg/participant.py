@@ -10,7 +10,9 @@ from typing import Any
 from .call import Operation
 from .client import Client
 from .errors import AggregationError
+from .identity import Identities
 from .inputs import ArrayMasks
+from .keyring import Confirmation
 from .message import Message
 from .opening import Opening
 from .protocol import Exchanges, agree_on_support, combine
@@ -61,18 +63,33 @@ class Participant:
     _channel: Channel | None = None
     _requested_support: Support | None = None
 
-    def make_client(self, party: str, names: Sequence[str], ring: Ring, min_contributors: int) -> None:
+    def make_client(
+        self,
+        party: str,
+        names: Sequence[str],
+        ring: Ring,
+        min_contributors: int,
+        identities: Identities | None = None,
+    ) -> None:
         """Makes the client, see :class:`~.client.Client`; one made before is forgotten."""
-        self._client = Client(party, names, ring, min_contributors)
+        self._client = Client(party, names, ring, min_contributors, identities)
         self._requested_support = None
 
     def public_key(self) -> bytes:
         """The raw X25519 public key, 32 bytes."""
         return self._client.keys.public_key()
 
-    def agree_on_keys(self, *public_keys: bytes) -> None:
+    def agree_on_keys(self, *public_keys: bytes) -> Confirmation:
         """Takes everybody's public key, see :meth:`~.keyring.KeyRing.agree`."""
-        self._client.keys.agree(*public_keys)
+        return self._client.keys.agree(*public_keys)
+
+    def confirm_keys(self, *confirmations: Confirmation) -> None:
+        """Takes everybody's confirmation, see :meth:`~.keyring.KeyRing.confirm`."""
+        self._client.keys.confirm(*confirmations)
+
+    def fingerprint(self) -> str:
+        """The key agreement in short, see :meth:`~.keyring.KeyRing.fingerprint`."""
+        return self._client.keys.fingerprint()
 
     def share_group_key(self) -> dict[str, bytes]:
         """Draws the key that blinds the server, see :meth:`~.keyring.KeyRing.share_group_key`."""

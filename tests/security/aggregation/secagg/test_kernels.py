@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from secretflow.security.aggregation.secagg import kernels
 from secretflow.security.aggregation.secagg import ring as ring_module
+from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.ring import Ring
 from tests.security.aggregation.stepwise import Stepwise as Client
 
@@ -99,6 +100,6 @@ def test_a_model_of_many_arrays_is_encoded_with_the_compiled_loop(monkeypatch: p
 
     monkeypatch.setattr(ring_module, "kernel_for", watched)
     client, peer = (Client(name, ["alice", "bob"], Ring(32, 20), 2) for name in ("alice", "bob"))
-    client.keys.agree(client.keys.public_key(), peer.keys.public_key())
+    agree_all([client.keys, peer.keys])
     client.average(1, [np.ones(kernels.COMPILED_FROM // 4, "f4")] * 4)
     assert chosen == [kernels._compiled()] * 4

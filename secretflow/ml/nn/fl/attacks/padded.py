@@ -9,6 +9,7 @@ import torch
 
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
+from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import Message, add_up
 from secretflow.security.aggregation.secagg.opening import Opening
 from secretflow.security.aggregation.secagg.ring import Ring
@@ -31,10 +32,8 @@ def padded_uploads(
     names = [f"party{number}" for number in range(len(uploads))]
     ring = Ring.make(32, None, len(names))
     clients = [Client(name, names, ring, _MIN_CONTRIBUTORS) for name in names]
-    keys = [client.keys.public_key() for client in clients]
     arrays = [[array.numpy(force=True) for array in upload] for upload in uploads]
-    for client in clients:
-        client.keys.agree(*keys)
+    agree_all([client.keys for client in clients])
     proposals = [
         client.propose(1, data, mask) for client, data, mask in zip(clients, arrays, masks, strict=True)
     ]
