@@ -152,17 +152,18 @@ def test_what_a_users_module_lacks_is_not_taken_for_the_module(
 def test_a_port_that_is_taken_or_another_machines_is_said(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    train = ("--train", "json:dumps")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert call("--listen", f"127.0.0.1:{taken.getsockname()[1]}") == 2
+        assert call(*train, "--listen", f"127.0.0.1:{taken.getsockname()[1]}") == 2
     assert "--listen must be a free port of this machine" in capsys.readouterr().err
-    assert call("--insecure", "--listen", "192.0.2.77:9001") == 2
+    assert call(*train, "--insecure", "--listen", "192.0.2.77:9001") == 2
     assert "--listen must be a free port of this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["key.pem", "identity.pem"])
 @pytest.mark.parametrize("harm", ["open", "damaged", "missing", "another"])
 def test_failing_runs_show_no_secret(
-    home: Path, capfd: pytest.CaptureFixture[str], name: str, harm: str
+    home: Path, capsys: pytest.CaptureFixture[str], name: str, harm: str
 ) -> None:
     path = home / "alice-keys" / name
     content = path.read_text()
@@ -176,7 +177,7 @@ def test_failing_runs_show_no_secret(
     else:
         shutil.copy(home / "bob-keys" / name, path)
     assert call("--tls", "alice-keys") == 2
-    shown = "".join(capfd.readouterr())
+    shown = "".join(capsys.readouterr())
     assert f"alice-keys/{name}" in shown or "alice-keys/cert.pem must be the certificate of the key" in shown
     assert "-----BEGIN" not in shown and not any(line in shown for line in secrets)
 

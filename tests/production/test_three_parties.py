@@ -33,7 +33,7 @@ ROOT = HERE.parents[1]
 GUIDE = (ROOT / "docs/production.md").read_text(encoding="utf-8")
 IN_GUIDE = {"10.0.0.1:20001": "alice", "10.0.0.2:20001": "bob", "10.0.0.3:20001": "carol"}
 SETTINGS = {"rows": 96, "epochs": 2, "prune_percent": 40, "prune_end_rate": 0.5}
-SECONDS = 200.0
+SECONDS = 400.0
 
 
 @dataclass
