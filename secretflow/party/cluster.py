@@ -121,7 +121,9 @@ class Cluster:
         parties = content["parties"]
         if not isinstance(parties, dict) or len(parties) < 2:
             raise SetupError(f"parties must be two parties or more by name, got {parties!r}")
-        members = {check_party_name(party): Member.parse(party, entry) for party, entry in sorted(parties.items())}
+        members = {
+            check_party_name(party): Member.parse(party, entry) for party, entry in sorted(parties.items())
+        }
         _check_differ(members)
         server = content["server"]
         trainers = content.get("trainers", [party for party in members if party != server])
