@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -190,27 +191,31 @@ def test_no_file_is_there_that_others_can_write_or_whose_secret_they_can_read(ho
 
 @pytest.mark.slow
 def test_a_party_whose_others_do_not_come_ends_in_time_and_leaves_nothing(home: Path) -> None:
-    temporary = home / "tmp"
-    temporary.mkdir()
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "secretflow.party",
-                "run",
-                "--party",
-                "alice",
-                "--cluster",
-                "cluster.json",
-            ),
-            *("--tls", "alice-keys", "--train", "json:dumps", "--wait", "1"),
-        ],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": str(temporary)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "bob must start within --wait 1 seconds, got no answer at 127.0.0.1:9002" in done.stderr
-    assert list(temporary.iterdir()) == [] and not (home / "alice").exists()
+    command = [
+        sys.executable,
+        "-m",
+        "secretflow.party",
+        "run",
+        "--party",
+        "alice",
+        "--cluster",
+        "cluster.json",
+    ]
+    command += ["--tls", "alice-keys", "--train", "json:dumps", "--wait", "1"]
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:  # short enough for Ray's sockets
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": temporary}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 2, done.stderr[-3000:]
+        assert "bob must start within --wait 1 seconds, got no answer at 127.0.0.1:9002" in done.stderr
+        assert not list(Path(temporary).glob("secretflow-*")) and not (home / "alice").exists()
+
+
+def test_a_folder_too_deep_for_rays_sockets_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = home / ("d" * 60)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert call("--train", "json:dumps") == 2
+    assert "TMPDIR must be a path short enough" in capsys.readouterr().err
+    assert list(deep.iterdir()) == []
