@@ -53,11 +53,11 @@ class TrainingSettings:
         for name, least in (("rows", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
-                raise ValueError(f"{name}={value!r} is not allowed: a whole number from {least} up")
+                raise ValueError(f"{name} must be a whole number from {least} up, got {value!r}")
         if self.batch_size > self.rows:
-            raise ValueError(f"batch_size={self.batch_size} is not allowed: at most the rows, {self.rows}")
+            raise ValueError(f"batch_size must be at most rows, {self.rows}, got {self.batch_size}")
         if type(self.server_blind) is not bool:
-            raise ValueError(f"server_blind={self.server_blind!r} is not allowed: true or false")
+            raise ValueError(f"server_blind must be true or false, got {self.server_blind!r}")
         PruneSettings(prune_end_rate=self.prune_end_rate, prune_percent=self.prune_percent)
 
 

@@ -74,7 +74,7 @@ class Cluster:
     """Who takes part, where, and in what.
 
     Attributes:
-        members: the parties by name, two at least.
+        members: the parties by name, two at least, in the order of the names.
         server: the party that adds up.
         trainers: the parties that train, two at least; may hold the server.
         train: the training function as ``module:function``; None leaves it to the command line.
@@ -121,7 +121,9 @@ class Cluster:
         parties = content["parties"]
         if not isinstance(parties, dict) or len(parties) < 2:
             raise SetupError(f"parties must be two parties or more by name, got {parties!r}")
-        members = {check_party_name(party): Member.parse(party, entry) for party, entry in parties.items()}
+        members = {
+            check_party_name(party): Member.parse(party, entry) for party, entry in sorted(parties.items())
+        }
         _check_differ(members)
         server = content["server"]
         trainers = content.get("trainers", [party for party in members if party != server])

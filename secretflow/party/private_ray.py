@@ -22,10 +22,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from secretflow.party.errors import SetupError
 from secretflow.party.files import write_secret
 from secretflow.party.keys import as_pem, common_name
 
 _LOOPBACK = "127.0.0.1"
+_LONGEST_FOLDER = 107 - len("/ray/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
+"""Bytes; the path of a socket has at most 107."""
+
 _DAYS = 3650  # longer than any run; the key goes with the run
 _IDLE_AGENT = str(Path(__file__).with_name("idle_agent.py"))
 
@@ -36,10 +40,15 @@ def private_ray() -> Iterator[dict[str, Any]]:
 
     Yields:
         Arguments of ``ray.init``.
+
+    Raises:
+        SetupError: the folder for temporary files has too long a path.
     """
     # Ray opens its own folder, with logs and sockets, to all users; the one around it is closed.
     with tempfile.TemporaryDirectory(prefix="secretflow-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
+        if len(os.fsencode(name)) > _LONGEST_FOLDER:
+            raise SetupError(f"TMPDIR must be a path short enough for Ray's sockets, got {folder.parent}")
         key, certificate = folder / "key.pem", folder / "cert.pem"
         _make_certificate(key, certificate)
         environment = {

@@ -78,11 +78,12 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
             if self._listen(server) == 0:
                 raise RuntimeError("the port is taken")
             await server.start()
+            self._server_ready_future.set_result((True, ""))
+            await server.wait_for_termination()
         except (RuntimeError, OSError) as error:
             self._server_ready_future.set_result((False, f"cannot listen on {self._listen_addr}: {error}"))
-            return
-        self._server_ready_future.set_result((True, ""))
-        await server.wait_for_termination()
+        finally:
+            await server.stop(None)
 
     def _listen(self, server: grpc.aio.Server) -> int:
         if not self._tls_config:

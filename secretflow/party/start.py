@@ -101,15 +101,15 @@ def started(place: Place, ray_options: Mapping[str, Any]) -> Iterator[None]:
 def _init(place: Place, ray_options: Mapping[str, Any]) -> None:
     import secretflow as sf
 
-    addresses = {party: str(address) for party, address in place.others.items()}
-    addresses[place.party] = str(place.listen)
+    # In one order at all parties: SecretFlow goes through them in this order at the end.
+    addresses = {
+        party: {"address": str(place.listen if party == place.party else member.address)}
+        for party, member in place.cluster.members.items()
+    }
     try:
         sf.init(
             address="local",
-            cluster_config={
-                "parties": {party: {"address": address} for party, address in addresses.items()},
-                "self_party": place.party,
-            },
+            cluster_config={"parties": addresses, "self_party": place.party},
             cross_silo_comm_options={
                 # Should RayFed's own receiver ever take the place of ours, it lets nothing through.
                 "serializing_allowed_list": {},

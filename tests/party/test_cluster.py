@@ -99,6 +99,10 @@ def test_the_fingerprint_is_that_of_what_is_agreed_on_and_not_of_how_it_is_writt
     first = read(path).fingerprint
     path.write_text(json.dumps({"server": "carol", **GOOD, "trainers": ["alice", "bob"]}, indent=3))
     assert Cluster.read(path).fingerprint == first
+    path.write_text(json.dumps({**GOOD, "parties": dict(reversed(PARTIES.items()))}))
+    turned = Cluster.read(path)
+    assert turned.fingerprint == first and list(turned.members) == ["alice", "bob", "carol"]
+    assert turned.trainers == ("alice", "bob")
     others = (parties(bob={"address": "10.0.0.2:9001"}), {"server": "bob", "trainers": ["alice", "bob"]})
     for changes in (*others, {"settings": {"rows": 1}}, {"train": "job:train"}):
         assert read(path, **changes).fingerprint != first

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -152,17 +153,18 @@ def test_what_a_users_module_lacks_is_not_taken_for_the_module(
 def test_a_port_that_is_taken_or_another_machines_is_said(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    train = ("--train", "json:dumps")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert call("--listen", f"127.0.0.1:{taken.getsockname()[1]}") == 2
+        assert call(*train, "--listen", f"127.0.0.1:{taken.getsockname()[1]}") == 2
     assert "--listen must be a free port of this machine" in capsys.readouterr().err
-    assert call("--insecure", "--listen", "192.0.2.77:9001") == 2
+    assert call(*train, "--insecure", "--listen", "192.0.2.77:9001") == 2
     assert "--listen must be a free port of this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["key.pem", "identity.pem"])
 @pytest.mark.parametrize("harm", ["open", "damaged", "missing", "another"])
 def test_failing_runs_show_no_secret(
-    home: Path, capfd: pytest.CaptureFixture[str], name: str, harm: str
+    home: Path, capsys: pytest.CaptureFixture[str], name: str, harm: str
 ) -> None:
     path = home / "alice-keys" / name
     content = path.read_text()
@@ -176,7 +178,7 @@ def test_failing_runs_show_no_secret(
     else:
         shutil.copy(home / "bob-keys" / name, path)
     assert call("--tls", "alice-keys") == 2
-    shown = "".join(capfd.readouterr())
+    shown = "".join(capsys.readouterr())
     assert f"alice-keys/{name}" in shown or "alice-keys/cert.pem must be the certificate of the key" in shown
     assert "-----BEGIN" not in shown and not any(line in shown for line in secrets)
 
@@ -189,27 +191,31 @@ def test_no_file_is_there_that_others_can_write_or_whose_secret_they_can_read(ho
 
 @pytest.mark.slow
 def test_a_party_whose_others_do_not_come_ends_in_time_and_leaves_nothing(home: Path) -> None:
-    temporary = home / "tmp"
-    temporary.mkdir()
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "secretflow.party",
-                "run",
-                "--party",
-                "alice",
-                "--cluster",
-                "cluster.json",
-            ),
-            *("--tls", "alice-keys", "--train", "json:dumps", "--wait", "1"),
-        ],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": str(temporary)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "bob must start within --wait 1 seconds, got no answer at 127.0.0.1:9002" in done.stderr
-    assert list(temporary.iterdir()) == [] and not (home / "alice").exists()
+    command = [
+        sys.executable,
+        "-m",
+        "secretflow.party",
+        "run",
+        "--party",
+        "alice",
+        "--cluster",
+        "cluster.json",
+    ]
+    command += ["--tls", "alice-keys", "--train", "json:dumps", "--wait", "1"]
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:  # short enough for Ray's sockets
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": temporary}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 2, done.stderr[-3000:]
+        assert "bob must start within --wait 1 seconds, got no answer at 127.0.0.1:9002" in done.stderr
+        assert not list(Path(temporary).glob("secretflow-*")) and not (home / "alice").exists()
+
+
+def test_a_folder_too_deep_for_rays_sockets_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = home / ("d" * 60)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert call("--train", "json:dumps") == 2
+    assert "TMPDIR must be a path short enough" in capsys.readouterr().err
+    assert list(deep.iterdir()) == []

@@ -77,6 +77,7 @@ async def alice(credentials: dict[str, str], host: str = "127.0.0.1") -> AsyncIt
         yield Party(receiver, address)
     finally:
         serving.cancel()
+        await asyncio.wait([serving])
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -7,248 +7,27 @@ a stranger can do; afterwards what they have learned and what they have left.
 from __future__ import annotations
 
 import json
-import os
-import re
-import shlex
-import shutil
-import signal
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.production.network import PARTIES, Network, listening, loopback, namespaces, processes
+from tests.production.network import PARTIES, loopback, namespaces
+from tests.production.observed import GUIDE, Seen, leaks, observe
 
 pytestmark = [pytest.mark.production, pytest.mark.slow]
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-GUIDE = (ROOT / "docs/production.md").read_text(encoding="utf-8")
-IN_GUIDE = {"10.0.0.1:20001": "alice", "10.0.0.2:20001": "bob", "10.0.0.3:20001": "carol"}
-SETTINGS = {"rows": 96, "epochs": 2, "prune_percent": 40, "prune_end_rate": 0.5}
-SECONDS = 200.0
-
-
-@dataclass
-class Seen:
-    """What has been seen of a run."""
-
-    home: Path
-    network: Network
-    why_not: str = ""
-    output: dict[str, str] = field(default_factory=dict)
-    status: dict[str, int] = field(default_factory=dict)
-    listening: dict[str, dict[tuple[str, int], str]] = field(default_factory=dict)
-    attacks: dict[str, str] = field(default_factory=dict)
-    poisoned: dict[str, str] = field(default_factory=dict)
-    reached: dict[str, list[int]] = field(default_factory=dict)
-    secrets: list[bytes] = field(default_factory=list)
-    leaks: list[str] = field(default_factory=list)
-    open_files: list[str] = field(default_factory=list)
-    left_over: dict[int, str] = field(default_factory=dict)
-
-
-def commands(name: str, network: Network) -> list[list[str]]:
-    """The lines of the guide with one command, as printed but for the addresses."""
-    found = re.findall(rf"^ *(python -m secretflow\.party {name} .*)$", GUIDE, flags=re.MULTILINE)
-    assert found
-    return [shlex.split(_at(network, line)) for line in found]
-
-
-def _at(network: Network, text: str) -> str:
-    for address, party in IN_GUIDE.items():
-        text = text.replace(address, network.addresses[party])
-    return text
-
-
-def _party(command: list[str]) -> str:
-    return command[command.index("--party") + 1]
-
-
-def _wait_until(condition: Callable[[], bool], alive: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end and alive()
-        time.sleep(0.2)
-
 
 @pytest.fixture(scope="module", params=["loopback", pytest.param("namespaces", marks=pytest.mark.namespaces)])
-def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    home = tmp_path_factory.mktemp(request.param)
+def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     with ExitStack() as stack:
-        why = ""
-        network = loopback()
+        network, why_not = loopback(), "The parties are on loopback"
         if request.param == "namespaces":
             try:
                 network = stack.enter_context(namespaces())
             except PermissionError as error:
-                why = str(error)
-        run = Seen(home, network, why)
-        _set_up(run)
-        _run(run)
-        yield run
-
-
-def _environment(mark: str = "") -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "MARK_OF_TEST": mark}
-
-
-def _set_up(run: Seen) -> None:
-    """Makes keys, certificates and cluster file as the guide says, and checks them."""
-
-    def call(command: list[str]) -> str:
-        done = subprocess.run(
-            [sys.executable, *command[1:]], cwd=run.home, env=_environment(), capture_output=True, text=True
-        )
-        run.output[f"{command[3]} {_party(command) if '--party' in command else ''}"] = (
-            done.stdout + done.stderr
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    identities = {_party(line): call(line).split()[-1] for line in commands("init", run.network)}
-    for name in ("authority", "sign"):
-        for line in commands(name, run.network):
-            call(line)
-    found = re.search(r"```json\n(.*?)```", GUIDE, flags=re.DOTALL)
-    assert found
-    cluster = json.loads(_at(run.network, found[1]))
-    assert cluster["train"] == "experiments.production:train"
-    for party, identity in identities.items():
-        cluster["parties"][party]["identity"] = identity
-    # The server trains as well, so that three parties pad for each other.
-    cluster |= {"trainers": list(PARTIES), "train": "own_training:train", "settings": SETTINGS}
-    (run.home / "cluster.json").write_text(json.dumps(cluster))
-    shutil.copy(HERE / "own_training.py", run.home)
-    fingerprints = {call(line).splitlines()[0] for line in commands("check", run.network)}
-    assert len(fingerprints) == 1
-    for path in (*run.home.glob("*/key.pem"), *run.home.glob("*/identity.pem")):
-        run.secrets += path.read_bytes().splitlines()[1:-1]
-    assert len(run.secrets) >= 7
-
-
-def _run(run: Seen) -> None:
-    """Runs the parties, looks at them when they have trained, and waits for their end."""
-    marks = {party: f"{party}-{uuid.uuid4()}" for party in PARTIES}
-    going: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for line in commands("run", run.network):
-            party = _party(line)
-            with (run.home / f"{party}.log").open("wb") as log:
-                going[party] = subprocess.Popen(
-                    run.network.inside(
-                        party, [sys.executable, *line[1:], "--option", f"until={run.home / 'until'}"]
-                    ),
-                    cwd=run.home,
-                    env=_environment(marks[party]),
-                    stdout=log,
-                    stderr=log,
-                )
-        assert set(going) == set(PARTIES)
-        _wait_until(
-            lambda: all((run.home / party / "sums.json").exists() for party in PARTIES),
-            lambda: all(process.poll() is None for process in going.values()),
-        )
-        _look(run, marks)
-        (run.home / "until").touch()
-        for party, process in going.items():
-            run.status[party] = process.wait(SECONDS)
-    finally:
-        for party, process in going.items():
-            process.kill()
-            process.wait()
-            run.output[party] = (run.home / f"{party}.log").read_text(errors="replace")
-            print(f"--- {party}\n{run.output[party][-3000:]}")
-        end = time.monotonic() + 20
-        while time.monotonic() < end and any(map(processes, marks.values())):
-            time.sleep(0.2)
-        run.left_over = {pid: line for mark in marks.values() for pid, line in processes(mark).items()}
-        for pid in run.left_over:
-            os.kill(pid, signal.SIGKILL)
-
-
-def _look(run: Seen, marks: dict[str, str]) -> None:
-    for party, mark in marks.items():
-        own = list(processes(mark))
-        run.listening[party] = listening(own, all_of_namespace=bool(run.network.namespaces))
-        ray_folders = {_ray_folder(pid) for pid in own} - {None}
-        for folder in ray_folders:
-            assert folder is not None
-            run.secrets += (folder / "key.pem").read_bytes().splitlines()[1:-1]
-            run.leaks += _leaks(run, [path for path in folder.rglob("*") if path.name != "key.pem"])
-            run.open_files += [] if folder.stat().st_mode & 0o077 == 0 else [str(folder)]
-        assert len(ray_folders) == 1
-    _reach(run)
-    _poison(run)
-    _join(run, marks["alice"])
-
-
-def _ray_folder(pid: int) -> Path | None:
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-    found = re.search(rb"RAY_TLS_SERVER_KEY=([^\0]+)/key.pem", environment)
-    return Path(os.fsdecode(found[1])) if found else None
-
-
-def _as_stranger(run: Seen, program: str, *arguments: str) -> str:
-    command = run.network.inside("stranger", [sys.executable, str(HERE / "stranger.py"), program, *arguments])
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def _reach(run: Seen) -> None:
-    """A stranger tries all the ports of each party at the address that it has in the network."""
-    for party, found in run.listening.items():
-        host, _ = run.network.addresses[party].split(":")
-        ports = sorted({str(port) for _, port in found})
-        run.reached[party] = [int(port) for port in _as_stranger(run, "reach", host, *ports).split()]
-
-
-def _poison(run: Seen) -> None:
-    """Somebody without a certificate, and an insider with one, send alice what makes a file if unpickled."""
-    keys, address = run.home / "carol-keys", run.network.addresses["alice"]
-    for name in ("plain", "without", "with"):
-        made = run.home / f"made-by-poison-{name}"
-        answer = _as_stranger(run, "poison", address, str(made), str(keys), name)
-        run.poisoned[name] = f"{answer}, {'made' if made.exists() else 'nothing'}"
-
-
-def _join(run: Seen, mark: str) -> None:
-    """A stranger on alice's machine tries to join her Ray. With her key he gets in: the try is good."""
-    host, port = next(place for place, name in run.listening["alice"].items() if name == "gcs_server")
-    own = next(iter(filter(None, map(_ray_folder, processes(mark)))))
-    key = {"RAY_USE_TLS": "1", "RAY_TLS_SERVER_KEY": f"{own}/key.pem"}
-    key |= dict.fromkeys(("RAY_TLS_SERVER_CERT", "RAY_TLS_CA_CERT"), f"{own}/cert.pem")
-    made = run.home / "made-by-stranger"
-    for name, arguments, extra in (("without", [str(made)], {}), ("with", [], key)):
-        program = [sys.executable, str(HERE / "foreign.py"), f"{host}:{port}", *arguments]
-        done = subprocess.run(
-            run.network.inside("alice", program),
-            env={**_environment(), **extra},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-        run.attacks[name] = f"{done.stdout.strip() or 'refused'}, {'made' if made.exists() else 'nothing'}"
-
-
-def _leaks(run: Seen, paths: list[Path]) -> list[str]:
-    """Files that hold a line of a private key."""
-    return [
-        str(path)
-        for path in paths
-        if path.is_file() and any(line in path.read_bytes() for line in run.secrets)
-    ]
+                why_not = str(error)
+        return observe(tmp_path_factory.mktemp(request.param), network, why_not)
 
 
 def test_all_parties_train_to_the_end(seen: Seen) -> None:
@@ -299,7 +78,7 @@ def test_no_secret_is_shown_or_left_where_others_can_read_it(seen: Seen) -> None
         assert "PRIVATE KEY" not in text and not any(line.decode() in text for line in seen.secrets), name
     own = {path for party in PARTIES for path in seen.home.glob(f"{party}-keys/*.pem")}
     own |= set(seen.home.glob("authority/*.pem"))
-    assert _leaks(seen, [path for path in seen.home.rglob("*") if path not in own]) == []
+    assert leaks(seen, [path for path in seen.home.rglob("*") if path not in own]) == []
     for party in PARTIES:
         for path in (seen.home / party, *(seen.home / party).rglob("*")):
             assert path.stat().st_mode & 0o077 == 0, path
@@ -319,7 +98,7 @@ def test_a_poisoned_message_makes_nothing_with_and_without_a_certificate(seen: S
 
 def test_a_stranger_on_the_network_reaches_one_port_of_a_party(seen: Seen) -> None:
     if not seen.network.namespaces:
-        pytest.skip(f"not tested: what other machines reach. {seen.why_not or 'The parties are on loopback'}")
+        pytest.skip(f"not tested: what other machines reach. {seen.why_not}")
     for party, address in seen.network.addresses.items():
         assert len(seen.listening[party]) > 3
         assert seen.reached[party] == [int(address.split(":")[1])]
