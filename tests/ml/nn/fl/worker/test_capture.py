@@ -7,13 +7,8 @@ import stat
 import pytest
 import torch
 
-from secretflow.ml.nn.fl.attacks import (
-    CaptureRounds,
-    GradientCapture,
-    load_capture,
-    optimizer_settings,
-    write_capture,
-)
+from secretflow.ml.nn.fl.worker.capture import CaptureRounds, GradientCapture
+from secretflow.ml.nn.fl.worker.capture_files import load_capture, optimizer_settings, write_capture
 
 
 @pytest.fixture

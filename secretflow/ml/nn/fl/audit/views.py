@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from secretflow.ml.nn.fl.attacks.defences import support
 from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.audit.defences import support
 
 Weights = Mapping[str, torch.Tensor]
 

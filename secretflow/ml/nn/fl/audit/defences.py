@@ -1,17 +1,26 @@
 """What a party can do to its weights or its upload before anyone sees it, as pure functions of tensors.
 
-To compare with each other: pruning thins out the net itself, the others change only what is uploaded.
+To compare with each other: pruning thins out the net itself, the others change only what is uploaded. Pruning
+is training's own, and so is withholding (:mod:`~secretflow.ml.nn.fl.backend.torch.withholding`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
-Arrays = tuple[torch.Tensor, ...]
+from secretflow.ml.nn.fl.backend.torch.masked_model import (
+    entry_as_tensor,
+    full_mask_of,
+    masked_weights,
+    prune_model,
+)
+from secretflow.ml.nn.fl.backend.torch.withholding import Arrays, largest_entries
+from secretflow.ml.nn.fl.pruning import PruneSettings
 
 
 class DPStrategy(Protocol):
@@ -20,26 +29,43 @@ class DPStrategy(Protocol):
     model_gdp: Any
 
 
-def magnitude_mask(weights: Mapping[str, torch.Tensor], pruned: float) -> dict[str, torch.Tensor]:
-    """The mask of weight pruning: of each array of two or more dimensions the smallest weights go.
+def magnitude_mask(
+    model: Callable[[], nn.Module], weights: Mapping[str, torch.Tensor], pruned: float
+) -> dict[str, torch.Tensor]:
+    """The mask that a training has come to whose only step of pruning removes one part of every layer.
+
+    It is training's own step (:func:`~secretflow.ml.nn.fl.backend.torch.masked_model.prune_model`), so it
+    prunes the layers that training prunes, and rounds as training does.
 
     Args:
-        weights: by name; arrays of fewer dimensions are not prunable.
-        pruned: part of each array that goes, in [0, 1); at least one weight of each stays.
+        model: builds the net.
+        weights: its ``state_dict``; left as it is.
+        pruned: part of the prunable weights that goes, in [0, 1); at least one weight of each layer stays.
 
     Returns:
-        For each prunable array 0 where it is pruned and 1 where it lives.
+        For each prunable parameter by name 0 where it is pruned and 1 where it lives, of the weight's dtype.
+
+    Raises:
+        ValueError: ``pruned`` is out of its range.
+    """
+    settings, net = one_step(pruned), model()
+    net.load_state_dict(weights)
+    mask = prune_model(net, full_mask_of(net), settings, epoch=1)
+    return {name: entry_as_tensor(entry, weight) for name, weight, entry in masked_weights(net, mask)}
+
+
+def one_step(pruned: float) -> PruneSettings:
+    """Settings of a training that prunes once, at the end of its first epoch, every layer to one living rate.
+
+    Args:
+        pruned: part of the prunable weights that goes, in [0, 1).
 
     Raises:
         ValueError: ``pruned`` is out of its range.
     """
     if not 0 <= pruned < 1:
         raise ValueError(f"pruned={pruned!r} is not allowed: a part in [0, 1)")
-    return {
-        name: _largest(weight, max(1, round(weight.numel() * (1 - pruned))))
-        for name, weight in weights.items()
-        if weight.dim() >= 2
-    }
+    return PruneSettings(prune_end_rate=1 - pruned, prune_schedule="cubic", prune_end_epoch=1)
 
 
 def sparsify(upload: Sequence[torch.Tensor], dropped: float) -> Arrays:
@@ -60,29 +86,9 @@ def sparsify(upload: Sequence[torch.Tensor], dropped: float) -> Arrays:
     """
     if not 0 <= dropped < 1:
         raise ValueError(f"dropped={dropped!r} is not allowed: a part in [0, 1)")
-    flat = _flatten(upload)
-    return _split(flat * _largest(flat, max(1, round(flat.numel() * (1 - dropped)))), upload)
-
-
-def withhold(update: Sequence[torch.Tensor], withheld: float) -> Arrays:
-    """Keeps the largest entries of an update at home, over all arrays together, and uploads the others.
-
-    Source: Chu et al., "PriPrune", 2023, arXiv 2310.19958: the entries that tell most about the rows.
-
-    Args:
-        update: weight update or gradient.
-        withheld: part of the entries that is set to zero, in [0, 1); at least one stays.
-
-    Returns:
-        Arrays of the same shapes.
-
-    Raises:
-        ValueError: ``withheld`` is out of its range.
-    """
-    if not 0 <= withheld < 1:
-        raise ValueError(f"withheld={withheld!r} is not allowed: a part in [0, 1)")
-    flat = _flatten(update)
-    return _split(flat * (1 - _largest(flat, min(flat.numel() - 1, round(flat.numel() * withheld)))), update)
+    size = sum(array.numel() for array in upload)
+    largest = largest_entries(upload, max(1, round(size * (1 - dropped))))
+    return tuple(array * entry for array, entry in zip(upload, largest, strict=True))
 
 
 def through_dp(upload: Sequence[torch.Tensor], dp_strategy: DPStrategy, seed: int) -> Arrays:
@@ -123,20 +129,3 @@ def support(upload: Sequence[torch.Tensor], names: Sequence[str]) -> dict[str, t
         names: their names.
     """
     return {name: (array != 0).to(array.dtype) for name, array in zip(names, upload, strict=True)}
-
-
-def _largest(array: torch.Tensor, count: int) -> torch.Tensor:
-    """1 at the ``count`` entries of the largest magnitude, 0 elsewhere; of equal ones the first stay."""
-    order = array.detach().abs().flatten().argsort(descending=True, stable=True)
-    kept = torch.zeros(array.numel(), dtype=array.dtype)
-    kept[order[:count]] = 1
-    return kept.view_as(array)
-
-
-def _flatten(arrays: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([array.flatten() for array in arrays])
-
-
-def _split(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> Arrays:
-    parts = flat.split([array.numel() for array in like])
-    return tuple(part.view_as(array) for part, array in zip(parts, like, strict=True))
