@@ -173,10 +173,3 @@ def test_a_row_after_a_torn_line_is_not_lost(tmp_path):
     path.write_text('{"key": "torn')
     Rows(path).add("a", {"mse": 1.0})
     assert Rows(path).get("a") == {"mse": 1.0}
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    write_whole(tmp_path / "page", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(tmp_path / "page", "new \udcff")
-    assert (tmp_path / "page").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
