@@ -26,7 +26,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, help="a folder with CIFAR-100 as torchvision keeps it, to attack too"
     )
-    parser.add_argument("--images", type=int, default=effort.images, help="images to attack in each row")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=effort.images,
+        help="images to attack in each row, of padded uploads four times as many",
+    )
     parser.add_argument(
         "--first",
         type=int,
