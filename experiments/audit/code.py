@@ -12,7 +12,7 @@ from secretflow.ml.nn.fl import attacks, pruning
 from secretflow.ml.nn.fl import audit as victim
 from secretflow.ml.nn.fl.backend.torch import masked_model, withholding
 
-_PARTS = ("accuracy.py", "attack_cell.py", "data.py", "effort.py", "noise.py", "scoring.py")
+_PARTS = ("accuracy.py", "attack_cell.py", "data.py", "effort.py", "intervals.py", "noise.py", "scoring.py")
 _NETS = "dgl_utils.py"
 
 
