@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.backend.torch.masked_model import (
     entry_as_tensor,
     full_mask_of,
@@ -63,8 +64,7 @@ def one_step(pruned: float) -> PruneSettings:
     Raises:
         ValueError: ``pruned`` is out of its range.
     """
-    if not 0 <= pruned < 1:
-        raise ValueError(f"pruned={pruned!r} is not allowed: a part in [0, 1)")
+    _validate.number("pruned", pruned, at_least=0, below=1)
     return PruneSettings(prune_end_rate=1 - pruned, prune_schedule="cubic", prune_end_epoch=1)
 
 
@@ -84,8 +84,7 @@ def sparsify(upload: Sequence[torch.Tensor], dropped: float) -> Arrays:
     Raises:
         ValueError: ``dropped`` is out of its range.
     """
-    if not 0 <= dropped < 1:
-        raise ValueError(f"dropped={dropped!r} is not allowed: a part in [0, 1)")
+    _validate.number("dropped", dropped, at_least=0, below=1)
     size = sum(array.numel() for array in upload)
     largest = largest_entries(upload, max(1, round(size * (1 - dropped))))
     return tuple(array * entry for array, entry in zip(upload, largest, strict=True))
@@ -110,8 +109,8 @@ def through_dp(upload: Sequence[torch.Tensor], dp_strategy: DPStrategy, seed: in
         ValueError: there is no ``model_gdp``, or one with the secure generator.
     """
     mechanism = dp_strategy.model_gdp
-    if mechanism is None or mechanism.is_secure_generator:
-        raise ValueError(f"model_gdp={mechanism!r} is not allowed: one without the secure generator")
+    seeded = mechanism is not None and not mechanism.is_secure_generator
+    _validate.check(seeded, "model_gdp", mechanism, "a mechanism without the secure generator")
     state = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from secretflow import _validate
+
 
 @dataclass(frozen=True)
 class CaptureRounds:
@@ -32,12 +34,12 @@ class CaptureRounds:
 
     def __post_init__(self) -> None:
         numbers = self.numbers
-        if not isinstance(numbers, tuple) or any(type(number) is not int for number in numbers):
-            raise TypeError(f"rounds={numbers!r} is not allowed: a tuple of whole numbers")
-        if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
-            raise ValueError(f"rounds={numbers!r} is not allowed: different rounds from 0 on")
-        if not (numbers or self.first or self.last or self.after_mask_change):
-            raise ValueError(f"rounds={numbers!r} is not allowed: at least one round must be chosen")
+        whole = isinstance(numbers, tuple) and all(type(number) is int for number in numbers)
+        _validate.check(whole, "rounds", numbers, "a tuple of integers", TypeError)
+        different = min(numbers, default=0) >= 0 and len(set(numbers)) == len(numbers)
+        _validate.check(different, "rounds", numbers, "different integers of at least 0")
+        chosen = bool(numbers) or self.first or self.last or self.after_mask_change
+        _validate.check(chosen, "rounds", numbers, "at least one round")
 
     def include(self, number: int, *, is_last: bool, mask_changed: bool) -> bool:
         """Whether a round is captured.
@@ -83,10 +85,8 @@ class GradientCapture:
     def __post_init__(self) -> None:
         for name in ("directory", "party"):
             value = getattr(self, name)
-            if not isinstance(value, str):
-                raise TypeError(f"{name}={value!r} is not allowed: a string")
-            if not value:
-                raise ValueError(f"{name}={value!r} is not allowed: it must not be empty")
+            _validate.instance(name, value, str, "a string")
+            _validate.check(bool(value), name, value, "a string that is not empty")
         self._chosen()
 
     def _chosen(self) -> CaptureRounds:
@@ -129,8 +129,8 @@ class GradientCapture:
             taken = [path for path, n in numbers.items() if n.isdecimal() and int(n) >= round_number]
         if taken:
             raise FileExistsError(
-                f"directory={self.directory!r} is not allowed: {min(taken)} is there already, and captures "
-                "are never mixed or overwritten"
+                f"directory must be a folder without a capture of a round to come, since captures are never "
+                f"mixed or overwritten, got {self.directory!r}, where {min(taken)} is there already"
             )
 
     def _folder(self, round_number: int) -> Path:

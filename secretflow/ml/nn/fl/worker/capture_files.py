@@ -193,7 +193,7 @@ def load_capture(directory: str | Path) -> Capture:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta["format"] != _FORMAT:
-            raise ValueError(f"format={meta['format']!r} is not allowed: {_FORMAT}")
+            raise ValueError(f"format must be {_FORMAT}, got {meta['format']!r}")
         count = sum(1 for _ in folder.glob("gradients*.npy"))
         if count != meta["gradients"]:
             raise ValueError(f"there are {count} gradients, {meta['gradients']} were written")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from secretflow import _validate
+
 Arrays = tuple[torch.Tensor, ...]
 
 
@@ -24,8 +26,7 @@ def withhold(update: Sequence[torch.Tensor], withheld: float) -> Arrays:
     Raises:
         ValueError: ``withheld`` is out of its range.
     """
-    if not 0 <= withheld < 1:
-        raise ValueError(f"withheld={withheld!r} is not allowed: a part in [0, 1)")
+    _validate.number("withheld", withheld, at_least=0, below=1)
     size = sum(array.numel() for array in update)
     largest = largest_entries(update, min(size - 1, round(size * withheld)))
     return tuple(array * (1 - entry) for array, entry in zip(update, largest, strict=True))
