@@ -30,7 +30,7 @@ from experiments.dgl_utils import IMAGE_SHAPE, LeNet, attacked_net
 from secretflow.ml.nn.fl.attacks import DLGSettings, Observation, dlg_attack
 from secretflow.ml.nn.fl.attacks.dlg import normal_start
 from secretflow.ml.nn.fl.attacks.objective import Objective, squared_distance
-from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error
+from secretflow.ml.nn.fl.audit.scores import SUCCESS_MSE, mean_squared_error
 
 TARGET = 5.0
 """Times as many images per second as the loop: what was asked for before anything was measured."""

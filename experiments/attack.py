@@ -19,17 +19,11 @@ from experiments.report import CAPTURE_DIR, DENSE_CAPTURE_DIR
 from experiments.settings import Settings
 from experiments.training import Parties, torch_model
 from secretflow.ml.nn import FLModel
-from secretflow.ml.nn.fl.attacks import (
-    Capture,
-    DLGSettings,
-    GradientCapture,
-    Observation,
-    Reconstruction,
-    dlg_attack,
-    load_capture,
-)
-from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error, peak_signal_to_noise, rank
-from secretflow.ml.nn.fl.attacks.views import Weights, apply_mask
+from secretflow.ml.nn.fl import GradientCapture
+from secretflow.ml.nn.fl.attacks import DLGSettings, Observation, Reconstruction, dlg_attack
+from secretflow.ml.nn.fl.audit import Capture, load_capture
+from secretflow.ml.nn.fl.audit.scores import SUCCESS_MSE, mean_squared_error, peak_signal_to_noise, rank
+from secretflow.ml.nn.fl.audit.views import Weights, apply_mask
 from secretflow.security.aggregation import SecurePruneAggregator
 
 LEARNING_RATE = 1e-4

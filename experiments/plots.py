@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from secretflow.ml.nn.fl.attacks import Reconstruction, Snapshot
-from secretflow.ml.nn.fl.attacks.scores import mean_squared_error
+from secretflow.ml.nn.fl.audit.scores import mean_squared_error
 
 matplotlib.use("Agg")  # files only, no window
 

@@ -132,7 +132,7 @@ def _attack(settings: Settings, images: Images, report: Report) -> None:
 
     from experiments import plots
     from experiments.attack import cases, run_attack, score, verdict
-    from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE
+    from secretflow.ml.nn.fl.audit.scores import SUCCESS_MSE
 
     torch.set_num_threads(1)  # a net this small gains nothing by more, and loses when cores are busy
     report.attack(image=settings.attack_image, got_back_is_mse_below=SUCCESS_MSE)

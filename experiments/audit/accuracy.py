@@ -13,7 +13,9 @@ from experiments.audit.cells import NOISY, PRUNING, SPARSE, WITHHELD
 from experiments.audit.noise import gaussian_dp
 from experiments.data import Images, as_images
 from experiments.dgl_utils import ConvNet
-from secretflow.ml.nn.fl.attacks.defences import magnitude_mask, sparsify, through_dp, withhold
+from secretflow.ml.nn.fl.audit.defences import one_step, sparsify, through_dp
+from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of, mask_model, prune_model
+from secretflow.ml.nn.fl.backend.torch.withholding import withhold
 
 ROUNDS, BATCH, PARTIES, TRAIN_ROWS, TEST_ROWS = 400, 32, 2, 10_000, 2_000
 _LEARNING_RATE, _CLIP = 1e-2, 1.0
@@ -45,11 +47,10 @@ def _train(defence: str, level: float, images: Images, seed: int) -> float:
     x = torch.from_numpy(as_images(images.x_train[:TRAIN_ROWS]))
     y = torch.from_numpy(images.y_train).long()
     optimizer = torch.optim.Adam(net.parameters(), lr=_LEARNING_RATE)
-    mask: dict[str, torch.Tensor] = {}
+    mask = full_mask_of(net)
     for number in range(ROUNDS):
         if defence == PRUNING and number == ROUNDS // 2:
-            mask = magnitude_mask(net.state_dict(), level)
-            _apply(net, mask)
+            mask = prune_model(net, mask, one_step(level), epoch=1)
         uploads = []
         for rows in torch.randint(len(x), (PARTIES, BATCH), generator=generator):
             gradient = torch.autograd.grad(F.cross_entropy(net(x[rows]), y[rows]), list(net.parameters()))
@@ -57,7 +58,7 @@ def _train(defence: str, level: float, images: Images, seed: int) -> float:
         for parameter, *arrays in zip(net.parameters(), *uploads, strict=True):
             parameter.grad = torch.stack(arrays).mean(dim=0)
         optimizer.step()
-        _apply(net, mask)
+        mask_model(net, mask)
     with torch.no_grad():
         test = torch.from_numpy(as_images(images.x_test[:TEST_ROWS]))
         right = net(test).argmax(dim=1) == torch.from_numpy(images.y_test[:TEST_ROWS]).long()
@@ -75,10 +76,3 @@ def _defended(
         seed = int(torch.randint(2**31, (), generator=generator))
         return through_dp(gradient, gaussian_dp(level, _CLIP), seed)
     return gradient
-
-
-def _apply(net: ConvNet, mask: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        for name, weight in net.named_parameters():
-            if name in mask:
-                weight *= mask[name]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from secretflow.ml.nn.fl.attacks.views import Knowledge
+from secretflow.ml.nn.fl.audit.views import Knowledge
 
 REMOVED = (0.0, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99)
 NOISE = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)

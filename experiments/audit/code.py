@@ -8,18 +8,20 @@ from pathlib import Path
 
 import experiments
 from experiments.audit import __path__ as audit
-from secretflow.ml.nn.fl import attacks
+from secretflow.ml.nn.fl import attacks, pruning
+from secretflow.ml.nn.fl import audit as victim
+from secretflow.ml.nn.fl.backend.torch import masked_model, withholding
 
-_PARTS = ("accuracy.py", "attack_cell.py", "data.py", "noise.py")
+_PARTS = ("accuracy.py", "attack_cell.py", "data.py", "effort.py", "intervals.py", "noise.py", "scoring.py")
 _NETS = "dgl_utils.py"
-_NOT_ATTACKS = ("capture.py", "__init__.py")
 
 
 @cache
 def digest_of_code() -> str:
     """A name for the source of attacks, defences, scores, nets and data, another when any of it changes."""
     files = [
-        *(path for path in Path(attacks.__file__).parent.glob("*.py") if path.name not in _NOT_ATTACKS),
+        *(path for room in (attacks, victim, pruning) for path in Path(room.__path__[0]).glob("[!_]*.py")),
+        *(Path(str(module.__file__)) for module in (masked_model, withholding)),
         *(Path(audit[0]) / name for name in _PARTS),
         Path(experiments.__file__).parent / _NETS,
     ]

@@ -10,9 +10,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments.audit.attack_cell import SHOWN
 from experiments.audit.cells import INFERRED, KNOWN, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
 from experiments.audit.intervals import wilson_interval
+from experiments.audit.scoring import SHOWN
 
 matplotlib.use("Agg")  # files only, no window
 

@@ -106,13 +106,14 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
 and what do pruning, other defences and secure aggregation change about it?</p>
 <h2>Method</h2>
 <p>A party computes a gradient on one image. The attacker looks for an image that has the same gradient;
-it never sees the true one, and of several random starts the one whose gradient matches best counts. Two
-scores stand side by side. An image is <b>identified</b> if what comes back is nearer to it than to all
-other candidates, and chance would identify one in so many. It is <b>got back</b> if the mean squared
-error is below {content["success_is_mse_below"]:g} on pixels in [0, 1], fixed beforehand. A picture that
-is not got back can still be identified, and that is a leak: only where neither score is above chance has
-an attack failed, and only that attack. Rows of one data set have the same images and starts, and each
-image has its own net. Attackers differ in what they know:</p>
+it never sees the true one, and of several random starts the one whose gradient matches best counts.
+Weights are pruned once, by training's own step, every layer to the same rate. Two scores stand side by
+side. An image is <b>identified</b> if what comes back is nearer to it than to all other candidates, and
+chance would identify one in so many. It is <b>got back</b> if the mean squared error is below
+{content["success_is_mse_below"]:g} on pixels in [0, 1], fixed beforehand. A picture that is not got back
+can still be identified, and that is a leak: only where neither score is above chance has an attack
+failed, and only that attack. Rows of one data set have the same images and starts, and each image has
+its own net. Attackers differ in what they know:</p>
 <ul>{attackers}</ul>
 <h2>Answer</h2>
 <ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(content))}</ul>

@@ -2,7 +2,8 @@ import torch
 from torch import nn
 
 from experiments.attack import Case, score, verdict
-from secretflow.ml.nn.fl.attacks import Capture, Observation, Reconstruction
+from secretflow.ml.nn.fl.attacks import Observation, Reconstruction
+from secretflow.ml.nn.fl.audit import Capture
 
 CANDIDATES = torch.stack([torch.full((1, 12, 12), grey) for grey in (0.0, 0.5, 1.0)])
 

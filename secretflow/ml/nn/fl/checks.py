@@ -11,9 +11,9 @@ import torch
 
 from secretflow.device import PYU
 from secretflow.ml.nn.core.torch import TorchModel
-from secretflow.ml.nn.fl.attacks.capture import GradientCapture
-from secretflow.ml.nn.fl.backend.torch.fl_base import prunable_weights
+from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_weights
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
 
 PRUNE_STRATEGY = "fed_avg_w_prune"

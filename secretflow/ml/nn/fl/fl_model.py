@@ -9,7 +9,6 @@ from typing import Any
 
 from secretflow._overlay import upstream
 from secretflow.device import PYU, PYUObject, reveal, wait
-from secretflow.ml.nn.fl.attacks.capture import GradientCapture
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
@@ -24,6 +23,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
 from secretflow.ml.nn.fl.training_data import WithTrainingData
+from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.utils.random import global_random

@@ -21,7 +21,8 @@ from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks.callback import Callback
 from secretflow.ml.nn.core.torch import optim_wrapper
-from secretflow.ml.nn.fl.attacks.capture import CaptureRounds, GradientCapture, load_capture
+from secretflow.ml.nn.fl import CaptureRounds, GradientCapture
+from secretflow.ml.nn.fl.audit import load_capture
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import plan_epochs
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, living_rate, pruned_masks

@@ -17,7 +17,8 @@ from secretflow._overlay import upstream
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks import Callback, EarlyStoppingEpoch
 from secretflow.ml.nn.core.torch import optim_wrapper
-from secretflow.ml.nn.fl.attacks.capture import GradientCapture, load_capture
+from secretflow.ml.nn.fl import GradientCapture
+from secretflow.ml.nn.fl.audit import load_capture
 from secretflow.ml.nn.fl.history import History
 from secretflow.security.aggregation import PlainAggregator, SecureAggregator, SecurePruneAggregator
 from secretflow.security.privacy import DPStrategyFL, GaussianModelDP

@@ -1,24 +1,16 @@
 """Gradient inversion: what an attacker gets back from what it sees of federated training.
 
-``observation`` says what goes into an attack and what comes out; ``views`` makes it from what a party
-computes, for each thing an attacker may see and know; ``dlg``, ``idlg``, ``inverting`` and ``closed_form``
-attack; ``scores`` compares with the truth; ``defences`` are what is done to an upload first; ``capture``
-writes what one party computed. ``objective``, ``restarts``, ``lbfgs`` and ``adam`` are their parts.
-Needs torch alone; the scores need torchmetrics and scipy, ``padded`` needs this project's aggregator.
+``observation`` says what goes into an attack and what comes out; ``dlg``, ``idlg``, ``inverting`` and
+``closed_form`` attack; ``objective``, ``restarts``, ``lbfgs`` and ``adam`` are their parts. An attack gets an
+:class:`Observation` and nothing else; this package needs torch alone and imports nothing of the project. The
+victim's side and the scores are in :mod:`secretflow.ml.nn.fl.audit`.
 """
 
+from importlib import import_module
 from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 
-from secretflow.ml.nn.fl.attacks.capture import (
-    Capture,
-    CaptureRounds,
-    GradientCapture,
-    load_capture,
-    optimizer_settings,
-    write_capture,
-)
 from secretflow.ml.nn.fl.attacks.closed_form import closed_form_attack
 from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
 from secretflow.ml.nn.fl.attacks.idlg import idlg_attack
@@ -27,20 +19,30 @@ from secretflow.ml.nn.fl.attacks.lbfgs import LBFGSSettings
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, Snapshot
 
 __all__ = [
-    "Capture",
-    "CaptureRounds",
     "DLGSettings",
-    "Snapshot",
-    "GradientCapture",
     "InvertingSettings",
     "LBFGSSettings",
     "Observation",
     "Reconstruction",
+    "Snapshot",
     "closed_form_attack",
     "dlg_attack",
     "idlg_attack",
     "inverting_attack",
-    "load_capture",
-    "optimizer_settings",
-    "write_capture",
 ]
+
+_MOVED = {
+    "CaptureRounds": "capture",
+    "GradientCapture": "capture",
+    "Capture": "capture_files",
+    "load_capture": "capture_files",
+    "optimizer_settings": "capture_files",
+    "write_capture": "capture_files",
+}
+"""What is a party's own and could be imported from here before; loaded when asked for, never by an attack."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _MOVED:
+        return getattr(import_module(f"secretflow.ml.nn.fl.worker.{_MOVED[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """What goes into a gradient-inversion attack and what comes out.
 
 Attacker and victim share nothing but an :class:`Observation`. The true images are not in it, so no attack
-can choose by them; scoring is done elsewhere (:mod:`~secretflow.ml.nn.fl.attacks.scores`).
+can choose by them; scoring is done elsewhere (:mod:`~secretflow.ml.nn.fl.audit.scores`).
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from secretflow.ml.nn.fl.attacks.capture import GradientCapture, optimizer_settings, write_capture
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
+from secretflow.ml.nn.fl.worker.capture import GradientCapture
+from secretflow.ml.nn.fl.worker.capture_files import optimizer_settings, write_capture
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
 

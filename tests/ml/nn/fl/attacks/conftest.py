@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from secretflow.ml.nn.fl.attacks.defences import magnitude_mask
-from secretflow.ml.nn.fl.attacks.views import PartyStep
+from secretflow.ml.nn.fl.audit.defences import magnitude_mask
+from secretflow.ml.nn.fl.audit.views import PartyStep
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +41,6 @@ def make_party() -> Callable[..., PartyStep]:
         torch.manual_seed(seed)
         weights = {name: torch.rand_like(value) - 0.5 for name, value in net().state_dict().items()}
         x, y = torch.rand(batch, 1, 4, 4).double(), torch.randperm(3)[:batch]
-        return PartyStep(net, weights, x, y, magnitude_mask(weights, pruned) if pruned else {})
+        return PartyStep(net, weights, x, y, magnitude_mask(net, weights, pruned) if pruned else {})
 
     return make

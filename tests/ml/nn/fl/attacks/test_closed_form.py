@@ -6,7 +6,7 @@ import torch
 
 from secretflow.ml.nn.fl.attacks import closed_form_attack
 from secretflow.ml.nn.fl.attacks.closed_form import input_of_first_layer
-from secretflow.ml.nn.fl.attacks.views import Knowledge, observe, party_gradient
+from secretflow.ml.nn.fl.audit.views import Knowledge, observe, party_gradient
 from tests.ml.nn.fl.attacks.conftest import tiny_perceptron
 
 

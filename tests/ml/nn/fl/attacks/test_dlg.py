@@ -7,11 +7,11 @@ import torch
 from experiments.data import load_images
 from experiments.dgl_utils import CLASSES, LeNet, attacked_net
 from secretflow.ml.nn.fl.attacks import DLGSettings, LBFGSSettings, dlg_attack, idlg_attack
-from secretflow.ml.nn.fl.attacks.defences import magnitude_mask
 from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
 from secretflow.ml.nn.fl.attacks.objective import Objective
-from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, match, mean_squared_error
-from secretflow.ml.nn.fl.attacks.views import (
+from secretflow.ml.nn.fl.audit.defences import magnitude_mask
+from secretflow.ml.nn.fl.audit.scores import SUCCESS_MSE, match, mean_squared_error
+from secretflow.ml.nn.fl.audit.views import (
     Knowledge,
     PartyStep,
     observe,
@@ -30,7 +30,7 @@ def lenet_party(number, pruned=0.0):
     weights = attacked_net().state_dict()
     x = torch.from_numpy(images.x_train[number : number + 1]).float().div(255).unsqueeze(1)
     y = torch.tensor([int(images.y_train[number])])
-    return PartyStep(LeNet, weights, x, y, magnitude_mask(weights, pruned) if pruned else {})
+    return PartyStep(LeNet, weights, x, y, magnitude_mask(LeNet, weights, pruned) if pruned else {})
 
 
 def observed(party, knowledge=Knowledge.MASK_KNOWN, classes=3, **options):

@@ -6,8 +6,8 @@ import torch
 
 from secretflow.ml.nn.fl.attacks import InvertingSettings, inverting_attack
 from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
-from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, match, mean_squared_error
-from secretflow.ml.nn.fl.attacks.views import Knowledge, observe, party_gradient
+from secretflow.ml.nn.fl.audit.scores import SUCCESS_MSE, match, mean_squared_error
+from secretflow.ml.nn.fl.audit.views import Knowledge, observe, party_gradient
 
 SETTINGS = InvertingSettings(iterations=30, restarts=2, tv_weight=0.0)
 

@@ -11,7 +11,7 @@ from secretflow.ml.nn.fl.attacks.objective import (
     squared_distance,
     total_variation,
 )
-from secretflow.ml.nn.fl.attacks.views import Knowledge, observe, party_gradient, weight_update
+from secretflow.ml.nn.fl.audit.views import Knowledge, observe, party_gradient, weight_update
 
 CLASSES = 3
 

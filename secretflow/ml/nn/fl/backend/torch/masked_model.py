@@ -9,7 +9,31 @@ import numpy as np
 import torch
 from torch import nn
 
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, pruned_masks
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, full_mask, pruned_masks
+
+PRUNABLE_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
+
+
+def prunable_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of linear, convolution and embedding layers by their name in the ``state_dict``.
+
+    A weight that two layers share is there under both names.
+    """
+    return {
+        f"{name}.weight" if name else "weight": layer.weight
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, PRUNABLE_LAYERS)
+    }
+
+
+def full_mask_of(model: nn.Module) -> Mask:
+    """A mask of a model under which every weight lives."""
+    prunable = prunable_weights(model)
+    return full_mask(
+        prunable[name].detach().numpy(force=True) if name in prunable else None
+        for name, value in model.state_dict().items()
+        if value.dim() >= 2
+    )
 
 
 def masked_weights(model: nn.Module, mask: Mask) -> Iterator[tuple[str, torch.Tensor, np.ndarray]]:

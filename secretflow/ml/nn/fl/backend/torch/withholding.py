@@ -6,7 +6,48 @@ from collections.abc import Sequence
 
 import torch
 
-from secretflow.ml.nn.fl.attacks.defences import withhold
+from secretflow import _validate
+
+Arrays = tuple[torch.Tensor, ...]
+
+
+def withhold(update: Sequence[torch.Tensor], withheld: float) -> Arrays:
+    """Keeps the largest entries of an update at home, over all arrays together, and uploads the others.
+
+    Source: Chu et al., "PriPrune", 2023, arXiv 2310.19958: the entries that tell most about the rows.
+
+    Args:
+        update: weight update or gradient.
+        withheld: part of the entries that is set to zero, in [0, 1); at least one stays.
+
+    Returns:
+        Arrays of the same shapes.
+
+    Raises:
+        ValueError: ``withheld`` is out of its range.
+    """
+    _validate.number("withheld", withheld, at_least=0, below=1)
+    size = sum(array.numel() for array in update)
+    largest = largest_entries(update, min(size - 1, round(size * withheld)))
+    return tuple(array * (1 - entry) for array, entry in zip(update, largest, strict=True))
+
+
+def largest_entries(arrays: Sequence[torch.Tensor], count: int) -> Arrays:
+    """1 at the entries of the largest magnitude, over all arrays together, 0 elsewhere.
+
+    Args:
+        arrays: of one dtype.
+        count: how many entries are marked, from 0 to all of them; of equal ones the first.
+
+    Returns:
+        Arrays of the same shapes and dtype.
+    """
+    flat = torch.cat([array.detach().flatten() for array in arrays])
+    order = flat.abs().argsort(descending=True, stable=True)
+    marked = torch.zeros_like(flat)
+    marked[order[:count]] = 1
+    parts = marked.split([array.numel() for array in arrays])
+    return tuple(part.view_as(array) for part, array in zip(parts, arrays, strict=True))
 
 
 class Withholding:

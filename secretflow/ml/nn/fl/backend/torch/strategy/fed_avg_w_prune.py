@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from secretflow.ml.nn.core.torch import BuilderType
-from secretflow.ml.nn.fl.attacks.capture import GradientCapture
 from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
 from secretflow.ml.nn.fl.backend.torch.masked_model import (
     mask_model,  # noqa: F401 - found here by the names of the first version
@@ -19,6 +18,7 @@ from secretflow.ml.nn.fl.plan import PartyState, Round
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
+from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
 from secretflow.ml.nn.fl.worker.data import check_numbers, fetching_batches, rows_by_round
 from secretflow.ml.nn.fl.worker.masked import MaskedModel

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from secretflow.ml.nn.fl.attacks.defences import magnitude_mask, sparsify, support, through_dp, withhold
+from secretflow.ml.nn.fl.audit.defences import magnitude_mask, sparsify, support, through_dp
 from secretflow.security.privacy import DPStrategyFL
 from secretflow.security.privacy.mechanism.mechanism_fl import GaussianModelDP
 
@@ -16,30 +17,51 @@ def arrays(seed=0):
     return [torch.randn(shape, generator=generator) for shape in ((7, 9), (7,), (2, 3, 3))]
 
 
-@given(pruned=RATES, seed=st.integers(0, 1000))
-def test_of_each_layer_the_largest_weights_live_and_biases_are_left_alone(pruned, seed):
-    weights = dict(zip("abc", arrays(seed), strict=True))
-    mask = magnitude_mask(weights, pruned)
-    assert mask.keys() == {"a", "c"}
+def net_with_what_training_does_not_prune():
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(32, 30), nn.Bilinear(3, 3, 2))
+
+
+def weights_of(net, seed):
+    torch.manual_seed(seed)
+    return {name: torch.rand_like(value) - 0.5 for name, value in net().state_dict().items()}
+
+
+@settings(deadline=None)
+@given(percent=st.integers(0, 99), seed=st.integers(0, 1000))
+def test_an_attacked_net_is_pruned_as_training_prunes(percent, seed):
+    """Layers that training leaves alone live, the whole is rounded down, and each layer keeps one."""
+    pruned, net = percent / 100, net_with_what_training_does_not_prune
+    weights = weights_of(net, seed)
+    before = {name: value.clone() for name, value in weights.items()}
+    mask = magnitude_mask(net, weights, pruned)
+    assert mask.keys() == {"0.weight", "2.weight"}
+    sizes = {name: weights[name].numel() for name in mask}
+    counts = {name: int(entry.sum()) for name, entry in mask.items()}
+    assert sum(counts.values()) == max(len(counts), sum(sizes.values()) * (100 - percent) // 100)
     for name, entry in mask.items():
+        assert abs(counts[name] - sizes[name] * (1 - pruned)) <= len(sizes)
         magnitude, lives = weights[name].abs(), entry == 1
-        assert lives.sum() == max(1, round(entry.numel() * (1 - pruned)))
         assert lives.all() or magnitude[lives].min() >= magnitude[~lives].max()
+    assert all(torch.equal(weights[name], value) for name, value in before.items())
+
+
+def test_a_part_that_is_no_whole_number_of_weights_is_rounded_as_in_training():
+    """What lives is rounded down over all layers, where rounding each layer to the nearest keeps one more."""
+    mask = magnitude_mask(
+        net_with_what_training_does_not_prune, weights_of(net_with_what_training_does_not_prune, 1), 0.02
+    )
+    assert sum(int(entry.sum()) for entry in mask.values()) == 1011 < round(72 * 0.98) + round(960 * 0.98)
 
 
 @given(rate=RATES, seed=st.integers(0, 1000))
-def test_sparsifying_keeps_the_largest_and_withholding_the_others(rate, seed):
+def test_sparsifying_keeps_the_largest_of_all_arrays_together(rate, seed):
     upload = arrays(seed)
     flat = torch.cat([array.flatten() for array in upload])
-    for defend, kept in ((sparsify, 1 - rate), (withhold, 1 - rate)):
-        sent = torch.cat([array.flatten() for array in defend(upload, rate)])
-        there = sent != 0
-        assert there.sum() in (max(1, round(flat.numel() * kept)), flat.numel() - round(flat.numel() * rate))
-        assert torch.equal(sent[there], flat[there])
-        inside, outside = flat[there].abs(), flat[~there].abs()
-        if outside.numel():
-            ordered = inside.min() >= outside.max() if defend is sparsify else inside.max() <= outside.min()
-            assert ordered
+    sent = torch.cat([array.flatten() for array in sparsify(upload, rate)])
+    there = sent != 0
+    assert there.sum() == max(1, round(flat.numel() * (1 - rate)))
+    assert torch.equal(sent[there], flat[there])
+    assert there.all() or flat[there].abs().min() >= flat[~there].abs().max()
 
 
 def dp(multiplier, clip, **options):
@@ -86,8 +108,6 @@ def test_the_support_is_where_something_was_sent():
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_rates_out_of_range_are_refused_by_name(rate):
     with pytest.raises(ValueError, match="pruned"):
-        magnitude_mask({}, rate)
+        magnitude_mask(net_with_what_training_does_not_prune, {}, rate)
     with pytest.raises(ValueError, match="dropped"):
         sparsify(arrays(), rate)
-    with pytest.raises(ValueError, match="withheld"):
-        withhold(arrays(), rate)

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from secretflow.ml.nn.fl.attacks.defences import support
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.audit.defences import support
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -99,10 +100,8 @@ def weight_update(party: PartyStep, steps: int, learning_rate: float) -> tuple[t
     Raises:
         ValueError: a number is out of its range.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps!r} is not allowed: at least 1")
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(f"learning_rate={learning_rate!r} is not allowed: above 0")
+    _validate.integer("steps", steps, 1)
+    _validate.number("learning_rate", learning_rate, above=0)
     net = party.model().eval()
     names = [name for name, _ in net.named_parameters()]
     state = party.pruned_weights()

@@ -7,13 +7,8 @@ import stat
 import pytest
 import torch
 
-from secretflow.ml.nn.fl.attacks import (
-    CaptureRounds,
-    GradientCapture,
-    load_capture,
-    optimizer_settings,
-    write_capture,
-)
+from secretflow.ml.nn.fl.worker.capture import CaptureRounds, GradientCapture
+from secretflow.ml.nn.fl.worker.capture_files import load_capture, optimizer_settings, write_capture
 
 
 @pytest.fixture
@@ -208,7 +203,7 @@ def test_captures_of_rounds_to_come_need_a_place(tmp_path, rounds, there, next_r
     if is_free:
         capture.check_free(next_round)
     else:
-        with pytest.raises(FileExistsError, match=r"directory=.* never mixed or overwritten"):
+        with pytest.raises(FileExistsError, match=r"directory must .* never mixed or overwritten"):
             capture.check_free(next_round)
 
 

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from secretflow.ml.nn.fl.attacks.scores import (
+from secretflow.ml.nn.fl.audit.scores import (
     label_accuracy,
     match,
     mean_squared_error,

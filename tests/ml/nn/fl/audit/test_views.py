@@ -4,10 +4,10 @@ import torch
 from torch.nn import functional as F
 
 from secretflow.ml.nn.fl.attacks import DLGSettings, dlg_attack
-from secretflow.ml.nn.fl.attacks.defences import sparsify
-from secretflow.ml.nn.fl.attacks.padded import decode_without_keys, padded_uploads
-from secretflow.ml.nn.fl.attacks.scores import SUCCESS_MSE, mean_squared_error
-from secretflow.ml.nn.fl.attacks.views import (
+from secretflow.ml.nn.fl.audit.defences import sparsify
+from secretflow.ml.nn.fl.audit.padded import decode_without_keys, padded_uploads
+from secretflow.ml.nn.fl.audit.scores import SUCCESS_MSE, mean_squared_error
+from secretflow.ml.nn.fl.audit.views import (
     Knowledge,
     observe,
     observe_sparse,

@@ -1,8 +1,8 @@
-"""Gradient capture: one party writes what it computed in a round to its own disk, for the leakage audit.
+"""The files of a gradient capture: what one party computed in a round, on its own disk.
 
 A capture is a folder with the files of the project's first experiment, ``gradients{i}.npy``, ``x.pt`` and
 ``y.pt``, and what an audit needs besides: ``weights.pt``, ``mask.pt`` and ``meta.json``. It holds private
-training rows. It is off unless asked for, readable by its owner only, and never leaves the party by itself.
+training rows, is readable by its owner only, and never leaves the party by itself.
 """
 
 from __future__ import annotations
@@ -25,134 +25,6 @@ _FORMAT = 2
 _TENSORS = ("x", "y", "weights", "mask")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CaptureRounds:
-    """Rounds chosen by what happens in them; those of all choices together are captured.
-
-    Attributes:
-        numbers: these rounds, counted from 0 since the model was made.
-        first: the first round.
-        last: the last round of each ``fit``.
-        after_mask_change: each first round under a new mask.
-
-    Raises:
-        TypeError: a number is not a whole number.
-        ValueError: a number is negative or there twice, or nothing is chosen.
-    """
-
-    numbers: tuple[int, ...] = ()
-    first: bool = False
-    last: bool = False
-    after_mask_change: bool = False
-
-    def __post_init__(self) -> None:
-        numbers = self.numbers
-        if not isinstance(numbers, tuple) or any(type(number) is not int for number in numbers):
-            raise TypeError(f"rounds={numbers!r} is not allowed: a tuple of whole numbers")
-        if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
-            raise ValueError(f"rounds={numbers!r} is not allowed: different rounds from 0 on")
-        if not (numbers or self.first or self.last or self.after_mask_change):
-            raise ValueError(f"rounds={numbers!r} is not allowed: at least one round must be chosen")
-
-    def include(self, number: int, *, is_last: bool, mask_changed: bool) -> bool:
-        """Whether a round is captured.
-
-        Args:
-            number: of the round, from 0.
-            is_last: whether it is the last round of ``fit``.
-            mask_changed: whether its mask is another than that of the round before.
-        """
-        return (
-            number in self.numbers
-            or (self.first and number == 0)
-            or (self.last and is_last)
-            or (self.after_mask_change and mask_changed)
-        )
-
-    def is_single(self) -> bool:
-        """Whether one round at most can be captured, however often ``fit`` is called."""
-        return len(self.numbers) + self.first == 1 and not (self.last or self.after_mask_change)
-
-
-@dataclass(frozen=True)
-class GradientCapture:
-    """Which gradients a party shall write, and where.
-
-    Attributes:
-        directory: folder on the party's own disk; a relative one starts at the working directory of the
-            party's process. It must not hold a capture of a round that is still to come.
-        party: name of the party that writes; the others write nothing.
-        rounds: which aggregation rounds to capture, of each the first batch: numbers, or what they are chosen
-            by. A single round, chosen by its number or as the first, is written into ``directory`` itself,
-            otherwise each into its own sub-directory ``round-<n>``.
-
-    Raises:
-        TypeError: a value is of the wrong type.
-        ValueError: a value is empty, negative or there twice.
-    """
-
-    directory: str
-    party: str
-    rounds: tuple[int, ...] | CaptureRounds = (0,)
-
-    def __post_init__(self) -> None:
-        for name in ("directory", "party"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise TypeError(f"{name}={value!r} is not allowed: a string")
-            if not value:
-                raise ValueError(f"{name}={value!r} is not allowed: it must not be empty")
-        self._chosen()
-
-    def _chosen(self) -> CaptureRounds:
-        return self.rounds if isinstance(self.rounds, CaptureRounds) else CaptureRounds(self.rounds)
-
-    def folder(
-        self, party: str, round_number: int, *, is_last: bool = False, mask_changed: bool = False
-    ) -> str | None:
-        """The folder to write this party's gradient of this round to; None if it is not to be written.
-
-        Args:
-            party: who asks.
-            round_number: of the round, from 0.
-            is_last: see :meth:`CaptureRounds.include`.
-            mask_changed: see :meth:`CaptureRounds.include`.
-        """
-        chosen = self._chosen()
-        if party != self.party or not chosen.include(
-            round_number, is_last=is_last, mask_changed=mask_changed
-        ):
-            return None
-        return str(self._folder(round_number))
-
-    def check_free(self, round_number: int) -> None:
-        """Looks whether captures of the rounds to come have a place.
-
-        Args:
-            round_number: of the next round, from 0.
-
-        Raises:
-            FileExistsError: the folder holds a capture of that round or a later one, or other files where
-                the only capture goes.
-        """
-        chosen, folder = self._chosen(), Path(self.directory)
-        if chosen.is_single():
-            is_to_come = round_number <= max(chosen.numbers, default=0)
-            taken = [folder] if is_to_come and folder.exists() and list(folder.iterdir()) else []
-        else:
-            numbers = {path: path.name.removeprefix("round-") for path in folder.glob("round-*")}
-            taken = [path for path, n in numbers.items() if n.isdecimal() and int(n) >= round_number]
-        if taken:
-            raise FileExistsError(
-                f"directory={self.directory!r} is not allowed: {min(taken)} is there already, and captures "
-                "are never mixed or overwritten"
-            )
-
-    def _folder(self, round_number: int) -> Path:
-        folder = Path(self.directory)
-        return folder if self._chosen().is_single() else folder / f"round-{round_number}"
 
 
 @dataclass(frozen=True)
@@ -321,7 +193,7 @@ def load_capture(directory: str | Path) -> Capture:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta["format"] != _FORMAT:
-            raise ValueError(f"format={meta['format']!r} is not allowed: {_FORMAT}")
+            raise ValueError(f"format must be {_FORMAT}, got {meta['format']!r}")
         count = sum(1 for _ in folder.glob("gradients*.npy"))
         if count != meta["gradients"]:
             raise ValueError(f"there are {count} gradients, {meta['gradients']} were written")

@@ -1,0 +1,147 @@
+"""The command line of the audit."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from experiments.audit.cells import ATTACKS, DEFENCES, GROUP, NOISE, REMOVED, VIEWS
+from experiments.audit.data import CANDIDATES
+from experiments.audit.effort import Effort
+
+DATASETS = ("MNIST", "colour crops", "CIFAR-100")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of the audit."""
+    parser = argparse.ArgumentParser(
+        description="Attacks gradients with and without pruning and other defences and writes report.json, "
+        "plots and report.html. Goes on where it was stopped.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    effort = Effort()
+    parser.add_argument("--out", type=Path, default=Path("dgl/audit"), help="folder for what is made")
+    parser.add_argument(
+        "--data", type=Path, help="a folder with CIFAR-100 as torchvision keeps it, to attack too"
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=effort.images,
+        help="images to attack in each row, of padded uploads four times as many",
+    )
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=effort.first,
+        help="number of the first of them; settings were chosen on those from 50 on",
+    )
+    parser.add_argument("--restarts", type=int, default=effort.restarts, help="random starts of DLG and iDLG")
+    parser.add_argument(
+        "--slow-restarts",
+        type=int,
+        default=effort.slow_restarts,
+        help="the same on updates of five steps and on aggregates",
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=effort.iterations, help="steps of 20 evaluations of DLG and iDLG"
+    )
+    parser.add_argument(
+        "--adam-iterations",
+        type=int,
+        default=effort.adam_iterations,
+        help="steps of 20 evaluations of Inverting Gradients",
+    )
+    parser.add_argument(
+        "--patience", type=int, default=effort.patience, help="steps without progress after which to give up"
+    )
+    parser.add_argument(
+        "--start-mean", type=float, default=effort.start_mean, help="of the random starts of DLG and iDLG"
+    )
+    parser.add_argument(
+        "--start-deviation", type=float, default=effort.start_deviation, help="of these random starts"
+    )
+    parser.add_argument(
+        "--tv-weight", type=float, default=effort.tv_weight, help="total variation in Inverting Gradients"
+    )
+    parser.add_argument("--seed", type=int, default=effort.seed, help="of nets and random starts")
+    parser.add_argument(
+        "--datasets",
+        nargs="+",
+        choices=DATASETS,
+        default=DATASETS,
+        help="images to attack; CIFAR-100 needs --data",
+    )
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=ATTACKS, help="attacks to make")
+    parser.add_argument("--views", nargs="+", choices=VIEWS, default=VIEWS, help="what attackers see")
+    parser.add_argument(
+        "--defences", nargs="+", choices=DEFENCES, default=DEFENCES, help="defences to attack"
+    )
+    parser.add_argument(
+        "--removed",
+        nargs="+",
+        type=float,
+        default=REMOVED,
+        help="parts that pruning, sparsification and withholding remove, each in [0, 1)",
+    )
+    parser.add_argument(
+        "--noise",
+        nargs="+",
+        type=float,
+        default=NOISE,
+        help="deviations of the noise, relative to the gradient",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=20.0,
+        help="start no further row after that; the same command measures the rest",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each"
+    )
+    return parser
+
+
+def parse_effort(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> Effort:
+    """Checks the numbers of the command line.
+
+    Raises:
+        SystemExit: with code 2 and a message if one is not allowed.
+    """
+    for name in (
+        "images",
+        "restarts",
+        "slow_restarts",
+        "iterations",
+        "adam_iterations",
+        "patience",
+        "workers",
+    ):
+        if getattr(chosen, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} {getattr(chosen, name)} is not allowed: at least 1")
+    # Aggregates of eight parties attack whole groups, and identification needs them among its candidates.
+    most = CANDIDATES - GROUP
+    if not 0 <= chosen.first <= most - 1:
+        parser.error(f"--first {chosen.first} is not allowed: from 0 to {most - 1}")
+    if chosen.images > most - chosen.first:
+        parser.error(
+            f"--images {chosen.images} is not allowed with --first {chosen.first}: at most "
+            f"{most - chosen.first}"
+        )
+    if not chosen.minutes > 0:
+        parser.error(f"--minutes {chosen.minutes} is not allowed: above 0")
+    if any(not 0 <= level < 1 for level in chosen.removed):
+        parser.error(f"--removed {chosen.removed} is not allowed: parts in [0, 1)")
+    if any(not 0 < level < float("inf") for level in chosen.noise):
+        parser.error(f"--noise {chosen.noise} is not allowed: numbers above 0")
+    if not 0 <= chosen.tv_weight < float("inf"):
+        parser.error(f"--tv-weight {chosen.tv_weight} is not allowed: a number from 0 up")
+    effort = Effort(**{name: getattr(chosen, name) for name in asdict(Effort())})
+    try:
+        effort.dlg(1), effort.inverting(1)
+    except ValueError as error:
+        parser.error(str(error))
+    return effort
