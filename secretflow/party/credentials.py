@@ -30,12 +30,14 @@ class Credentials:
         key: absolute path of the private key.
         certificate: of the certificate, and of those between it and the authority's if there are any.
         authority: of the certificate of the authority.
+        identity: of the private key of the identity, beside them; checked where the cluster file pins it.
         valid_until: when the certificate ends.
     """
 
     key: Path
     certificate: Path
     authority: Path
+    identity: Path
     valid_until: datetime.datetime
 
     @classmethod
@@ -75,7 +77,13 @@ class Credentials:
             raise SetupError(
                 f"{folder / IDENTITY_FILE} must be the identity that the cluster file pins for {party}"
             )
-        return cls(folder / KEY_FILE, folder / CERTIFICATE_FILE, folder / AUTHORITY_FILE, ends)
+        return cls(
+            key=folder / KEY_FILE,
+            certificate=folder / CERTIFICATE_FILE,
+            authority=folder / AUTHORITY_FILE,
+            identity=folder / IDENTITY_FILE,
+            valid_until=ends,
+        )
 
 
 def _read_certificates(path: Path) -> list[x509.Certificate]:

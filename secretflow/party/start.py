@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from secretflow.party.address import Address
 from secretflow.party.cluster import Cluster
 from secretflow.party.credentials import Credentials
 from secretflow.party.errors import SetupError
+
+if TYPE_CHECKING:
+    from secretflow.security.aggregation.secagg.identity import Identities
 
 _SECONDS_BETWEEN_TRIES = 1.0
 
@@ -85,17 +88,36 @@ def started(place: Place, ray_options: Mapping[str, Any]) -> Iterator[None]:
         SetupError: the port is taken, or another party did not come in time.
     """
     import secretflow as sf
+    from secretflow.security.aggregation.secagg.identity import set_identities
 
     try:
         with _strict_channels(place):
             _init(place, ray_options)
         _wait_for(place)
+        set_identities(_identities(place))
         yield
     except BaseException:
         # No barrier: the others may be waiting for what will not come.
         sf.shutdown(barrier_on_shutdown=False, on_error=True)
         raise
     sf.shutdown()
+
+
+def _identities(place: Place) -> Identities | None:
+    """Who the trainers are, for the aggregation to check; None where one of them is not pinned."""
+    from secretflow.security.aggregation.secagg.identity import Identities
+
+    cluster, credentials = place.cluster, place.credentials
+    pinned = {party: cluster.members[party].identity for party in cluster.trainers}
+    known = {party: identity for party, identity in pinned.items() if identity is not None}
+    if credentials is None or len(known) < len(pinned):
+        print(
+            "the public keys of the aggregation are not signed: pin every trainer's identity in the cluster "
+            "file and give --tls, or compare the fingerprint that each party logs",
+            file=sys.stderr,
+        )
+        return None
+    return Identities(known, credentials.identity)
 
 
 def _init(place: Place, ray_options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from experiments import production
 from secretflow.device import PYU, reveal
 from secretflow.party.training import Run
 from secretflow.security.aggregation import SecurePruneAggregator
+from secretflow.security.aggregation.secagg.identity import identities_here
 
 _SECONDS = 240
 
@@ -20,6 +21,7 @@ def train(run: Run) -> None:
     """Trains, adds up, and then waits until the file of the option ``until`` is there."""
     production.train(run)
     (run.out / "sums.json").write_text(json.dumps(add_up(run)))
+    (run.out / "fingerprints.json").write_text(json.dumps(fingerprints(run)))
     end = time.monotonic() + _SECONDS
     while not Path(run.options["until"]).exists():
         assert time.monotonic() < end
@@ -36,6 +38,14 @@ def add_up(run: Run) -> list[list[float]]:
     average = reveal(aggregator.average(held, axis=0, weights=weights, prune_mask=masks))
     total = reveal(aggregator.sum(held, axis=0))
     return [np.asarray(array, float).tolist() for arrays in (average, total) for array in arrays]
+
+
+def fingerprints(run: Run) -> list[str]:
+    """The key agreement in short, at each party; empty if it was not signed by pinned identities."""
+    if identities_here() is None:
+        return []
+    aggregator = SecurePruneAggregator(PYU(run.cluster.server), [PYU(name) for name in run.cluster.trainers])
+    return list(reveal(aggregator.fingerprint()).values())
 
 
 def _numbers(k: int) -> list[np.ndarray]:

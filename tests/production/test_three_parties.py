@@ -52,6 +52,11 @@ def test_averages_and_sums_travel_under_the_list_of_what_may(seen: Seen) -> None
         assert whole_average == pytest.approx([7 / 3] * 2) and whole_total == [6, 6]
 
 
+def test_keys_are_signed_by_the_pinned_identities_and_have_one_fingerprint(seen: Seen) -> None:
+    told = [json.loads((seen.home / party / "fingerprints.json").read_text()) for party in PARTIES]
+    assert len(told[0]) == len(PARTIES) and len({digits for each in told for digits in each}) == 1
+
+
 def test_parties_listen_on_loopback_and_at_the_address_of_the_cluster_file_alone(seen: Seen) -> None:
     for party, found in seen.listening.items():
         host, port = seen.network.addresses[party].split(":")

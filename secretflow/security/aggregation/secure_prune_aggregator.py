@@ -8,7 +8,7 @@ from typing import Any
 from secretflow import _validate
 from secretflow.device import PYU, DeviceObject, PYUObject
 from secretflow.security.aggregation.aggregator import Aggregator
-from secretflow.security.aggregation.secagg.arguments import by_party, weights_in_order
+from secretflow.security.aggregation.secagg.arguments import by_party, check_participants, weights_in_order
 from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.group import Group
@@ -18,8 +18,6 @@ from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.transport.driver import DriverTransport
 from secretflow.security.aggregation.secagg.transport.interface import Transport
 from secretflow.security.aggregation.secagg.transport.local import LocalTransport
-
-_MAX_PARTIES = 255  # contributor counts travel as one byte
 
 
 class SecurePruneAggregator(Aggregator):
@@ -98,12 +96,7 @@ class SecurePruneAggregator(Aggregator):
         server_blind: bool = False,
         identities: Identities | None = None,
     ) -> None:
-        if len(set(participants)) != len(participants):
-            raise AggregationError(f"participants={participants}: Should not have duplicated devices.")
-        if not 2 <= len(participants) <= _MAX_PARTIES:
-            raise AggregationError(
-                f"participants={participants}: from 2 to {_MAX_PARTIES} parties are allowed"
-            )
+        check_participants(participants)
         _validate.integer("min_contributors", min_contributors, 1, len(participants))
         if server_blind and device in participants:
             raise ValueError(

@@ -11,6 +11,20 @@ from secretflow.device import PYU, DeviceObject, PYUObject
 
 from .errors import AggregationError
 
+_MAX_PARTIES = 255  # contributor counts travel as one byte
+
+
+def check_participants(participants: Sequence[PYU]) -> None:
+    """Refuses parties that cannot aggregate.
+
+    Raises:
+        AggregationError: one is there twice, or they are too few or too many.
+    """
+    if len(set(participants)) != len(participants):
+        raise AggregationError(f"participants={participants}: Should not have duplicated devices.")
+    if not 2 <= len(participants) <= _MAX_PARTIES:
+        raise AggregationError(f"participants must be from 2 to {_MAX_PARTIES} parties, got {participants}")
+
 
 def by_party(objects: Sequence[PYUObject], name: str, parties: Sequence[PYU]) -> dict[PYU, PYUObject]:
     """One object for each party, by party.

@@ -21,7 +21,7 @@ from .message import Message
 from .opening import Opening, share_one
 from .ratchet import CALLS_PER_START
 from .ring import Ring
-from .stages import Proposed, Stage, Uploaded
+from .stages import Proposed, Stage, Uploaded, stage_of
 from .support import Support
 from .usage import Usage
 from .weights import AggregationWeights
@@ -65,8 +65,7 @@ class Client:
         min_contributors: int,
         identities: Identities | None = None,
     ) -> None:
-        settings = f"ring={ring.bits} fxp={ring.fxp_bits} min_contributors={min_contributors}"
-        self.keys = KeyRing(party, names, settings, identities)
+        self.keys = KeyRing(party, names, f"{ring} min_contributors={min_contributors}", identities)
         self.usage = Usage()
         self.parties = len(names)
         self.position = names.index(party)
@@ -81,20 +80,17 @@ class Client:
     @property
     def stage(self) -> Stage:
         """What this client waits for."""
-        if self._pending is None:
-            return Stage.IDLE
-        return Stage.PROPOSED if isinstance(self._pending, Proposed) else Stage.UPLOADED
+        return stage_of(self._pending)
 
     def number_calls(self, start: int) -> None:
         """Numbers the calls of the generators from ``start * CALLS_PER_START`` on.
 
-        All parties must be given the same start, larger than any before. So they are in step again after a
-        failure, which some of them met later than others.
+        All parties must be given the same start, larger than any before. So they are in step after a failure.
         """
         self._calls = itertools.count(start * CALLS_PER_START)
 
     def next_call(self) -> int:
-        """The number of the next call, for the generators of :mod:`.protocol`."""
+        """The number of the next call."""
         return next(self._calls)
 
     @_timed
@@ -139,9 +135,7 @@ class Client:
             AggregationError: no mask was proposed, or the sum is one of other masks.
         """
         if not isinstance(self._pending, Proposed):
-            raise AggregationError(
-                f"a mask must be proposed before it can be settled, but {self._party} {self.stage.value}"
-            )
+            raise AggregationError(f"a mask must be proposed first, but {self._party} {self.stage.value}")
         proposed = self._pending
         if (total["call"], total["layout"]) != (proposed.call, self.keys.name_of(proposed.layout)):
             raise AggregationError("the contributor counts are those of another proposal")
@@ -192,9 +186,8 @@ class Client:
         """
         arrays, is_list = as_arrays(data)
         support, average = call.support, call.operation is Operation.AVERAGE
-        weights = AggregationWeights.make(
-            call.weights, self.position, self.parties, masked=support is not None
-        )
+        masked = support is not None
+        weights = AggregationWeights.make(call.weights, self.position, self.parties, masked)
         layout = support.layout if support else self._dense_for(arrays, is_list)
         if not layout.fits(arrays, is_list):
             raise AggregationError(
@@ -292,9 +285,7 @@ class Client:
 
     def _take_uploaded(self) -> Uploaded:
         if not isinstance(self._pending, Uploaded):
-            raise AggregationError(
-                f"there is no sum to open: nothing was uploaded, and {self._party} {self.stage.value}"
-            )
+            raise AggregationError(f"nothing was uploaded to open, and {self._party} {self.stage.value}")
         uploaded, self._pending = self._pending, None
         return uploaded
 

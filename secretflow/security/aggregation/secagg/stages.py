@@ -50,3 +50,10 @@ class Uploaded:
     opening: Opening
     weights: AggregationWeights
     support: Support | None
+
+
+def stage_of(pending: Proposed | Uploaded | None) -> Stage:
+    """What a client waits for that has this pending."""
+    if pending is None:
+        return Stage.IDLE
+    return Stage.PROPOSED if isinstance(pending, Proposed) else Stage.UPLOADED
