@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import hypothesis
 import pytest
@@ -13,6 +14,7 @@ import secretflow as sf
 import secretflow.distributed as sfd
 from secretflow.device import global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
+from secretflow.security.aggregation.secagg.transport.local import LocalTransport
 
 PARTIES = ["alice", "bob", "carol", "davy"]
 
@@ -54,3 +56,17 @@ def ray_devices(_ray: None) -> Iterator[SimpleNamespace]:
     sfd.set_distribution_mode(DISTRIBUTION_MODE.SIMULATION)
     yield _devices()
     sfd.set_distribution_mode(before)
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages of each party went without the driver, each time they did."""
+    counts: list[int] = []
+    run = LocalTransport.run
+
+    def counted(self: LocalTransport, begin: Any, exchanges: int, rounds: int = 0) -> Any:
+        counts.append(exchanges)
+        return run(self, begin, exchanges, rounds)
+
+    monkeypatch.setattr(LocalTransport, "run", counted)
+    return counts

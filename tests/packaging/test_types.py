@@ -37,6 +37,10 @@ model = FLModel(server=carol, device_list=[alice, bob], aggregator=aggregator, m
 reveal_type(sf.init)
 reveal_type(aggregator)
 reveal_type(model)
+history = model.fit({alice: "a.csv"}, "label", epochs=2, batch_size={alice: 8}, verbose=0)
+reveal_type(history)
+history.global_history["living_rate"]
+model.fit({alice: "a.csv"}, "label", epochs="2")
 SecurePruneAggregator(carol, [alice, bob], min_contributors="two")
 """
 
@@ -63,9 +67,13 @@ def test_mypy_sees_the_public_classes_as_what_they_are(
         text=True,
     )
     revealed = [line.partition('Revealed type is "')[2].rstrip('"') for line in done.stdout.splitlines()]
-    init, aggregator, model, *_ = revealed
+    init, aggregator, model, history, *_ = revealed
     assert init.startswith("def (parties: ")
     assert aggregator == "secretflow.security.aggregation.secure_prune_aggregator.SecurePruneAggregator"
     assert model == "secretflow.ml.nn.fl.fl_model.FLModel"
+    assert history == "secretflow.ml.nn.fl.history.History"
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
-    assert len(errors) == 1 and 'Argument "min_contributors"' in errors[0]
+    assert [error.partition("error: ")[2].partition(" has ")[0] for error in errors] == [
+        'Argument "epochs" to "fit" of "FLModel"',
+        'Argument "min_contributors" to "SecurePruneAggregator"',
+    ]

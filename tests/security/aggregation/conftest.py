@@ -15,7 +15,7 @@ import secretflow as sf
 import secretflow.distributed as sfd
 from secretflow.device import PYUObject, global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
-from secretflow.security.aggregation import SecurePruneAggregator
+from secretflow.security.aggregation import SecureAggregator, SecurePruneAggregator
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.ring import Ring
 from tests.security.aggregation.stepwise import Stepwise
@@ -48,6 +48,27 @@ def consortium() -> Iterator[Consortium]:
     yield Consortium()
     sfd.set_distribution_mode(mode)
     global_state.set_parties(parties)
+
+
+@pytest.fixture(scope="module")
+def upstreams() -> dict[str, SecureAggregator]:
+    """Upstream's aggregators, made once: its key agreement takes a second."""
+    return {}
+
+
+@pytest.fixture
+def both(
+    consortium: Any, upstreams: dict[str, SecureAggregator], request: pytest.FixtureRequest
+) -> tuple[SecurePruneAggregator, SecureAggregator]:
+    """Our aggregator and upstream's, of the same three parties.
+
+    After an error the generators of upstream's parties are out of step and its sums are noise, so it has one
+    aggregator for mistakes and one for numbers.
+    """
+    use = "mistakes" if "refuse" in request.node.name or "mistake" in request.node.name else "numbers"
+    if use not in upstreams:
+        upstreams[use] = SecureAggregator(consortium.server, consortium.parties[:3])
+    return consortium.aggregator(3), upstreams[use]
 
 
 @pytest.fixture

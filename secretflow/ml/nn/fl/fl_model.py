@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial, wraps
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from secretflow._overlay import upstream
 from secretflow.device import PYU, PYUObject, reveal, wait
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
@@ -19,16 +17,16 @@ from secretflow.ml.nn.fl.checks import (
 )
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.party_paths import path_of
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession
+from secretflow.ml.nn.fl.signature import takes_arguments_of
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
 from secretflow.ml.nn.fl.training_data import WithTrainingData
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.utils.random import global_random
-
-_UpstreamFLModel = upstream(__name__).FLModel
 
 
 class FLModel(WithTrainingData):
@@ -191,8 +189,17 @@ class FLModel(WithTrainingData):
         reveal([worker.set_weights(average[device]) for device, worker in self._workers.items()])
         return average
 
-    @wraps(_UpstreamFLModel.fit)
+    @takes_arguments_of(FitOptions)
     def fit(self, *args: Any, **kwargs: Any) -> History:
+        """Trains with the arguments of :class:`~secretflow.ml.nn.fl.options.FitOptions`.
+
+        Returns:
+            Losses, metrics and measurements of each epoch.
+
+        Raises:
+            TypeError: features and labels are of different types or are no numbers.
+            ValueError: an argument is out of its range or of other parties than those that train.
+        """
         if not self.wp_strategy:
             return History(super().fit(*args, **kwargs))
         return self._fit_pruned(FitOptions(*args, **kwargs))
@@ -212,10 +219,7 @@ class FLModel(WithTrainingData):
         if not self.wp_strategy:
             raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
         wait(
-            [
-                worker.export_sparse(_own_path(path, device, is_test))
-                for device, worker in self._workers.items()
-            ]
+            [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
         )
 
     def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
@@ -236,7 +240,7 @@ class FLModel(WithTrainingData):
         """
         if self.wp_strategy:
             saved = [
-                worker.saved_epoch(_own_path(model_path, device, is_test))
+                worker.saved_epoch(path_of(device, model_path, is_test))
                 for device, worker in self._workers.items()
             ]
             kwargs["epoch"] = min(reveal(saved))
@@ -293,9 +297,3 @@ class FLModel(WithTrainingData):
         if options.audit_log_dir is not None:
             self.save_model(f"{options.audit_log_dir}/base_model/{epoch}", is_test=self.simulation)
         return metrics
-
-
-def _own_path(path: str | dict[PYU, str], device: PYU, is_test: bool) -> str:
-    """A party's own file; with ``is_test`` in a folder of its name."""
-    target = Path(path[device] if isinstance(path, dict) else path)
-    return str(target.parent / device.party / target.name if is_test else target)

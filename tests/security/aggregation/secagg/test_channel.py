@@ -6,8 +6,6 @@ import json
 import os
 import stat
 import struct
-import tempfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,44 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secretflow.security.aggregation.secagg.call import Operation
-from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.errors import AggregationError, ChannelClosedError
 from secretflow.security.aggregation.secagg.message import Message
-from secretflow.security.aggregation.secagg.participant import Participant
-from secretflow.security.aggregation.secagg.protocol import Exchanges, combine
-from secretflow.security.aggregation.secagg.server import Server
-from secretflow.security.aggregation.secagg.transport.channel import Channel, Listener, drive
-from tests.security.aggregation.stepwise import Stepwise
+from secretflow.security.aggregation.secagg.transport.channel import Channel, Listener
 
-Pair = tuple[Channel, Channel]
+from .sockets import Pair, make_pair, message
+
 _LARGER_THAN_A_SOCKET_BUFFER = 1 << 20
-
-
-def make_pair() -> Pair:
-    listener = Listener()
-    one = Channel.to(listener.address)
-    other = listener.accept()
-    listener.close()
-    return one, other
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    both = make_pair()
-    yield both
-    for end in both:
-        end.close()
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor() as pool:
-        yield pool
-
-
-def message(*body: np.ndarray, call: int = 1) -> Message:
-    return Message(call=call, layout="ab", encoding="sum ring=32", body=list(body))
 
 
 @given(
@@ -177,155 +144,3 @@ def test_only_this_user_can_reach_a_listener_and_nobody_once_it_is_closed() -> N
     assert not folder.exists()
     with pytest.raises(OSError):
         Channel.to(listener.address)
-
-
-class Connected:
-    """Clients that have agreed on keys, each with a channel to a server."""
-
-    def __init__(self, clients: list[Stepwise]) -> None:
-        self.clients, self.server = clients, Server()
-        self.connect()
-
-    def connect(self) -> None:
-        address = self.server.listen()
-        self.channels = [Channel.to(address) for _ in self.clients]
-        self.server.accept(len(self.clients))
-
-    def uploads(self, call: int) -> list[Message]:
-        return [client.average(call, [np.full(3, k + 1.0)]) for k, client in enumerate(self.clients)]
-
-    def averages(self, calls: int) -> Iterator[Exchanges[list[np.ndarray]]]:
-        """What each party says in several averages of the numbers 1, 2 and so on."""
-        for position, client in enumerate(self.clients):
-            client.number_calls(1)
-
-            def rounds(client: Client = client, own: float = position + 1.0) -> Exchanges[list[np.ndarray]]:
-                opened = []
-                for _ in range(calls):
-                    opened += yield from combine(client, Operation.AVERAGE, [np.full(3, own)])
-                return opened
-
-            yield rounds()
-
-    def close(self) -> None:
-        for channel in self.channels:
-            channel.close()
-        self.server.listen()  # hangs up
-        self.server.accept(0)
-
-
-@pytest.fixture
-def connected(make_clients: Callable[..., list[Stepwise]]) -> Iterator[Connected]:
-    ends = Connected(make_clients(2))
-    yield ends
-    ends.close()
-
-
-@pytest.mark.parametrize(("parties", "blind", "average"), [(2, False, 1.5), (3, True, 2.0)])
-def test_a_generator_of_exchanges_is_carried_over_channels(
-    make_clients: Callable[..., list[Stepwise]],
-    threads: ThreadPoolExecutor,
-    parties: int,
-    blind: bool,
-    average: float,
-) -> None:
-    ends = Connected(make_clients(parties, blind=blind))
-    serving = threads.submit(ends.server.serve, 3)
-    driving = [
-        threads.submit(drive, exchanges, channel)
-        for exchanges, channel in zip(ends.averages(3), ends.channels, strict=True)
-    ]
-    for opened in driving:
-        np.testing.assert_allclose(opened.result(), np.full((3, 3), average))
-    assert serving.result() is None
-    ends.close()
-
-
-def test_a_party_that_gives_up_frees_server_and_peers_and_all_can_connect_again(
-    connected: Connected, threads: ThreadPoolExecutor
-) -> None:
-    serving = threads.submit(connected.server.serve, 3)
-    stays, leaves = connected.channels
-    stays.send(connected.uploads(1)[0])
-    waiting = threads.submit(stays.receive)
-    leaves.close()
-    for ended in (serving, waiting):
-        with pytest.raises(ChannelClosedError):
-            ended.result()
-    connected.connect()
-    serving = threads.submit(connected.server.serve, 1)
-    for channel, message in zip(connected.channels, connected.uploads(2), strict=True):
-        channel.send(message)
-    np.testing.assert_allclose(connected.clients[0].open(connected.channels[0].receive())[0], 1.5)
-
-
-def test_a_generator_that_fails_is_closed_and_so_is_one_without_a_channel(connected: Connected) -> None:
-    closed = []
-
-    def exchanges(fails: bool) -> Exchanges[None]:
-        try:
-            if fails:
-                raise RuntimeError("the training has failed")
-            yield connected.uploads(1)[0]
-        finally:
-            closed.append(fails)
-
-    with pytest.raises(RuntimeError, match="the training has failed"):
-        drive(exchanges(True), connected.channels[0])
-    with pytest.raises(ChannelClosedError, match="no channel"):
-        drive(exchanges(False), None)
-    connected.channels[0].close()
-    with pytest.raises(ChannelClosedError, match="has gone"):
-        drive(exchanges(False), connected.channels[0])
-    assert closed == [True, False]  # one that never began has nothing to close
-
-
-def test_the_server_refuses_over_channels_what_does_not_belong_together(
-    connected: Connected, threads: ThreadPoolExecutor
-) -> None:
-    serving = threads.submit(connected.server.serve, 2)
-    one, other = connected.channels
-    one.send(connected.uploads(1)[0])
-    other.send(connected.uploads(2)[1])
-    with pytest.raises(AggregationError, match="differ in call"):
-        serving.result()
-    with pytest.raises(ChannelClosedError):
-        one.receive()
-
-
-def test_a_party_on_another_machine_is_not_connected() -> None:
-    assert not Participant().connect("/nowhere/socket")
-
-
-def test_a_server_without_channels_says_so() -> None:
-    server = Server()
-    with pytest.raises(ChannelClosedError, match="no channels"):
-        server.serve(1)
-    address = server.listen()
-    party = Participant()
-    assert party.connect(address)
-    server.accept(0)
-    party.hang_up()
-    assert not Path(address).parent.exists()
-    with pytest.raises(ChannelClosedError, match="no channels"):
-        server.serve(1)
-
-
-def test_listening_anew_ends_the_last_listening() -> None:
-    server = Server()
-    first, second = server.listen(), server.listen()
-    assert not Path(first).parent.exists()
-    Channel.to(second).close()
-    server.accept(0)
-
-
-def test_a_machine_without_a_place_for_sockets_has_no_channels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    far = tmp_path / ("folder" * 30)
-    far.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(far))
-    server = Server()
-    assert not Participant().connect(server.listen())
-    assert not list(far.iterdir())
-    server.accept(0)
