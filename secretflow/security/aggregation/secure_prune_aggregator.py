@@ -45,10 +45,9 @@ class SecurePruneAggregator(Aggregator):
     * an error about a number that does not fit names its party's largest magnitude.
 
     An element that fewer than ``min_contributors`` parties keep is never uploaded, so with the default no
-    number of one party alone is in any sum. One exception: :meth:`average` with masks of two parties gives
-    the server the average over those who keep an element, even if it is only one;
-    :meth:`average_at_parties`, with which models are trained, does not. Dropped parties are not tolerated:
-    a call that misses a message has no result, and later calls are not affected by it.
+    number that one party alone keeps is in any sum. It counts parties, not their weights: without masks a
+    party of weight 0 adds nothing and hides nobody. Dropped parties are not tolerated: a call that misses a
+    message has no result, and later calls are not affected by it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
@@ -253,9 +252,7 @@ class SecurePruneAggregator(Aggregator):
             raise AggregationError(
                 "server_blind=True leaves the server no result: average_at_parties gives it to the parties"
             )
-        # Of two parties' numbers an average at the server shows what only one of them keeps in any case.
-        at_least = 1 if len(group.parties) == 2 else None
-        total = self._run(data, operation, weights, prune_mask, at_least=at_least)
+        total = self._run(data, operation, weights, prune_mask)
         openings = [member.opening() for member in group.members.values()]
         return group.server.open(total, openings[0].to(group.device), axis)
 
@@ -267,7 +264,6 @@ class SecurePruneAggregator(Aggregator):
         prune_mask: Sequence[PYUObject] | None,
         *,
         same_mask: bool = False,
-        at_least: int | None = None,
     ) -> PYUObject:
         """Has all parties make a request; returns the last sum, at the server."""
         own = by_party(data, "data", self._group.parties)
@@ -276,9 +272,9 @@ class SecurePruneAggregator(Aggregator):
         request = Request(operation)
         if prune_mask is not None:
             masks = by_party(prune_mask, "prune_mask", self._group.parties)
-            request = Request(operation, MaskUse.SHARED if same_mask else MaskUse.AGREE, at_least)
+            request = Request(operation, MaskUse.SHARED if same_mask else MaskUse.AGREE)
             if self._are_last(prune_mask, request):
-                request = Request(operation, MaskUse.LAST, at_least)
+                request = Request(operation, MaskUse.LAST)
             else:
                 self._last_masks = None
 

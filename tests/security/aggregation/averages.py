@@ -78,7 +78,7 @@ def check(case: Case, result: list[np.ndarray], party: int | None = None) -> Non
     """Compares with the plain average in the widest floats; at a party, with its private values."""
     weights = np.array(case.weights or [1] * case.parties, np.longdouble)
     shares = weights / weights.sum()
-    at_least = 1 if party is None and case.parties == 2 else case.min_contributors
+    at_least = case.min_contributors
     assert isinstance(result, list) and len(result) == len(case.data[0])
     for k, got in enumerate(result):
         inputs = np.stack([arrays[k] for arrays in case.data])

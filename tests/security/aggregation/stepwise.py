@@ -15,8 +15,8 @@ class Stepwise(Client):
 
     support: Support | None = None
 
-    def settle(self, total: Message, at_least: int | None = None) -> Support:
-        self.support = super().settle(total, at_least)
+    def settle(self, total: Message) -> Support:
+        self.support = super().settle(total)
         return self.support
 
     def average(self, call: int, data: Any, *weights: Any) -> Message:

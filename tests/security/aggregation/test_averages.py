@@ -115,7 +115,7 @@ def test_an_element_of_too_few_contributors_is_zero_at_the_server(
     np.testing.assert_allclose(result[0], expected, atol=1e-5)
 
 
-def test_of_two_parties_the_server_gets_the_average_over_who_keeps_an_element_only_if_asked(
+def test_of_two_parties_nobody_gets_what_only_one_of_them_keeps_unless_all_have_agreed_to_it(
     consortium: Any,
 ) -> None:
     masks = consortium.held([[np.array([1, 1, 0])], [np.array([1, 0, 0])]])
@@ -125,7 +125,9 @@ def test_of_two_parties_the_server_gets_the_average_over_who_keeps_an_element_on
     assert [result[0].tolist() for result in at_parties] == [[6, 5, 0], [6, 0, 0]]
     one_number_and_the_masks = 4 + 3
     assert list(sf.reveal(aggregator.payload_bytes()).values()) == [one_number_and_the_masks] * 2
-    assert sf.reveal(aggregator.average(data, 0, prune_mask=masks))[0].tolist() == [6, 5, 0]
+    assert sf.reveal(aggregator.average(data, 0, prune_mask=masks))[0].tolist() == [6, 0, 0]
+    agreed = consortium.aggregator(2, min_contributors=1)
+    assert sf.reveal(agreed.average(data, 0, prune_mask=masks))[0].tolist() == [6, 5, 0]
 
 
 @pytest.mark.parametrize("weights", [None, [1, 2, 3], [0.5, 0.2, 0.7]])

@@ -124,12 +124,11 @@ class Client:
         return self._message(call, layout, f"mask {which}", [body])
 
     @_timed
-    def settle(self, total: Message, at_least: int | None = None) -> Support:
+    def settle(self, total: Message) -> Support:
         """Reads from the sum of the masks which elements travel.
 
         Args:
             total: the sum of the proposals.
-            at_least: fewest contributors of an element that travels, if not ``min_contributors``.
 
         Raises:
             AggregationError: no mask was proposed, or the sum is one of other masks.
@@ -148,7 +147,7 @@ class Client:
             else:
                 counts.append(remaining[:size])
                 remaining = remaining[size:]
-        layout = proposed.layout.narrowed(counts, self.parties, at_least or self._min_contributors)
+        layout = proposed.layout.narrowed(counts, self.parties, self._min_contributors)
         return Support(layout, proposed.living)
 
     @_timed

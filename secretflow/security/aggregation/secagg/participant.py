@@ -37,12 +37,10 @@ class Request:
     Attributes:
         operation: what comes out.
         masks: what the masks are for.
-        at_least: fewest contributors of an element that travels, if not the parties' ``min_contributors``.
     """
 
     operation: Operation
     masks: MaskUse = MaskUse.NONE
-    at_least: int | None = None
 
     @property
     def exchanges(self) -> int:
@@ -220,6 +218,6 @@ class Participant:
             if request.masks is MaskUse.SHARED:
                 support = self._client.shared_support(data, mask)
             else:
-                support = yield from agree_on_support(self._client, data, mask, at_least=request.at_least)
+                support = yield from agree_on_support(self._client, data, mask)
             self._requested_support = support
         return (yield from combine(self._client, request.operation, data, weights, support))

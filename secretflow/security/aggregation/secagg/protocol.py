@@ -24,7 +24,7 @@ Exchanges: TypeAlias = Generator[Message, Message, _Result]
 
 
 def agree_on_support(
-    client: Client, data: Any, mask: ArrayMasks, within: Support | None = None, at_least: int | None = None
+    client: Client, data: Any, mask: ArrayMasks, within: Support | None = None
 ) -> Exchanges[Support]:
     """Agrees with the others on the elements that travel.
 
@@ -33,10 +33,9 @@ def agree_on_support(
         data: own arrays.
         mask: own mask.
         within: as for :meth:`~.client.Client.propose`.
-        at_least: as for :meth:`~.client.Client.settle`.
     """
     total = yield client.propose(client.next_call(), data, mask, within)
-    return client.settle(total, at_least)
+    return client.settle(total)
 
 
 def combine(
