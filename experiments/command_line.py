@@ -11,15 +11,16 @@ from dataclasses import MISSING, field, fields
 from typing import Any, NoReturn
 
 
-def option(read: Callable[[str], Any], default: Any, told: str) -> Any:
+def option(read: Callable[[str], Any], default: Any, told: str, metavar: str | None = None) -> Any:
     """A field of a dataclass that is an option of the command line.
 
     Args:
         read: makes the value of the text that the user gave.
         default: the value without the option.
         told: what ``--help`` says.
+        metavar: what ``--help`` calls the value; None is the option's name.
     """
-    return field(default=default, metadata={"read": read, "help": told})
+    return field(default=default, metadata={"read": read, "help": told, "metavar": metavar})
 
 
 def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
@@ -36,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
                 type=each.metadata["read"],
                 default=each.default,
                 help=each.metadata["help"],
+                metavar=each.metadata["metavar"],
             )
 
 

