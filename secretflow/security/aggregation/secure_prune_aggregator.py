@@ -105,7 +105,8 @@ class SecurePruneAggregator(Aggregator):
         identities = identities or identities_here()
         self._group = Group(device, participants, ring, min_contributors, server_blind, identities)
         # The objects that the masks of the last call were, and what they were for.
-        self._last_masks: tuple[list[PYUObject], Request] | None = None
+        self._last_masks: tuple[list[PYUObject], MaskUse] | None = None
+        self._agreements = 0
 
     @property
     def participants(self) -> list[PYU]:
@@ -269,14 +270,16 @@ class SecurePruneAggregator(Aggregator):
         own = by_party(data, "data", self._group.parties)
         everybodys = weights_in_order(weights, data, self._group.parties)
         masks: dict[PYU, PYUObject] | dict[PYU, None] = dict.fromkeys(own)
-        request = Request(operation)
+        request = Request(operation, agreement=self._agreements)
         if prune_mask is not None:
             masks = by_party(prune_mask, "prune_mask", self._group.parties)
-            request = Request(operation, MaskUse.SHARED if same_mask else MaskUse.AGREE)
-            if self._are_last(prune_mask, request):
-                request = Request(operation, MaskUse.LAST)
+            use = MaskUse.SHARED if same_mask else MaskUse.AGREE
+            if self._are_last(prune_mask, use):
+                request = Request(operation, MaskUse.LAST, self._agreements)
             else:
                 self._last_masks = None
+                self._agreements += 1
+                request = Request(operation, use, self._agreements)
 
         def begin(party: PYU, start: int) -> PYUObject:
             there = [w.to(party) if isinstance(w, DeviceObject) else w for w in everybodys]
@@ -284,13 +287,13 @@ class SecurePruneAggregator(Aggregator):
 
         total = DriverTransport(self._group).last_sum(begin, request.exchanges)
         if prune_mask is not None and request.masks is not MaskUse.LAST:
-            self._last_masks = list(prune_mask), request
+            self._last_masks = list(prune_mask), request.masks
         return total
 
-    def _are_last(self, masks: Sequence[PYUObject], request: Request) -> bool:
+    def _are_last(self, masks: Sequence[PYUObject], use: MaskUse) -> bool:
         # Objects on devices never change, so the same objects are the same masks, and every party's
         # driver comes to the same decision without looking at a value.
         if self._last_masks is None:
             return False
         known, last = self._last_masks
-        return last == request and all(new is old for new, old in zip(masks, known, strict=True))
+        return last is use and all(new is old for new, old in zip(masks, known, strict=True))

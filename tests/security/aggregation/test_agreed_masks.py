@@ -102,3 +102,24 @@ def test_a_mask_said_to_be_the_same_is_not_agreed_on_and_must_be_the_same(consor
     with pytest.raises(AggregationError, match="differ in layout"):
         sf.reveal(aggregator.average_at_parties(data, prune_mask=others, same_mask=True))
     assert_average(aggregator, data)
+
+
+def test_an_agreement_that_a_party_never_heard_of_is_not_taken_for_its_last_one() -> None:
+    """A weight or the data of a party has failed: it begins nothing, and its driver does not know."""
+    names = ["alice", "bob"]
+    parties = [Participant() for _ in names]
+    for party, name in zip(parties, names, strict=True):
+        party.make_client(name, names, Ring.make(32, None, 2), 1)
+    agree_all([party._client.keys for party in parties])
+    for party, x in zip(parties, VALUES, strict=False):
+        party.begin_request(1, Request(Operation.AVERAGE, MaskUse.AGREE, 1), x, [np.array([1, 1, 0])])
+    counts = add_up([party.advance(None) for party in parties])
+    total = add_up([party.advance(counts) for party in parties])
+    for party in parties:
+        party.finish(total)
+    for party, x in zip(parties, VALUES, strict=False):
+        party.begin_request(3, Request(Operation.AVERAGE, MaskUse.LAST, 2), x, None)
+        with pytest.raises(AggregationError, match="give new mask objects"):
+            party.advance(None)
+        party.begin_request(4, Request(Operation.AVERAGE, MaskUse.LAST, 1), x, None)
+        assert party.advance(None)["body"][0].size == 2

@@ -19,13 +19,12 @@ from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.party_paths import path_of
 from secretflow.ml.nn.fl.pruning import PruneSettings
-from secretflow.ml.nn.fl.session import FitSession
+from secretflow.ml.nn.fl.session import FitSession, refuse_within_a_fit
 from secretflow.ml.nn.fl.signature import takes_arguments_of
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
 from secretflow.ml.nn.fl.training_data import WithTrainingData
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
-from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.utils.random import global_random
 
 
@@ -263,6 +262,7 @@ class FLModel(WithTrainingData):
 
     def _fit_pruned(self, options: FitOptions) -> History:
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
+        refuse_within_a_fit(self._aggregator)
         options.check_parties(set(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
@@ -271,13 +271,13 @@ class FLModel(WithTrainingData):
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
+        trained = self.epochs_trained()
         return FitSession(
             self._workers,
             self._aggregator,
             self._prune_settings,
             options,
-            PartyFit(steps, options.aggregate_freq, options.random_seed, self.dp_strategy),
-            epochs_trained=self.epochs_trained(),
+            options.for_parties(steps, trained, self.dp_strategy),
             validate=partial(self._validate, options=options),
         ).run()
 

@@ -11,6 +11,7 @@ from secretflow import _validate
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
+from secretflow.ml.nn.fl.worker.training import PartyFit
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,12 @@ class FitOptions:
         if self.from_files:
             return self.validation_data, self.y
         return self.validation_data[0], self.validation_data[1]
+
+    def for_parties(self, steps: int, epochs_trained: int, dp_strategy: Any) -> PartyFit:
+        """What the parties are told of the fit."""
+        return PartyFit(
+            steps, self.aggregate_freq, self.random_seed, dp_strategy, epochs_trained, self.epochs
+        )
 
     def check_parties(self, parties: set[PYU]) -> None:
         """Looks whether everything with an entry for each party is of those that train, and has rows.

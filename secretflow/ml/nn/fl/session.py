@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,20 @@ from secretflow.ml.nn.fl.worker.rounds import exchanges_of, exchanges_of_start
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.security.aggregation import SecurePruneAggregator
 
+_in_use: weakref.WeakSet[SecurePruneAggregator] = weakref.WeakSet()
+
+
+def refuse_within_a_fit(aggregator: SecurePruneAggregator) -> None:
+    """Refuses a fit that a callback of another one begins: it would change what that one trains on.
+
+    Raises:
+        RuntimeError: a fit with this aggregator is running.
+    """
+    if aggregator in _in_use:
+        raise RuntimeError(
+            "fit must be called when the last fit with its aggregator is over, got a call within"
+        )
+
 
 class FitSession:
     """Trains the workers.
@@ -38,7 +53,6 @@ class FitSession:
         settings: what the user chose about pruning.
         options: the arguments of ``fit``.
         fit: what the parties are told of it.
-        epochs_trained: of the workers before.
         validate: given the number of an epoch of this fit, evaluates the workers and returns the metrics by
             name.
     """
@@ -51,7 +65,6 @@ class FitSession:
         options: FitOptions,
         fit: PartyFit,
         *,
-        epochs_trained: int,
         validate: Callable[[int], dict[str, Any]],
     ) -> None:
         self._workers = workers
@@ -59,7 +72,6 @@ class FitSession:
         self._settings = settings
         self._options = options
         self._fit = fit
-        self._trained = epochs_trained
         self._validate = validate
         self._history = History(global_history={}, local_history={})
         self._callbacks = CallbackList(
@@ -77,9 +89,15 @@ class FitSession:
 
     def run(self) -> History:
         """Trains for the epochs asked for, or until a callback stops it; returns what was recorded."""
+        _in_use.add(self._aggregator)
+        try:
+            return self._run()
+        finally:
+            _in_use.discard(self._aggregator)
+
+    def _run(self) -> History:
         options, callbacks = self._options, self._callbacks
         plan = self._begin()
-        rounds_before = {k: len(sizes) for k, sizes in reveal(self._aggregator.round_bytes()).items()}
         self._take_seconds()
         callbacks.on_train_begin()
         for epoch, rounds in enumerate(plan):
@@ -87,14 +105,17 @@ class FitSession:
             callbacks.on_epoch_begin(epoch=epoch)
             title = f"Epoch {epoch + 1}/{options.epochs}"
             with tqdm(total=len(rounds), desc=title, unit="round", disable=not options.verbose) as progress:
+                before = reveal(self._aggregator.round_bytes())
                 self._train_epoch(rounds, progress)
+                uploaded = reveal(
+                    self._aggregator.round_bytes({party: len(sizes) for party, sizes in before.items()})
+                )
                 evaluate_seconds = self._evaluate(epoch) if options.validates(epoch) else 0.0
                 seconds = {
                     "evaluate_seconds": evaluate_seconds,
                     "seconds": time.perf_counter() - started,
                 }
-                self._record(rounds_before, seconds)
-                rounds_before = {k: before + len(rounds) for k, before in rounds_before.items()}
+                self._record(uploaded, seconds)
                 callbacks.on_epoch_end(epoch=epoch)
                 progress.set_postfix(_shown(self._history.global_history))
             if callbacks.stop_training[0]:
@@ -117,7 +138,7 @@ class FitSession:
             self._settings,
             furthest_behind["sizes"],
             furthest_behind["living"],
-            trained=self._trained,
+            trained=self._fit.epochs_trained,
             epochs=self._options.epochs,
             steps=self._fit.steps,
             aggregate_freq=self._fit.aggregate_freq,
@@ -164,16 +185,14 @@ class FitSession:
         self._callbacks.on_test_end({name: metric.result().numpy() for name, metric in metrics.items()})
         return time.perf_counter() - started
 
-    def _record(self, rounds_before: dict[PYU, int], seconds: dict[str, float]) -> None:
+    def _record(self, uploaded: dict[PYU, list[int]], seconds: dict[str, float]) -> None:
         """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
 
         Args:
-            rounds_before: of each party's client, how many rounds it had counted before the epoch; of one
-                that has failed not all count it.
+            uploaded: bytes of each party in each round.
             seconds: what the driver has measured.
         """
         living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
-        uploaded = reveal(self._aggregator.round_bytes(rounds_before))
         spent = self._take_seconds()
         for device, rates in living.items():
             columns: dict[str, Any] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secretflow.device import PYU, PYUObject, proxy
+from secretflow.device import PYU, PYUObject, proxy, reveal
 
 from .identity import Identities
 from .participant import Participant
@@ -50,6 +51,7 @@ class Group:
         self._hosts: Mapping[PYU, Any] | None = None
         self._members: dict[PYU, Any] = {}
         self._starts = 0
+        self._name = secrets.token_hex(8)  # of this group at its members, on this machine alone
 
     @property
     def members(self) -> dict[PYU, Any]:
@@ -65,9 +67,12 @@ class Group:
             hosts: for each party an actor at it that is a :class:`~.participant.Participant`.
 
         Returns:
-            Whether they are others than before; then there are new keys.
+            Whether they are others than before, or have taken part in another group since; then there are
+            new keys.
         """
-        if hosts is self._hosts:
+        if hosts is self._hosts and all(
+            reveal([member.belongs_to(self._name) for member in self._members.values()])
+        ):
             return False
         self._hosts = hosts
         self._join({party: hosts[party] for party in self.parties})
@@ -87,7 +92,9 @@ class Group:
         self._members = members
         names = [party.party for party in self.parties]
         for party, member in members.items():
-            member.make_client(party.party, names, self._ring, self._min_contributors, self._identities)
+            member.make_client(
+                party.party, names, self._ring, self._min_contributors, self._identities, self._name
+            )
         public_keys = [member.public_key() for member in members.values()]
         confirmations = [
             member.agree_on_keys(*(key.to(party) for key in public_keys)) for party, member in members.items()

@@ -37,10 +37,12 @@ class Request:
     Attributes:
         operation: what comes out.
         masks: what the masks are for.
+        agreement: numbers the agreement about masks that this request makes or rests on.
     """
 
     operation: Operation
     masks: MaskUse = MaskUse.NONE
+    agreement: int = 0
 
     @property
     def exchanges(self) -> int:
@@ -59,7 +61,8 @@ class Participant:
     _client: Client
     _exchanges: Exchanges[Any] | None = None
     _channel: Channel | None = None
-    _requested_support: Support | None = None
+    _agreed: tuple[int, Support] | None = None  # the last agreement of a request, and what came out
+    _owner = ""
 
     def make_client(
         self,
@@ -68,10 +71,22 @@ class Participant:
         ring: Ring,
         min_contributors: int,
         identities: Identities | None = None,
+        owner: str = "",
     ) -> None:
-        """Makes the client, see :class:`~.client.Client`; one made before is forgotten."""
+        """Makes the client; one made before is forgotten.
+
+        Args:
+            party: see :class:`~.client.Client`, as well as ``names``, ``ring``, ``min_contributors`` and
+                ``identities``.
+            owner: names the group that the client takes part in.
+        """
         self._client = Client(party, names, ring, min_contributors, identities)
-        self._requested_support = None
+        self._agreed = None
+        self._owner = owner
+
+    def belongs_to(self, owner: str) -> bool:
+        """Whether the client is the one that ``owner`` has had made."""
+        return self._owner == owner
 
     def public_key(self) -> bytes:
         """The raw X25519 public key, 32 bytes."""
@@ -209,15 +224,15 @@ class Participant:
     ) -> Exchanges[Any]:
         support = None
         if request.masks is MaskUse.LAST:
-            support = self._requested_support
-            if support is None:
+            if self._agreed is None or self._agreed[0] != request.agreement:
                 raise AggregationError("an earlier agreement about these masks failed: give new mask objects")
+            support = self._agreed[1]
         elif request.masks is not MaskUse.NONE:
             # Forgotten first: if this agreement fails at any party, nobody goes on with the old masks.
-            self._requested_support = None
+            self._agreed = None
             if request.masks is MaskUse.SHARED:
                 support = self._client.shared_support(data, mask)
             else:
                 support = yield from agree_on_support(self._client, data, mask)
-            self._requested_support = support
+            self._agreed = request.agreement, support
         return (yield from combine(self._client, request.operation, data, weights, support))

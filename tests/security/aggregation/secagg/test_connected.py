@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -171,3 +175,33 @@ def test_a_machine_without_a_place_for_sockets_has_no_channels(
     assert not Participant().connect(server.listen())
     assert not list(far.iterdir())
     server.accept(0)
+
+
+def test_a_party_that_dies_with_a_child_frees_the_server(threads: ThreadPoolExecutor) -> None:
+    """The child has the party's sockets, and lives on."""
+    server = Server()
+    address = server.listen()
+    program = (
+        "import os, sys, time\n"
+        "from secretflow.security.aggregation.secagg.transport.channel import Channel\n"
+        f"channel = Channel.to({address!r})\n"
+        "if os.fork() == 0:\n"
+        "    print('child', flush=True)\n"
+        "    time.sleep(600)\n"
+        "os.read(0, 1)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    party = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        server.accept(1)
+        assert party.stdout and party.stdin and party.stdout.readline() == b"child\n"
+        serving = threads.submit(server.serve, 1)
+        party.stdin.write(b"x")
+        party.stdin.flush()
+        with pytest.raises(ChannelClosedError):
+            serving.result(timeout=60)
+    finally:
+        os.killpg(party.pid, signal.SIGKILL)
+        party.wait()

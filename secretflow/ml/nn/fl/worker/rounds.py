@@ -7,6 +7,7 @@ They are generators of what the party exchanges with the server, see
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.client import Client
+from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     agree_on_support,
@@ -25,7 +27,7 @@ from secretflow.security.aggregation.secagg.support import Support
 
 def exchanges_of_start(settings: PruneSettings, rows_known: bool) -> int:
     """How many messages each party sends in :meth:`PartyRounds.start`."""
-    return 1 + rows_known + (settings.mask_scope == "local")
+    return 2 + rows_known + (settings.mask_scope == "local")
 
 
 def exchanges_of(rounds: Sequence[Round], settings: PruneSettings, rows_known: bool) -> int:
@@ -63,7 +65,18 @@ class PartyRounds:
         self._prunes_own = settings.mask_scope == "local"
 
     def start(self) -> Exchanges[None]:
-        """Gives all parties the average of their weights, under masks that they agree on."""
+        """Gives all parties the average of their weights, under masks that they agree on.
+
+        Raises:
+            AggregationError: the parties do not mean the same fit.
+        """
+        told = yield from gather(self._client, np.array(self._digest()))
+        if len(set(told.tolist())) > 1:
+            raise AggregationError(
+                "all parties must begin a fit with the same settings, epochs trained and, with "
+                "mask_scope='global', masks, got different ones; give all the same, or load the same "
+                "checkpoint everywhere"
+            )
         if self._rows is not None:
             # One row for each round: everybody's sample counts.
             self._weights = (yield from gather(self._client, np.array(self._rows))).T
@@ -74,6 +87,14 @@ class PartyRounds:
             self._support = self._client.shared_support(arrays, mask)
         yield from average_into(self._client, arrays, arrays, support=self._support)
         self._training.take_back(arrays)
+
+    def _digest(self) -> int:
+        """What all parties must have in common, in 48 bits, so that the sum of all parties' fits."""
+        state = sha256(repr((self._settings, self._fit.shared())).encode())
+        if not self._prunes_own:
+            for entry in self._training.masked.mask:
+                state.update(b"all" if entry is None else entry.tobytes())
+        return int.from_bytes(state.digest()[:6], "big")
 
     def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
         """Trains for some rounds, the last average taken up.
@@ -92,6 +113,11 @@ class PartyRounds:
                 upload = training.noised(arrays, self._fit)
                 if self._weights is not None:
                     weights = self._weights[this.number - 1]
+                    if weights[self._client.position] != samples:
+                        raise ValueError(
+                            f"the batches of a round must have as many rows as their sampler says, "
+                            f"{weights[self._client.position]}, got {samples}"
+                        )
                 else:
                     weights = yield from gather(self._client, np.array(samples))
                 if this.prunes and self._prunes_own:

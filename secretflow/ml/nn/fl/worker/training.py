@@ -30,12 +30,20 @@ class PartyFit:
         aggregate_freq: batches of a round; the last one of an epoch may have fewer.
         random_seed: gives each epoch its order of rows; None leaves torch's generator as it is.
         dp_strategy: adds noise to uploads; None does not.
+        epochs_trained: before this fit.
+        epochs: of this fit.
     """
 
     steps: int
     aggregate_freq: int = 1
     random_seed: int | None = None
     dp_strategy: Any = None
+    epochs_trained: int = 0
+    epochs: int = 1
+
+    def shared(self) -> tuple[int | None, ...]:
+        """What all parties must have in common; what adds noise is a party's own object."""
+        return self.steps, self.aggregate_freq, self.random_seed, self.epochs_trained, self.epochs
 
 
 class LocalTraining:

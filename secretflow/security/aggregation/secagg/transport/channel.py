@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import tempfile
+import weakref
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypedDict, TypeVar
@@ -44,6 +46,18 @@ class _Header(TypedDict):
     body: list[tuple[str, int]]
 
 
+_open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A child holds its parent's sockets open; if the parent dies, the other end would wait for the child."""
+    for channel in list(_open_channels):
+        channel._connection.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
 class Channel:
     """One end. Close it on any error: the stream may be in the middle of a message.
 
@@ -53,6 +67,7 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        _open_channels.add(self)
         # As much as the system allows: each time the buffer is full, the processes take turns.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
 

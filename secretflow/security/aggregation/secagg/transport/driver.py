@@ -30,8 +30,13 @@ class DriverTransport:
     def run(self, begin: Begin, exchanges: int, rounds: int = 0) -> dict[PYU, Any]:
         """Carries all messages through the driver, see :class:`~.interface.Transport`."""
         members = self._group.members
-        total = self.last_sum(begin, exchanges)
-        return reveal({party: member.finish(total.to(party)) for party, member in members.items()})
+        try:
+            total = self.last_sum(begin, exchanges)
+            return reveal({party: member.finish(total.to(party)) for party, member in members.items()})
+        except BaseException:
+            for member in members.values():
+                member.abandon()  # or whoever waits for a sum would stand in the middle of a round
+            raise
 
     def last_sum(self, begin: Begin, exchanges: int) -> PYUObject:
         """Carries all messages but the last sum, which stays at the server.

@@ -142,7 +142,8 @@ class FedAvgWPrune(Participant, FedAvgW):
             start: numbers the calls, see :meth:`Participant.begin_request`.
             rounds: of the fit that :meth:`begin_fit` began.
         """
-        assert self._rounds is not None  # as the session calls it
+        if self._rounds is None:
+            raise RuntimeError("load_model must be called between two fits, got a call within one")
         self._begin(start, self._rounds.rounds(rounds))
 
     def train_step(
@@ -246,6 +247,7 @@ class FedAvgWPrune(Participant, FedAvgW):
         Raises:
             ValueError: the file is damaged, or not one of this model and strategy; nothing was changed then.
         """
+        self.abandon()  # a round that was broken off would put its mask over the loaded one later
         checkpoint = read_checkpoint(Path(model_path), self.exe_device, epoch)
         try:
             check_fits(checkpoint, self._training, self._settings)
@@ -253,6 +255,7 @@ class FedAvgWPrune(Participant, FedAvgW):
             raise ValueError(f"model_path must be of this model, got {model_path!r}: {error}") from None
         take_checkpoint(checkpoint, self._training)
         self.epoch = list(range(checkpoint["epoch"]))
+        self._rounds = None  # what a running fit has agreed on belongs to the model before
         return checkpoint["epoch"]
 
     def export_sparse(self, path: str) -> None:
