@@ -99,11 +99,14 @@ class PartyRounds:
     def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
         """Trains for some rounds, the last average taken up.
 
-        Where a round has failed, here or at another party, the mask is that of its beginning.
+        Where a round has failed, here or at another party, the mask is that of its beginning; so are the
+        weights if it prunes, or if uploads get noise: the next fit begins with an upload without any.
         """
         training = self._training
         for this in rounds:
             before = training.masked.mask
+            noise = self._fit.dp_strategy is not None and self._fit.dp_strategy.model_gdp is not None
+            start = [array.copy() for array in training.arrays()] if noise or this.prunes else None
             try:
                 samples = training.train(this, self._fit)
                 if this.prunes and self._prunes_own:
@@ -129,6 +132,8 @@ class PartyRounds:
                 yield from average_into(self._client, arrays, upload, weights, self._support)
             except BaseException:
                 training.masked.use(before)
+                if start is not None:
+                    training.take(start)
                 raise
             training.take_back(arrays)
             if this.prunes and not self._prunes_own:

@@ -65,6 +65,24 @@ def test_after_a_failed_round_all_parties_stand_where_it_began(broken: FLModel, 
     assert rates(broken)[0] == rates(broken)[1] == pytest.approx(0.49, abs=0.03)
 
 
+@pytest.mark.parametrize("noise", [False, True])
+def test_a_failed_round_that_prunes_or_adds_noise_leaves_the_weights_of_its_beginning(
+    make_model: MakeModel, data: Data, monkeypatch: pytest.MonkeyPatch, noise: bool
+) -> None:
+    """The next fit begins with an upload without noise, which must not be what one party has trained."""
+    chosen = {"prune_end_rate": 1.0} if noise else HALF
+    model = make_model(optimizer=FailsLater, **chosen)
+    model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
+    before = weights_of(model)
+    if noise:
+        model.dp_strategy = SimpleNamespace(model_gdp=lambda arrays: [array + 1 for array in arrays])
+    monkeypatch.setattr(FailsLater, "steps_left", 4)
+    with pytest.raises(RuntimeError, match="this step fails"):
+        model.fit(*data, epochs=1, batch_size=BATCH, aggregate_freq=3, verbose=0)
+    for now, then in zip(weights_of(model)[0], before[0], strict=True):
+        np.testing.assert_allclose(now, then, atol=1e-5)  # averaged once more when the fit began
+
+
 def test_a_model_loaded_after_a_failed_fit_is_the_saved_one(
     broken: FLModel, data: Data, tmp_path: Path
 ) -> None:

@@ -150,4 +150,4 @@ def test_a_round_that_a_peer_leaves_gives_nothing_away_and_takes_its_step_of_pru
     left = sf.reveal(worker.get_weights())
     living = sum(np.count_nonzero(array) for array in left)
     same = sum(np.count_nonzero((a == b) & (b != 0)) for a, b in zip(start, left, strict=True))
-    assert 0.24 * living < same < 0.5 * living
+    assert same == living > 0
