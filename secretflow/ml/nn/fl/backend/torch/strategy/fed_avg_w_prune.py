@@ -9,13 +9,17 @@ import torch
 
 from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
-from secretflow.ml.nn.fl.backend.torch.masked_model import (
+from secretflow.ml.nn.fl.backend.torch.list_masks import (
+    ListMask,
+    as_list,
+    from_list,
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
+from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of, tensors_of
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.plan import PartyState, Round
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
+from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
@@ -60,7 +64,9 @@ class FedAvgWPrune(Participant, FedAvgW):
         self._settings = settings
         self._gradient_capture = gradient_capture
         self._party = party
-        self._masked = MaskedModel(self.model, self.model._optimizers, self.make_prune_mask())
+        self._masked = MaskedModel(
+            self.model, self.model._optimizers, full_mask_of(self.model, settings.prunable)
+        )
         self._training = LocalTraining(
             self._masked,
             make_trainer(self.model, self.next_batch, objective),
@@ -100,9 +106,13 @@ class FedAvgWPrune(Participant, FedAvgW):
         setattr(self, f"{stage}_set", dataset)
         return steps
 
-    def prune_state(self) -> Tuple[Mask, float]:
+    def make_prune_mask(self) -> ListMask:
+        """A mask under which every weight lives, see :mod:`~secretflow.ml.nn.fl.backend.torch.list_masks`."""
+        return as_list(tensors_of(self.model), full_mask_of(self.model, self._settings.prunable))
+
+    def prune_state(self) -> Tuple[ListMask, float]:
         """The current mask and its living rate."""
-        return self._masked.mask, living_rate(self._masked.mask)
+        return self._masked.list_for(tensors_of(self.model)), living_rate(self._masked.mask)
 
     def living_rates(self) -> Dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
@@ -169,12 +179,12 @@ class FedAvgWPrune(Participant, FedAvgW):
         weights: List[np.ndarray] | None,
         cur_steps: int,
         train_steps: int,
-        prune_current_mask: Mask,
+        prune_current_mask: ListMask,
         prune_current_rate: float,
         is_update_mask: bool,
         epoch: float | None = None,
         **kwargs: Any,
-    ) -> Tuple[List[np.ndarray], int, Mask, float]:
+    ) -> Tuple[List[np.ndarray], int, ListMask, float]:
         """Trains on the next batches in a round that a step of pruning may end.
 
         Args:
@@ -192,7 +202,7 @@ class FedAvgWPrune(Participant, FedAvgW):
         Returns:
             The weights to upload, the number of samples, the new mask and the new rate.
         """
-        self._masked.use(prune_current_mask)
+        self._masked.use(from_list(self.model, prune_current_mask))
         samples = self._train(weights, cur_steps, train_steps, **kwargs)
         if is_update_mask and self._settings.mask_scope == "local":
             self._training.prune(len(self.epoch) + 1 if epoch is None else epoch)
