@@ -59,8 +59,8 @@ class PruneSettings:
         prunable: which parameters are pruned, among those of floats of two or more dimensions: names as in
             ``model.state_dict()``, or patterns such as "encoder.*" (:mod:`fnmatch`), each of which must fit
             at least one; or a function that gets a name and a parameter and says whether, from what is the
-            same at all parties. None: the weights of linear, convolution (also transposed), embedding, recurrent
-            (LSTM, GRU, RNN) and attention layers.
+            same at all parties. None: the weights of linear, convolution (also transposed), embedding,
+            recurrent (LSTM, GRU, RNN) and attention layers.
 
     Raises:
         TypeError: a number is not a number, or ``prunable`` is neither names nor a function.

@@ -8,7 +8,8 @@ import torch
 from torch import nn, optim
 
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask, as_list
-from secretflow.ml.nn.fl.backend.torch.masked_model import entry_as_tensor, masked_weights, prune_model
+from secretflow.ml.nn.fl.backend.torch.masked_model import entry_as_tensor, prune_model, views_in
+from secretflow.ml.nn.fl.backend.torch.shared_memory import View, with_views
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 
 
@@ -28,6 +29,8 @@ class MaskedModel:
 
     def __init__(self, net: nn.Module, optimizers: Iterable[optim.Optimizer], mask: Mask) -> None:
         self._net = net
+        self._mask: Mask = {}
+        self._views: dict[str, View] = {}
         self.use(mask)
         for optimizer in optimizers:
             optimizer.register_step_post_hook(lambda *_: self.zero_pruned())
@@ -49,11 +52,13 @@ class MaskedModel:
         """
         if not mask:
             raise ValueError("mask must have an entry for at least one prunable weight, got none")
-        factors = {
-            name: entry_as_tensor(entry, weight) for name, weight, entry in masked_weights(self._net, mask)
-        }
-        self._mask = mask
-        self._factors = factors
+        # Only once, as long as the same weights are masked: a view stays under its mask when it comes apart.
+        same = self._mask.keys() == mask.keys()
+        views = self._views if same else views_in(self._net, mask)
+        entries = with_views(mask, views)
+        factors = {name: entry_as_tensor(entry, self._weight(name)) for name, entry in entries.items()}
+        self._weights_for(factors)
+        self._mask, self._views, self._entries, self._factors = mask, views, entries, factors
         self.zero_pruned()
 
     def zero_pruned(self) -> None:
@@ -62,15 +67,10 @@ class MaskedModel:
         Raises:
             ValueError: a weight is no parameter of the model any more, or has another shape.
         """
-        # Not the parameters themselves: autograd would take a graph that holds one for spoilt.
-        weights = [self._weight(name).data for name in self._factors]
-        for (name, factor), weight in zip(self._factors.items(), weights, strict=True):
-            if weight.shape != factor.shape:
-                raise ValueError(
-                    f"model must keep the shape of {name}, {tuple(factor.shape)}, got {tuple(weight.shape)}"
-                )
-            if weight.dtype != factor.dtype or weight.device != factor.device:
-                self._factors[name] = factor.to(weight)
+        weights = self._weights_for(self._factors)
+        for name, weight in zip(self._factors, weights, strict=True):
+            if weight.dtype != self._factors[name].dtype or weight.device != self._factors[name].device:
+                self._factors[name] = self._factors[name].to(weight)
         torch._foreach_mul_(weights, list(self._factors.values()))
 
     def prune_if_due(self, settings: PruneSettings, epoch: float) -> bool:
@@ -85,14 +85,12 @@ class MaskedModel:
         """
         if not settings.step_due(epoch, living_rate(self._mask)):
             return False
-        self.use(prune_model(self._net, self._mask, settings, epoch))
+        self.use(prune_model(self._net, self._mask, settings, epoch, self._views))
         return True
 
     def living_rates(self) -> dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
-        by_layer = {
-            name: living_rate({name: entry}) for name, _, entry in masked_weights(self._net, self._mask)
-        }
+        by_layer = {name: living_rate({name: entry}) for name, entry in self._entries.items()}
         return {"": living_rate(self._mask), **by_layer}
 
     def counts(self) -> tuple[list[int], list[int]]:
@@ -102,7 +100,7 @@ class MaskedModel:
 
     def list_for(self, tensors: Mapping[str, torch.Tensor]) -> ListMask:
         """The mask for those who know no names, see :func:`as_list`."""
-        return as_list(tensors, self._mask)
+        return as_list(tensors, self._entries)
 
     def entries(self) -> dict[str, torch.Tensor]:
         """The mask as tensors."""
@@ -110,11 +108,21 @@ class MaskedModel:
 
     def holds_view(self, name: str) -> bool:
         """Whether a weight lies in the memory of another one, whose mask is its own."""
-        return name in self._factors and name not in self._mask
+        return name in self._views
 
     def living(self, parameters: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """Of each parameter, by name, which elements the mask keeps, boolean."""
         return [self._factors.get(name, torch.ones_like(p)) != 0 for name, p in parameters.items()]
+
+    def _weights_for(self, factors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """The weights of some names; writing into them does not spoil a graph of autograd that holds one."""
+        weights = [self._weight(name).data for name in factors]
+        for (name, factor), weight in zip(factors.items(), weights, strict=True):
+            if weight.shape != factor.shape:
+                raise ValueError(
+                    f"model must keep the shape of {name}, {tuple(factor.shape)}, got {tuple(weight.shape)}"
+                )
+        return weights
 
     def _weight(self, name: str) -> torch.Tensor:
         # By dictionaries: get_parameter takes several times as long, and this is done at every step.

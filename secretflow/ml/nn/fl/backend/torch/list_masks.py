@@ -13,9 +13,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from secretflow.ml.nn.fl.backend.torch.masked_model import apply_mask, prune_model, tensors_of
+from secretflow.ml.nn.fl.backend.torch.masked_model import (
+    apply_mask,
+    full_mask_of,
+    prune_model,
+    tensors_of,
+    views_in,
+)
 from secretflow.ml.nn.fl.backend.torch.shared_memory import views_of, with_views
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings
+from secretflow.ml.nn.fl.pruning import Mask, Prunable, PruneSettings
 
 ListMask: TypeAlias = "list[np.ndarray | None]"
 
@@ -25,10 +31,21 @@ def as_list(tensors: Mapping[str, torch.Tensor], mask: Mask) -> ListMask:
 
     Args:
         tensors: arrays of a model by name, all of its ``state_dict`` or a part.
-        mask: the model's.
+        mask: the model's, with an entry also for those that share memory with a masked one, see
+            :func:`~secretflow.ml.nn.fl.backend.torch.shared_memory.with_views`.
     """
-    entries = with_views(mask, views_of(tensors, mask))
-    return [entries.get(name) for name, value in tensors.items() if value.dim() >= 2]
+    return [mask.get(name) for name, value in tensors.items() if value.dim() >= 2]
+
+
+def full_list_mask(model: nn.Module, choice: Prunable = None) -> ListMask:
+    """The mask of a model under which every weight lives.
+
+    Args:
+        model: the model.
+        choice: see :func:`~secretflow.ml.nn.fl.backend.torch.prunable.prunable_parameters`.
+    """
+    mask = full_mask_of(model, choice)
+    return as_list(tensors_of(model), with_views(mask, views_in(model, mask)))
 
 
 def from_list(model: nn.Module, entries: Sequence[np.ndarray | None]) -> Mask:
@@ -95,4 +112,7 @@ def prune_by_percentile(
         The new mask, as a list.
     """
     settings = PruneSettings(prune_percent=percent, prune_end_rate=end_rate)
-    return as_list(tensors_of(model), prune_model(model, from_list(model, mask), settings, epoch=1))
+    by_name = from_list(model, mask)
+    views = views_in(model, by_name)
+    new = prune_model(model, by_name, settings, epoch=1, views=views)
+    return as_list(tensors_of(model), with_views(new, views))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -44,6 +44,27 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.data for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
+def views_in(model: nn.Module, mask: Mask) -> dict[str, View]:
+    """The tensors of a model that lie in the memory of a masked weight, by name.
+
+    Args:
+        model: the model.
+        mask: its mask.
+
+    Raises:
+        ValueError: the mask is not one of this model, or weights overlap so that no mask is right for both.
+    """
+    tensors = tensors_of(model)
+    for name, entry in mask.items():
+        shape = tuple(tensors[name].shape) if name in tensors else None
+        if entry.shape != shape:
+            raise ValueError(
+                f"mask must be of this model, got an entry of shape {entry.shape} for {name}, whose shape is "
+                f"{shape}"
+            )
+    return views_of(tensors, mask)
+
+
 def masked_weights(model: nn.Module, mask: Mask) -> Iterator[tuple[str, torch.Tensor, np.ndarray]]:
     """Goes through the masked weights of a model, those in the memory of a prunable one included.
 
@@ -55,10 +76,10 @@ def masked_weights(model: nn.Module, mask: Mask) -> Iterator[tuple[str, torch.Te
         Name, weight (sharing memory with the model's) and mask entry.
 
     Raises:
-        ValueError: the mask is not one of this model.
+        ValueError: as of :func:`views_in`.
     """
     tensors = tensors_of(model)
-    for name, entry in with_views(mask, _views(tensors, mask)).items():
+    for name, entry in with_views(mask, views_in(model, mask)).items():
         yield name, tensors[name], entry
 
 
@@ -76,7 +97,13 @@ def apply_mask(model: nn.Module, mask: Mask) -> None:
         weight.mul_(entry_as_tensor(entry, weight))
 
 
-def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: float) -> Mask:
+def prune_model(
+    model: nn.Module,
+    mask: Mask,
+    settings: PruneSettings,
+    epoch: float,
+    views: Mapping[str, View] | None = None,
+) -> Mask:
     """Takes one step of pruning; what it removes becomes zero, what it revives starts there.
 
     Args:
@@ -84,6 +111,7 @@ def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: fl
         mask: its mask.
         settings: what the user chose.
         epoch: how many epochs have been trained, the part of a begun one included.
+        views: of :func:`views_in`, from when they were looked for; None looks now.
 
     Returns:
         The new mask.
@@ -92,7 +120,7 @@ def prune_model(model: nn.Module, mask: Mask, settings: PruneSettings, epoch: fl
         ValueError: a living weight is not finite, or a gradient that is needed is missing.
     """
     tensors = tensors_of(model)
-    views = _views(tensors, mask)
+    views = views_in(model, mask) if views is None else views
     gradients = _gradients(model, mask, views, settings) if settings.needs_gradients else None
     new = pruned_masks(
         {name: tensors[name].numpy(force=True) for name in mask}, mask, settings, epoch, gradients
@@ -107,19 +135,8 @@ def entry_as_tensor(entry: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(entry, dtype=like.dtype, device=like.device)
 
 
-def _views(tensors: dict[str, torch.Tensor], mask: Mask) -> dict[str, View]:
-    for name, entry in mask.items():
-        shape = tuple(tensors[name].shape) if name in tensors else None
-        if entry.shape != shape:
-            raise ValueError(
-                f"mask must be of this model, got an entry of shape {entry.shape} for {name}, whose shape is "
-                f"{shape}"
-            )
-    return views_of(tensors, mask)
-
-
 def _gradients(
-    model: nn.Module, mask: Mask, views: dict[str, View], settings: PruneSettings
+    model: nn.Module, mask: Mask, views: Mapping[str, View], settings: PruneSettings
 ) -> dict[str, np.ndarray]:
     """The gradient of each prunable weight; of one that others are views of, all of theirs together."""
     found: dict[str, np.ndarray] = {}

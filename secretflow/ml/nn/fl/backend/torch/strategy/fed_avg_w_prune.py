@@ -11,8 +11,8 @@ from secretflow.ml.nn.core.torch import BuilderType
 from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
 from secretflow.ml.nn.fl.backend.torch.list_masks import (
     ListMask,
-    as_list,
     from_list,
+    full_list_mask,
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
@@ -108,7 +108,7 @@ class FedAvgWPrune(Participant, FedAvgW):
 
     def make_prune_mask(self) -> ListMask:
         """A mask under which every weight lives, see :mod:`~secretflow.ml.nn.fl.backend.torch.list_masks`."""
-        return as_list(tensors_of(self.model), full_mask_of(self.model, self._settings.prunable))
+        return full_list_mask(self.model, self._settings.prunable)
 
     def prune_state(self) -> Tuple[ListMask, float]:
         """The current mask and its living rate."""
