@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from secretflow.ml.nn.fl.backend.torch.plain_values import held, released
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.training import LocalTraining
 
@@ -74,7 +75,11 @@ def take_checkpoint(checkpoint: dict[str, Any], training: LocalTraining) -> None
     # Before the weights, of which a mask that has pruned more would leave less.
     training.masked.use({name: entry.numpy(force=True) for name, entry in checkpoint["prune_mask"].items()})
     model.load_state_dict(checkpoint["model_state_dict"])
-    model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
+    model.load_optimizers_state_dict(held(checkpoint["optimizer_state_dict"]))
+    for optimizer in model._optimizers:
+        optimizer.state.update({parameter: released(own) for parameter, own in optimizer.state.items()})
+        for group in optimizer.param_groups:
+            group.update({name: released(own) for name, own in group.items() if name != "params"})
     if training.withholding:
         kept = checkpoint["withheld"] or [torch.zeros_like(old) for old in training.withholding.differences]
         training.withholding.differences = kept

@@ -8,7 +8,12 @@ import numpy as np
 import torch
 
 from secretflow.ml.nn.core.torch import BuilderType
-from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
+from secretflow.ml.nn.fl.backend.torch.checkpoint import (
+    newest_epoch,
+    plain_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from secretflow.ml.nn.fl.backend.torch.list_masks import (
     ListMask,
     from_list,
@@ -243,6 +248,14 @@ class FedAvgWPrune(Participant, FedAvgW):
         """Writes model, optimisers, epoch and mask, see :func:`write_checkpoint`."""
         checkpoint = checkpoint_of(self._training, self._settings, len(self.epoch))
         write_checkpoint(Path(model_path), checkpoint, keep_previous)
+
+    def check_saves(self) -> None:
+        """Looks whether a checkpoint could be written now.
+
+        Raises:
+            ValueError: it could not be, see :func:`write_checkpoint`.
+        """
+        plain_checkpoint(checkpoint_of(self._training, self._settings, len(self.epoch)))
 
     def saved_epoch(self, model_path: str) -> int:
         """How many epochs the model saved there last had been trained for."""
