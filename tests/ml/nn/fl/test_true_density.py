@@ -110,6 +110,15 @@ class Averaged(Net):
         return super().training_step(*args, **kwargs)
 
 
+class MovedByLooking(Net):
+    """Moves its weights whenever it computes an output, in evaluation too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (self.a, self.b):
+            layer.weight.data = layer.weight.data + 0.01
+        return super().forward(x)
+
+
 class OfDoubles(Net):
     """Comes back from double precision with other tensors."""
 
@@ -188,6 +197,7 @@ REBOUND = [
     SteppedByHand,
     Averaged,
     OfDoubles,
+    MovedByLooking,
 ]
 A_B = ("a.weight", "b.weight")
 TIED: dict[type[Net], tuple[str, ...]] = {
@@ -200,7 +210,11 @@ TIED: dict[type[Net], tuple[str, ...]] = {
 
 def trained(task: Task, net: Callable[[], nn.Module], **options: Any) -> tuple[FLModel, dict[str, list[Any]]]:
     model = task.make_model(net, prune_end_rate=RATE, prune_percent=50, **options)
-    history = model.fit(task.x, task.y, epochs=EPOCHS, batch_size=BATCH, aggregate_freq=2, verbose=0)
+    data = task.x, task.y
+    history = model.fit(
+        *data, validation_data=data, epochs=EPOCHS, batch_size=BATCH, aggregate_freq=2, verbose=0
+    )
+    model.predict(task.x, batch_size=BATCH)
     return model, history.local_history
 
 

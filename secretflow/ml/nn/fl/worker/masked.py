@@ -14,7 +14,8 @@ from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 
 
 class MaskedModel:
-    """A torch model whose pruned weights are zero, after every step of its optimisers too.
+    """A torch model whose pruned weights are zero: after every step of its optimisers, after every state that
+    it loads, and whenever it is evaluated.
 
     Weights are looked up by name whenever they are needed, so it does not matter how a model replaces them.
 
@@ -35,6 +36,7 @@ class MaskedModel:
         for optimizer in optimizers:
             optimizer.register_step_post_hook(lambda *_: self.zero_pruned())
         net.register_load_state_dict_post_hook(lambda *_: self.zero_pruned())
+        net.register_forward_pre_hook(lambda *_: None if net.training else self.zero_pruned())
 
     @property
     def mask(self) -> Mask:
