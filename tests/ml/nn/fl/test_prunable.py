@@ -104,8 +104,22 @@ def recurrent(*layers: str) -> tuple[str, ...]:
     return tuple(f"reads.weight_{name}{end}" for name in layers for end in ends)
 
 
+def scaled_reading() -> nn.Module:
+    net = Recurrent(nn.LSTM)
+    nn.utils.spectral_norm(net.reads, "weight_hh_l0")
+    return net
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "LSTM": (lambda: Recurrent(nn.LSTM), (*recurrent("ih", "hh"), "fc.weight")),
+    "LSTM, one weight scaled": (
+        scaled_reading,
+        (
+            *(name for name in recurrent("ih", "hh") if name != "reads.weight_hh_l0"),
+            "reads.weight_hh_l0_orig",
+            "fc.weight",
+        ),
+    ),
     "LSTM, projected": (
         lambda: Recurrent(nn.LSTM, proj_size=3),
         (*recurrent("ih", "hh", "hr"), "fc.weight"),

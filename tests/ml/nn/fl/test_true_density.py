@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -432,6 +434,19 @@ def test_a_graph_that_holds_another_nets_weights_is_not_spoilt() -> None:
         optimizer.step()
     for name, entry in mask.items():
         assert np.array_equal(net.get_parameter(name).detach() != 0, entry != 0)
+
+
+def test_a_copy_of_a_net_has_a_mask_of_its_own_and_a_net_can_be_pickled() -> None:
+    net = nn.Linear(FEATURES, CLASSES)
+    masked = MaskedModel(net, [], full_mask_of(net))
+    masked.use({"weight": np.tri(CLASSES, FEATURES, dtype=np.uint8)})
+    twin = copy.deepcopy(net)
+    ones = {"weight": torch.ones(CLASSES, FEATURES), "bias": torch.ones(CLASSES)}
+    before = net.weight.detach().clone()
+    twin.load_state_dict(ones)
+    assert torch.equal(net.weight, before)
+    assert torch.equal(twin.weight.detach(), torch.ones(CLASSES, FEATURES).tril())
+    assert torch.equal(pickle.loads(pickle.dumps(net)).weight, before)
 
 
 def test_a_mask_by_hand_must_be_the_same_where_memory_is() -> None:

@@ -35,8 +35,9 @@ class MaskedModel:
         self.use(mask)
         for optimizer in optimizers:
             optimizer.register_step_post_hook(lambda *_: self.zero_pruned())
-        net.register_load_state_dict_post_hook(lambda *_: self.zero_pruned())
-        net.register_forward_pre_hook(lambda *_: None if net.training else self.zero_pruned())
+        # Methods, so that a copy of the net has a mask of its own, and the net can be pickled.
+        net.register_load_state_dict_post_hook(self._after_load)
+        net.register_forward_pre_hook(self._before_forward)
 
     @property
     def mask(self) -> Mask:
@@ -115,6 +116,13 @@ class MaskedModel:
     def living(self, parameters: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """Of each parameter, by name, which elements the mask keeps, boolean."""
         return [self._factors.get(name, torch.ones_like(p)) != 0 for name, p in parameters.items()]
+
+    def _after_load(self, net: nn.Module, _: object) -> None:
+        self.zero_pruned()
+
+    def _before_forward(self, net: nn.Module, _: object) -> None:
+        if not net.training:
+            self.zero_pruned()
 
     def _weights_for(self, factors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """The weights of some names; writing into them does not spoil a graph of autograd that holds one."""

@@ -185,11 +185,11 @@ class LocalTraining:
     def _uploaded_parameters(self) -> dict[str, torch.Tensor]:
         """What is trained and averaged; running statistics of batch normalisation are not trained."""
         averaged = self._averaged()
-        return {
-            name: parameter.data
-            for name, parameter in self.trainer.model.named_parameters()
-            if name in averaged and parameter.requires_grad and not self.masked.holds_view(name)
-        }
+        found: dict[int, tuple[str, torch.Tensor]] = {}
+        for name, parameter in self.trainer.model.named_parameters(remove_duplicate=False):
+            if name in averaged and parameter.requires_grad and not self.masked.holds_view(name):
+                found.setdefault(id(parameter), (name, parameter.data))
+        return dict(found.values())
 
     def _watch(self, is_last: bool) -> Callable[[Batch], Callable[[], None]] | None:
         """What captures the gradient of the first step, if it shall be."""

@@ -19,6 +19,7 @@ _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_pro
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 # A scaled weight is zero where the stored one is.
 _SCALING = ("SpectralNorm", "_SpectralNorm")
+_STORED = ("g", "v", "orig")  # how hooks name what they compute a weight from
 
 
 def prunable_parameters(model: nn.Module, choice: Prunable = None) -> dict[str, torch.Tensor]:
@@ -82,7 +83,7 @@ def _recomputed(model: nn.Module) -> Iterator[_Recomputed]:
         for hook in layer._forward_pre_hooks.values():
             hooked = getattr(hook, "_tensor_name", getattr(hook, "name", None))
             if isinstance(hooked, str) and hooked not in layer._parameters:
-                own = [prefix + name for name in layer._parameters if name.startswith(f"{hooked}_")]
+                own = [f"{prefix}{hooked}_{end}" for end in _STORED if f"{hooked}_{end}" in layer._parameters]
                 if own:
                     yield _Recomputed(prefix + hooked, type(hook).__name__, own)
 
@@ -112,7 +113,7 @@ def _tensors_of(layer: nn.Module, recomputed: set[str]) -> list[str]:
     if isinstance(layer, nn.MultiheadAttention):
         return [name for name in _ATTENTION_WEIGHTS if name in own or name in recomputed]
     if isinstance(layer, _RECURRENT):
-        stored = {name for name in own for tensor in recomputed if name.startswith(f"{tensor}_")}
+        stored = {f"{tensor}_{end}" for tensor in recomputed for end in _STORED}
         return sorted(name for name in {*own, *recomputed} - stored if name.startswith("weight_"))
     return []
 
