@@ -14,7 +14,7 @@ from experiments.audit.noise import gaussian_dp
 from experiments.data import Images, as_images
 from experiments.dgl_utils import ConvNet
 from secretflow.ml.nn.fl.audit.defences import one_step, sparsify, through_dp
-from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of, mask_model, prune_model
+from secretflow.ml.nn.fl.backend.torch.masked_model import apply_mask, full_mask_of, prune_model
 from secretflow.ml.nn.fl.backend.torch.withholding import withhold
 
 ROUNDS, BATCH, PARTIES, TRAIN_ROWS, TEST_ROWS = 400, 32, 2, 10_000, 2_000
@@ -58,7 +58,7 @@ def _train(defence: str, level: float, images: Images, seed: int) -> float:
         for parameter, *arrays in zip(net.parameters(), *uploads, strict=True):
             parameter.grad = torch.stack(arrays).mean(dim=0)
         optimizer.step()
-        mask_model(net, mask)
+        apply_mask(net, mask)
     with torch.no_grad():
         test = torch.from_numpy(as_images(images.x_test[:TEST_ROWS]))
         right = net(test).argmax(dim=1) == torch.from_numpy(images.y_test[:TEST_ROWS]).long()

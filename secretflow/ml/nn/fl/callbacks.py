@@ -52,6 +52,15 @@ class Checkpoint(Callback):
         self._every = every
         self._is_test = is_test
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Refuses what could not be saved, before anything is trained.
+
+        Raises:
+            ValueError: an optimiser has settings that no checkpoint can hold.
+        """
+        assert self._workers is not None  # as CallbackList calls it
+        reveal([worker.check_saves() for worker in self._workers.values()])
+
     def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
         """Saves, if it is time."""
         assert epoch is not None and self._workers is not None  # as CallbackList calls it

@@ -11,8 +11,8 @@ import torch
 
 from secretflow.device import PYU
 from secretflow.ml.nn.core.torch import TorchModel
-from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_weights
-from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
+from secretflow.ml.nn.fl.pruning import Prunable, PruneSettings
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
 
@@ -65,11 +65,18 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
 
 
-def check_model(model: Any) -> None:
+def check_model(model: Any, prunable: Prunable) -> None:
     """Refuses a model with nothing to prune, or with what cannot be averaged, before any worker starts.
 
     The model is built without memory for its weights. One that cannot be built so is left to the workers,
     which check theirs.
+
+    Args:
+        model: as ``FLModel`` gets it.
+        prunable: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
+
+    Raises:
+        ValueError: the model is not allowed.
     """
     builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
     if builder.model_fn is None:
@@ -80,11 +87,7 @@ def check_model(model: Any) -> None:
     except Exception as error:
         logging.debug("the model cannot be built without memory: %r", error)
         return
-    if not prunable_weights(module):
-        raise ValueError(
-            "model must have a linear, convolution or embedding layer, got "
-            f"{type(module).__name__}, which has nothing to prune"
-        )
+    prunable_shapes(module, prunable)
     for name, value in module.state_dict().items():
         if value.dtype == torch.bool or value.dtype.is_complex:
             raise ValueError(

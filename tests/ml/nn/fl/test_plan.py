@@ -84,7 +84,7 @@ def test_how_many_weights_live_follows_from_settings_and_sizes_alone(
 ) -> None:
     """Whatever the weights are, ties and zeros included, each step goes as it was planned."""
     rng = np.random.default_rng(seed)
-    masks = [np.ones(size, np.uint8) for size in sizes]
+    masks = {str(k): np.ones(size, np.uint8) for k, size in enumerate(sizes)}
     counts = list(sizes)
     for this in (
         one
@@ -92,15 +92,15 @@ def test_how_many_weights_live_follows_from_settings_and_sizes_alone(
         for one in epoch
     ):
         # What a party decides from its own mask is what the plan says.
-        due = chosen.step_may_end(this.number, 4) and chosen.step_due(this.passed, living_rate(list(masks)))
+        due = chosen.step_may_end(this.number, 4) and chosen.step_due(this.passed, living_rate(masks))
         assert this.prunes == due
         if not this.prunes:
             continue
-        weights = [(rng.normal(size=size) * scale).round(1) for size in sizes]
-        gradients = [rng.normal(size=size) for size in sizes]
+        weights = {name: (rng.normal(size=mask.size) * scale).round(1) for name, mask in masks.items()}
+        gradients = {name: rng.normal(size=mask.size) for name, mask in masks.items()}
         masks = pruned_masks(weights, masks, chosen, this.passed, gradients)
         counts = living_after_step(chosen, sizes, counts, this.passed)
-        living = [int(mask.sum()) for mask in masks]
+        living = [int(mask.sum()) for mask in masks.values()]
         assert sum(living) == sum(counts)
         if chosen.prune_scope == "layer":
             assert living == counts

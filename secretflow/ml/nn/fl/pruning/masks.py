@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,12 +11,17 @@ from .schedule import living_after_step
 from .scores import scores
 from .settings import PruneSettings
 
-Mask = list[np.ndarray | None]
+Mask = dict[str, np.ndarray]
+"""For each prunable parameter by name an array of 0 and 1, uint8, of its shape."""
 
 
-def full_mask(arrays: Iterable[np.ndarray | None]) -> Mask:
-    """A mask under which everything lives; None stays None."""
-    return [None if array is None else np.ones(array.shape, np.uint8) for array in arrays]
+def full_mask(shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+    """A mask under which everything lives.
+
+    Args:
+        shapes: of each prunable parameter by name.
+    """
+    return {name: np.ones(shape, np.uint8) for name, shape in shapes.items()}
 
 
 def living_rate(mask: Mask) -> float:
@@ -25,54 +30,58 @@ def living_rate(mask: Mask) -> float:
     Raises:
         ValueError: the mask has no prunable weight.
     """
-    entries = [entry for entry in mask if entry is not None]
-    size = sum(entry.size for entry in entries)
+    size = sum(entry.size for entry in mask.values())
     if not size:
         raise ValueError("a mask without a prunable weight has no living rate")
-    return sum(int(np.count_nonzero(entry)) for entry in entries) / size
+    return sum(int(np.count_nonzero(entry)) for entry in mask.values()) / size
 
 
 def pruned_masks(
-    weights: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    mask: Mask,
     settings: PruneSettings,
     epoch: float,
-    gradients: Sequence[np.ndarray] | None = None,
-) -> list[np.ndarray]:
+    gradients: Mapping[str, np.ndarray] | None = None,
+) -> Mask:
     """One step of pruning.
 
     Args:
-        weights: float array of each layer.
-        masks: array of 0 and 1 of each layer, of the weight's shape, with at least one 1.
+        weights: float array of each layer by name.
+        mask: of the same names and shapes, in each entry at least one 1.
         settings: what the user chose.
         epoch: how many epochs have been trained, the part of a begun one included; above
             ``prune_start_epoch``.
-        gradients: array of each layer, of the weight's shape; needed where ``settings.needs_gradients``.
+        gradients: of the same names and shapes; needed where ``settings.needs_gradients``.
 
     Returns:
-        The new masks, uint8. Every layer keeps at least one weight.
+        The new mask, uint8. Every layer keeps at least one weight.
 
     Raises:
+        KeyError: a layer has no weight or no gradient.
         ValueError: the shapes differ, a living weight or a gradient is not finite, or gradients are missing.
     """
-    scored = scores(settings.prune_criterion, weights, gradients)
-    living = [int(np.count_nonzero(mask)) for mask in masks]
-    kept = living_after_step(settings, [mask.size for mask in masks], living, epoch)
+    masks = list(mask.values())
+    slopes = None if gradients is None else [gradients[name] for name in mask]
+    scored = scores(settings.prune_criterion, [weights[name] for name in mask], slopes)
+    living = [int(np.count_nonzero(entry)) for entry in masks]
+    kept = living_after_step(settings, [entry.size for entry in masks], living, epoch)
     if settings.prune_scope == "global":
         pruned = prune_over_layers(scored, masks, sum(kept))
     else:
         pruned = [
-            prune_by_magnitude(score, mask, count)
-            for score, mask, count in zip(scored, masks, kept, strict=True)
+            prune_by_magnitude(score, entry, count)
+            for score, entry, count in zip(scored, masks, kept, strict=True)
         ]
-    if not settings.regrow_percent:
-        return pruned
-    if gradients is None:
-        raise ValueError(f"regrow_percent={settings.regrow_percent!r} needs gradients, but there are none")
-    return [
-        exchange(score, mask, gradient, settings.regrow_percent)
-        for score, mask, gradient in zip(scored, pruned, gradients, strict=True)
-    ]
+    if settings.regrow_percent:
+        if slopes is None:
+            raise ValueError(
+                f"regrow_percent={settings.regrow_percent!r} needs gradients, but there are none"
+            )
+        pruned = [
+            exchange(score, entry, slope, settings.regrow_percent)
+            for score, entry, slope in zip(scored, pruned, slopes, strict=True)
+        ]
+    return dict(zip(mask, pruned, strict=True))
 
 
 def prune_by_magnitude(weight: np.ndarray, mask: np.ndarray, keep: int) -> np.ndarray:

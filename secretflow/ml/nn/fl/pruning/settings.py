@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 from secretflow import _validate
 
@@ -11,6 +13,9 @@ from .scores import CRITERIA
 MASK_SCOPES = ("local", "global")
 PRUNE_SCOPES = ("layer", "global")
 PRUNE_SCHEDULES = ("geometric", "cubic")
+
+Prunable: TypeAlias = "str | Sequence[str] | Callable[[str, Any], bool] | None"
+"""Names or patterns of parameters, a function that chooses them, or None."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,14 @@ class PruneSettings:
         prune_criterion: which weights go first. "magnitude": the smallest. "snip": those whose removal
             changes the loss least, judged by the gradient of the round's last batch; only with
             ``mask_scope="local"``, as ``regrow_percent``. See :mod:`~secretflow.ml.nn.fl.pruning.scores`.
+        prunable: which parameters are pruned, among those of floats of two or more dimensions: names as in
+            ``model.state_dict()``, or patterns such as "encoder.*" (:mod:`fnmatch`), each of which must fit
+            at least one; or a function that gets a name and a parameter and says whether, from what is the
+            same at all parties. None: the weights of linear, convolution (also transposed), embedding,
+            recurrent (LSTM, GRU, RNN) and attention layers.
 
     Raises:
-        TypeError: a number is not a number.
+        TypeError: a number is not a number, or ``prunable`` is neither names nor a function.
         ValueError: a value is out of its range or unknown, or two do not go together.
     """
 
@@ -68,6 +78,7 @@ class PruneSettings:
     regrow_percent: float = 0.0
     withhold_percent: float = 0.0
     prune_criterion: str = "magnitude"
+    prunable: Prunable = None
 
     def __post_init__(self) -> None:
         number, integer, one_of, check = (
@@ -92,6 +103,12 @@ class PruneSettings:
         else:
             what = f"None with prune_schedule={self.prune_schedule!r}; only 'cubic' has an end"
             check(end is None, "prune_end_epoch", end, what)
+        if self.prunable is not None and not callable(self.prunable):
+            names = (self.prunable,) if isinstance(self.prunable, str) else self.prunable
+            fits = isinstance(names, (tuple, list)) and all(isinstance(name, str) and name for name in names)
+            what = "names or patterns of parameters, or a function of a name and a parameter"
+            check(fits and len(names) > 0, "prunable", self.prunable, what, TypeError)
+            object.__setattr__(self, "prunable", tuple(names))
         if self.mask_scope == "global":
             what = "with mask_scope='global', since gradients are a party's own"
             check(not self.regrow_percent, "regrow_percent", self.regrow_percent, f"0 {what}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from secretflow.ml.nn.fl.backend.torch.plain_values import held, released
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.training import LocalTraining
 
@@ -28,7 +29,7 @@ def checkpoint_of(training: LocalTraining, settings: PruneSettings, epoch: int) 
         "epoch": epoch,
         "rounds": training.rounds_trained,
         "mask_scope": settings.mask_scope,
-        "prune_mask": [None if entry is None else torch.tensor(entry) for entry in training.masked.mask],
+        "prune_mask": training.masked.entries(),
         "mask_changed": training.mask_changed,
         "withheld": withholding.differences if withholding else [],
     }
@@ -48,8 +49,8 @@ def check_fits(checkpoint: dict[str, Any], training: LocalTraining, settings: Pr
     model = training.trainer.model
     saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    shapes = [None if entry is None else tuple(entry.shape) for entry in checkpoint["prune_mask"]]
-    if saved != own or shapes != [None if entry is None else entry.shape for entry in training.masked.mask]:
+    shapes = {name: tuple(entry.shape) for name, entry in checkpoint["prune_mask"].items()}
+    if saved != own or shapes != {name: entry.shape for name, entry in training.masked.mask.items()}:
         raise ValueError("it holds another model or its masks")
     if checkpoint["optimizers"] != _optimizer_kinds(model):
         raise ValueError(
@@ -71,15 +72,18 @@ def take_checkpoint(checkpoint: dict[str, Any], training: LocalTraining) -> None
         training: changed in place.
     """
     model = training.trainer.model
+    # Before the weights, of which a mask that has pruned more would leave less.
+    training.masked.use({name: entry.numpy(force=True) for name, entry in checkpoint["prune_mask"].items()})
     model.load_state_dict(checkpoint["model_state_dict"])
-    model.load_optimizers_state_dict(checkpoint["optimizer_state_dict"])
+    model.load_optimizers_state_dict(held(checkpoint["optimizer_state_dict"]))
+    for optimizer in model._optimizers:
+        optimizer.state.update({parameter: released(own) for parameter, own in optimizer.state.items()})
+        for group in optimizer.param_groups:
+            group.update({name: released(own) for name, own in group.items() if name != "params"})
     if training.withholding:
         kept = checkpoint["withheld"] or [torch.zeros_like(old) for old in training.withholding.differences]
         training.withholding.differences = kept
     training.rounds_trained = checkpoint["rounds"]
-    training.masked.use(
-        [None if entry is None else entry.numpy(force=True) for entry in checkpoint["prune_mask"]]
-    )
     training.mask_changed = checkpoint["mask_changed"]
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn, optim
 
-from secretflow.ml.nn.fl.backend.torch.masked_model import entry_as_tensor, masked_weights, prune_model
+from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask, as_list
+from secretflow.ml.nn.fl.backend.torch.masked_model import entry_as_tensor, prune_model, views_in
+from secretflow.ml.nn.fl.backend.torch.shared_memory import View, with_views
 from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 
 
 class MaskedModel:
-    """A torch model whose pruned weights are zero, after every step of its optimisers too.
+    """A torch model whose pruned weights are zero: after every step of its optimisers, after every state that
+    it loads, and whenever it is evaluated.
+
+    Weights are looked up by name whenever they are needed, so it does not matter how a model replaces them.
 
     Args:
         net: the model.
         optimizers: a hook on each sets pruned weights back, so that momentum cannot revive them.
-        mask: one entry for each array of two or more dimensions in the ``state_dict``.
+        mask: of the model.
 
     Raises:
         ValueError: the mask has no entry, or is not one of this model.
@@ -25,9 +30,14 @@ class MaskedModel:
 
     def __init__(self, net: nn.Module, optimizers: Iterable[optim.Optimizer], mask: Mask) -> None:
         self._net = net
+        self._mask: Mask = {}
+        self._views: dict[str, View] = {}
         self.use(mask)
         for optimizer in optimizers:
             optimizer.register_step_post_hook(lambda *_: self.zero_pruned())
+        # Methods, so that a copy of the net has a mask of its own, and the net can be pickled.
+        net.register_load_state_dict_post_hook(self._after_load)
+        net.register_forward_pre_hook(self._before_forward)
 
     @property
     def mask(self) -> Mask:
@@ -38,25 +48,33 @@ class MaskedModel:
         """Takes another mask; what it has pruned becomes zero.
 
         Args:
-            mask: as for the class.
+            mask: of the model.
 
         Raises:
             ValueError: as of the class; nothing was changed then.
         """
-        if all(entry is None for entry in mask):
-            raise ValueError("model has nothing to prune: a linear, convolution or embedding layer is needed")
-        pairs = [
-            (weight, entry_as_tensor(entry, weight)) for _, weight, entry in masked_weights(self._net, mask)
-        ]
-        self._mask = mask
-        self._prunable = [weight for weight, _ in pairs]
-        self._factors = [factor for _, factor in pairs]
+        if not mask:
+            raise ValueError("mask must have an entry for at least one prunable weight, got none")
+        # Only once, as long as the same weights are masked: a view stays under its mask when it comes apart.
+        same = self._mask.keys() == mask.keys()
+        views = self._views if same else views_in(self._net, mask)
+        entries = with_views(mask, views)
+        factors = {name: entry_as_tensor(entry, self._weight(name)) for name, entry in entries.items()}
+        self._weights_for(factors)
+        self._mask, self._views, self._entries, self._factors = mask, views, entries, factors
         self.zero_pruned()
 
     def zero_pruned(self) -> None:
-        """Sets pruned weights to zero."""
-        with torch.no_grad():
-            torch._foreach_mul_(self._prunable, self._factors)
+        """Sets pruned weights to zero.
+
+        Raises:
+            ValueError: a weight is no parameter of the model any more, or has another shape.
+        """
+        weights = self._weights_for(self._factors)
+        for name, weight in zip(self._factors, weights, strict=True):
+            if weight.dtype != self._factors[name].dtype or weight.device != self._factors[name].device:
+                self._factors[name] = self._factors[name].to(weight)
+        torch._foreach_mul_(weights, list(self._factors.values()))
 
     def prune_if_due(self, settings: PruneSettings, epoch: float) -> bool:
         """Takes a step of pruning where one is due.
@@ -70,27 +88,61 @@ class MaskedModel:
         """
         if not settings.step_due(epoch, living_rate(self._mask)):
             return False
-        self.use(prune_model(self._net, self._mask, settings, epoch))
+        self.use(prune_model(self._net, self._mask, settings, epoch, self._views))
         return True
 
     def living_rates(self) -> dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
-        by_layer = {name: living_rate([entry]) for name, _, entry in masked_weights(self._net, self._mask)}
+        by_layer = {name: living_rate({name: entry}) for name, entry in self._entries.items()}
         return {"": living_rate(self._mask), **by_layer}
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Weights and living weights of each layer; one whose weight two layers share is there once."""
-        layers = {weight.data_ptr(): entry for _, weight, entry in masked_weights(self._net, self._mask)}
-        return (
-            [entry.size for entry in layers.values()],
-            [int(entry.astype(bool).sum()) for entry in layers.values()],
-        )
+        entries = self._mask.values()
+        return [entry.size for entry in entries], [int(entry.astype(bool).sum()) for entry in entries]
+
+    def list_for(self, tensors: Mapping[str, torch.Tensor]) -> ListMask:
+        """The mask for those who know no names, see :func:`as_list`."""
+        return as_list(tensors, self._entries)
 
     def entries(self) -> dict[str, torch.Tensor]:
-        """The mask by the names of the weights, as tensors."""
-        return {name: torch.tensor(entry) for name, _, entry in masked_weights(self._net, self._mask)}
+        """The mask as tensors."""
+        return {name: torch.tensor(entry) for name, entry in self._mask.items()}
 
-    def living(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Of each parameter which elements the mask keeps, boolean."""
-        factors = {w.data_ptr(): factor for w, factor in zip(self._prunable, self._factors, strict=True)}
-        return [factors.get(p.data_ptr(), torch.ones_like(p)) != 0 for p in parameters]
+    def holds_view(self, name: str) -> bool:
+        """Whether a weight lies in the memory of another one, whose mask is its own."""
+        return name in self._views
+
+    def living(self, parameters: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Of each parameter, by name, which elements the mask keeps, boolean."""
+        return [self._factors.get(name, torch.ones_like(p)) != 0 for name, p in parameters.items()]
+
+    def _after_load(self, net: nn.Module, _: object) -> None:
+        self.zero_pruned()
+
+    def _before_forward(self, net: nn.Module, _: object) -> None:
+        if not net.training:
+            self.zero_pruned()
+
+    def _weights_for(self, factors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """The weights of some names; writing into them does not spoil a graph of autograd that holds one."""
+        weights = [self._weight(name).data for name in factors]
+        for (name, factor), weight in zip(factors.items(), weights, strict=True):
+            if weight.shape != factor.shape:
+                raise ValueError(
+                    f"model must keep the shape of {name}, {tuple(factor.shape)}, got {tuple(weight.shape)}"
+                )
+        return weights
+
+    def _weight(self, name: str) -> torch.Tensor:
+        # By dictionaries: get_parameter takes several times as long, and this is done at every step.
+        *path, last = name.split(".")
+        layer: nn.Module | None = self._net
+        for part in path:
+            layer = None if layer is None else layer._modules.get(part)
+        weight: torch.Tensor | None = None
+        if layer is not None:  # a view of a weight may be a buffer
+            weight = layer._parameters.get(last, layer._buffers.get(last))
+        if weight is None:
+            raise ValueError(f"model must keep its parameter {name}, got a model without it")
+        return weight

@@ -87,7 +87,11 @@ class Trainer:
         return self.model.training_step((x, y), step, sample_weight=sample_weight)
 
     def train(
-        self, first_step: int, steps: int, watch: Callable[[Batch], Callable[[], None]] | None = None
+        self,
+        first_step: int,
+        steps: int,
+        watch: Callable[[Batch], Callable[[], None]] | None = None,
+        after_step: Callable[[], None] = lambda: None,
     ) -> int:
         """Trains.
 
@@ -95,6 +99,7 @@ class Trainer:
             first_step: number of the first step since training began.
             steps: how many batches, at least 1.
             watch: called before the first step with its batch; what it returns is called after the step.
+            after_step: called after each step, before the next one looks at the weights.
 
         Returns:
             How many rows.
@@ -107,6 +112,7 @@ class Trainer:
             loss = self.loss(batch, step)
             if self.model.automatic_optimization:
                 self.model.backward_step(loss)
+            after_step()
             self._loss = None if loss is None else loss.detach()
             if after:
                 after()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
@@ -81,7 +82,7 @@ class LocalTraining:
         self._seconds = 0.0
         self._shares_memory = all(value.device.type == "cpu" for value in averaged().values())
         part = settings.withhold_percent / 100
-        self.withholding = Withholding(part, self._uploaded_parameters()) if part else None
+        self.withholding = Withholding(part, list(self._uploaded_parameters().values())) if part else None
 
     def train(self, this: Round, fit: PartyFit) -> int:
         """Trains for one round; returns how many rows on."""
@@ -113,10 +114,10 @@ class LocalTraining:
         self.trainer.model.train()
         self.trainer.begin_round()
         if self.withholding:
-            self.withholding.begin(self._uploaded_parameters())
+            self.withholding.begin(list(self._uploaded_parameters().values()))
             self.masked.zero_pruned()
         try:
-            samples = self.trainer.train(first_step, steps, self._watch(is_last))
+            samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
         except BaseException:
             self._give_up()
             raise
@@ -137,11 +138,16 @@ class LocalTraining:
         """What is averaged, without what is withheld; on the CPU it shares memory with the model."""
         return [value.numpy(force=True) for value in self._averaged().values()]
 
+    def mask_of_arrays(self) -> ListMask:
+        """The mask as it goes with :meth:`arrays`."""
+        return self.masked.list_for(self._averaged())
+
     def withhold(self) -> None:
-        """Takes what is withheld out of the model, when a round has been trained."""
+        """Takes what is pruned and what is withheld out of the model, when a round has been trained."""
+        self.masked.zero_pruned()
         if self.withholding:
             parameters = self._uploaded_parameters()
-            self.withholding.end(parameters, self.masked.living(parameters))
+            self.withholding.end(list(parameters.values()), self.masked.living(parameters))
 
     def noised(self, arrays: list[np.ndarray], fit: PartyFit) -> list[np.ndarray]:
         """What is uploaded of :meth:`arrays`: a copy with noise, or themselves if there is none."""
@@ -174,13 +180,16 @@ class LocalTraining:
     def _give_up(self) -> None:
         """Nothing that was withheld shall be left in the weights of a round that failed."""
         if self.withholding:
-            self.withholding.give_up(self._uploaded_parameters())
+            self.withholding.give_up(list(self._uploaded_parameters().values()))
 
-    def _uploaded_parameters(self) -> list[torch.Tensor]:
+    def _uploaded_parameters(self) -> dict[str, torch.Tensor]:
         """What is trained and averaged; running statistics of batch normalisation are not trained."""
-        names = self._averaged()
-        parameters = self.trainer.model.named_parameters()
-        return [p.data for name, p in parameters if name in names and p.requires_grad]
+        averaged = self._averaged()
+        found: dict[int, tuple[str, torch.Tensor]] = {}
+        for name, parameter in self.trainer.model.named_parameters(remove_duplicate=False):
+            if name in averaged and parameter.requires_grad and not self.masked.holds_view(name):
+                found.setdefault(id(parameter), (name, parameter.data))
+        return dict(found.values())
 
     def _watch(self, is_last: bool) -> Callable[[Batch], Callable[[], None]] | None:
         """What captures the gradient of the first step, if it shall be."""

@@ -14,7 +14,7 @@ import secretflow as sf
 from secretflow.data.ndarray import FedNdarray
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
-from secretflow.ml.nn.fl.pruning import Mask
+from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
@@ -70,5 +70,5 @@ def weights_of(model: FLModel) -> list[list[np.ndarray]]:
     return [sf.reveal(worker.get_weights()) for worker in model._workers.values()]
 
 
-def masks_of(model: FLModel) -> list[Mask]:
+def masks_of(model: FLModel) -> list[ListMask]:
     return [sf.reveal(worker.prune_state()[0]) for worker in model._workers.values()]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn, optim
 
-from secretflow.ml.nn.fl.pruning import PruneSettings, full_mask, living_rate, pruned_masks
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
 
 from ..conftest import Mlp
 from .conftest import BATCH, LR, ROWS, data_of
 
 LAYERS = ("hidden.weight", "out.weight")
+
+
+def named(arrays: Sequence[np.ndarray | None]) -> Mask:
+    """The arrays of the layers, by name."""
+    return {name: array for name, array in zip(LAYERS, arrays, strict=True) if array is not None}
 
 
 class Reference:
@@ -23,7 +30,7 @@ class Reference:
         for net in self.nets:
             torch.manual_seed(5)
             net.load_state_dict(Mlp().state_dict())
-        self.masks = [full_mask(self._matrices(net)) for net in self.nets]
+        self.masks = [[np.ones(w.shape, np.uint8) for w in self._matrices(net)] for net in self.nets]
         self.starts = [self._flat(net) for net in self.nets]
         self.withheld = [np.zeros_like(start) for start in self.starts]
 
@@ -68,11 +75,10 @@ class Reference:
             array *= mask
 
     def _prune(self, k: int, epoch: float) -> None:
-        if self.settings.step_due(epoch, living_rate(self.masks[k])):
+        if self.settings.step_due(epoch, living_rate(named(self.masks[k]))):
             gradients = [dict(self.nets[k].named_parameters())[name].grad.numpy() for name in LAYERS]
-            self.masks[k] = list(
-                pruned_masks(self._matrices(self.nets[k]), self.masks[k], self.settings, epoch, gradients)
-            )
+            weights, mask = named(self._matrices(self.nets[k])), named(self.masks[k])
+            self.masks[k] = [*pruned_masks(weights, mask, self.settings, epoch, named(gradients)).values()]
             self._zero(k)
 
     def _average(self, sizes: list[int]) -> None:

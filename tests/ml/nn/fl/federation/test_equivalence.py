@@ -16,7 +16,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
 from secretflow.security.aggregation import PlainAggregator
 
 from .conftest import BATCH, masks_of, weights_of
-from .reference import Reference
+from .reference import Reference, named
 
 CASES = {
     "local": {},
@@ -70,7 +70,7 @@ def test_training_is_what_a_plain_simulation_computes(
     for weights, net in zip(weights_of(model), reference.nets, strict=True):
         for array, wanted in zip(weights, net.state_dict().values(), strict=True):
             np.testing.assert_allclose(array, wanted.numpy(), atol=1e-4)
-    rates = [living_rate(mask) for mask in reference.masks]
+    rates = [living_rate(named(mask)) for mask in reference.masks]
     assert history.global_history["living_rate"][-1] == pytest.approx(sum(rates) / 2)
     if "global" in chosen.get("mask_scope", "local"):
         assert rates[0] == rates[1] < 0.31

@@ -25,6 +25,7 @@ from secretflow.utils.simulation.data.ndarray import create_ndarray
 
 from ..conftest import Mlp, model_def
 from .conftest import BATCH, LR, ROWS, data_of, masks_of, weights_of
+from .reference import named
 
 
 def test_a_party_uploads_the_rounds_start_where_it_withholds_and_keeps_the_rest_for_the_next_round(
@@ -143,7 +144,7 @@ def test_a_round_that_a_peer_leaves_gives_nothing_away_and_takes_its_step_of_pru
     assert rounds[0].prunes
     worker.begin_rounds(10_000, rounds)
     assert sf.reveal(worker.advance(None))["encoding"].startswith("mask")
-    assert sf.reveal(worker.prune_state()[1]) < living_rate(mask)
+    assert sf.reveal(worker.prune_state()[1]) < living_rate(named(mask))
     worker.abandon()
     for entry, before in zip(sf.reveal(worker.prune_state()[0]), mask, strict=True):
         np.testing.assert_array_equal(entry, before)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from secretflow.ml.nn.fl.pruning import (
     PruneSettings,
     exchange,
+    full_mask,
     pruned_masks,
 )
 
@@ -43,28 +44,28 @@ def test_a_gradient_that_is_not_finite_is_refused(value: float) -> None:
 
 def test_regrowing_needs_gradients() -> None:
     with pytest.raises(ValueError, match="needs gradients"):
-        pruned_masks([np.ones((2, 2))], [np.ones((2, 2), np.uint8)], PruneSettings(regrow_percent=10), 1)
+        pruned_masks({"a": np.ones((2, 2))}, full_mask({"a": (2, 2)}), PruneSettings(regrow_percent=10), 1)
 
 
 def test_snip_prunes_what_changes_the_loss_least() -> None:
     weight, gradient = np.array([[4.0, -1.0], [3.0, -2.0]]), np.array([[0.1, -5.0], [-1.0, 0.0]])
     new = pruned_masks(
-        [weight],
-        [np.ones((2, 2), np.uint8)],
+        {"a": weight},
+        full_mask({"a": (2, 2)}),
         PruneSettings(prune_criterion="snip", prune_percent=50),
         1,
-        [gradient],
+        {"a": gradient},
     )
-    assert new[0].tolist() == [[0, 1], [1, 0]]  # |w g| is 0.4, 5, 3 and 0; by magnitude -1 and -2 would go
+    assert new["a"].tolist() == [[0, 1], [1, 0]]  # |w g| is 0.4, 5, 3 and 0; by magnitude -1 and -2 would go
 
 
 def test_a_criterion_of_gradients_is_refused_where_there_are_none_or_all_prune_alike() -> None:
     snip = PruneSettings(prune_criterion="snip")
-    ones = np.ones((2, 2), np.uint8)
+    ones, weights = full_mask({"a": (2, 2)}), {"a": np.ones((2, 2))}
     with pytest.raises(ValueError, match="prune_criterion='snip' needs gradients"):
-        pruned_masks([np.ones((2, 2))], [ones], snip, 1)
+        pruned_masks(weights, ones, snip, 1)
     with pytest.raises(ValueError, match=r"shape \(2, 2\), got \(2, 3\)"):
-        pruned_masks([np.ones((2, 2))], [ones], snip, 1, [np.ones((2, 3))])
+        pruned_masks(weights, ones, snip, 1, {"a": np.ones((2, 3))})
     with pytest.raises(
         ValueError, match=r"prune_criterion must be .* with mask_scope='global', .*got 'snip'"
     ):

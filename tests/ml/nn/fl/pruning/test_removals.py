@@ -52,10 +52,10 @@ def test_a_trimmed_step_takes_from_each_layer_in_proportion() -> None:
 
 
 def test_the_living_rate_counts_prunable_weights_only() -> None:
-    assert living_rate([np.array([[1, 0], [0, 0]], np.uint8), None]) == 0.25
-    assert living_rate(full_mask([np.zeros((3, 2)), None])) == 1.0
+    assert living_rate({"a": np.array([[1, 0], [0, 0]], np.uint8)}) == 0.25
+    assert living_rate(full_mask({"a": (3, 2)})) == 1.0
     with pytest.raises(ValueError, match="no living rate"):
-        living_rate([None])
+        living_rate({})
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.floats(0.01, 1))

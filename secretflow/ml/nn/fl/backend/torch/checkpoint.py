@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from secretflow._atomic import PRIVATE, atomic_write
+from secretflow.ml.nn.fl.backend.torch.plain_values import as_plain, from_plain
 
 _FIELDS = (
     "model_state_dict",
@@ -30,18 +31,36 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep_previous: bool
 
     Args:
         path: of the file; its folder is made. What is there is replaced.
-        checkpoint: what to keep, under the names that :func:`read_checkpoint` asks for.
+        checkpoint: what to keep, under the names that :func:`read_checkpoint` asks for; what can be written
+            can be read.
         keep_previous: moves what is there aside, as :func:`previous_of` says, if it is of an earlier epoch.
             One of the same epoch was left by a run that stopped before all parties had theirs, so the one
             aside is the one that all have, and it stays.
+
+    Raises:
+        ValueError: there is something that could not be read again, see
+            :func:`~secretflow.ml.nn.fl.backend.torch.plain_values.as_plain`; nothing was written then.
     """
+    plain = plain_checkpoint(checkpoint)
     with atomic_write(path, PRIVATE) as unfinished:
         with unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
+            torch.save(plain, file)
             file.flush()
             os.fsync(file.fileno())  # or a power cut may keep the new name and lose the content
         if keep_previous and path.exists() and _epoch_of(path) < checkpoint["epoch"]:
             path.replace(previous_of(path))
+
+
+def plain_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as it is written.
+
+    Args:
+        checkpoint: as for :func:`write_checkpoint`.
+
+    Raises:
+        ValueError: as there.
+    """
+    return {name: as_plain(value, name) for name, value in checkpoint.items()}
 
 
 def previous_of(path: Path) -> Path:
@@ -107,4 +126,4 @@ def _read(path: Path, device: Any = None, mmap: bool = False) -> dict[str, Any]:
         raise ValueError(
             f"model_path must be a checkpoint of fed_avg_w_prune, got {str(path)!r}, which has no {missing}"
         )
-    return checkpoint
+    return checkpoint if mmap else {name: from_plain(value) for name, value in checkpoint.items()}

@@ -1,34 +1,35 @@
 """FedAvg with pruning, as ``FLModel`` finds it: one party's actor."""
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
-from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import torch
 
 from secretflow.ml.nn.core.torch import BuilderType
-from secretflow.ml.nn.fl.backend.torch.checkpoint import newest_epoch, read_checkpoint, write_checkpoint
-from secretflow.ml.nn.fl.backend.torch.masked_model import (
+from secretflow.ml.nn.fl.backend.torch.list_masks import (
+    ListMask,
+    from_list,
+    full_list_mask,
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
+from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of, tensors_of
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.plan import PartyState, Round
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
-from secretflow.ml.nn.fl.sparse_model import export_sparse
+from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
-from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
 from secretflow.ml.nn.fl.worker.data import check_numbers, fetching_batches, rows_by_round
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
+from secretflow.ml.nn.fl.worker.saving import WithFiles
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective, make_trainer
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
 
 
-class FedAvgWPrune(Participant, FedAvgW):
+class FedAvgWPrune(WithFiles, Participant, FedAvgW):
     """FedAvg in which every party prunes its model step by step and uploads only what lives.
 
     Args:
@@ -60,7 +61,9 @@ class FedAvgWPrune(Participant, FedAvgW):
         self._settings = settings
         self._gradient_capture = gradient_capture
         self._party = party
-        self._masked = MaskedModel(self.model, self.model._optimizers, self.make_prune_mask())
+        self._masked = MaskedModel(
+            self.model, self.model._optimizers, full_mask_of(self.model, settings.prunable)
+        )
         self._training = LocalTraining(
             self._masked,
             make_trainer(self.model, self.next_batch, objective),
@@ -100,13 +103,22 @@ class FedAvgWPrune(Participant, FedAvgW):
         setattr(self, f"{stage}_set", dataset)
         return steps
 
-    def prune_state(self) -> Tuple[Mask, float]:
+    def make_prune_mask(self) -> ListMask:
+        """A mask under which every weight lives, see :mod:`~secretflow.ml.nn.fl.backend.torch.list_masks`."""
+        return full_list_mask(self.model, self._settings.prunable)
+
+    def prune_state(self) -> Tuple[ListMask, float]:
         """The current mask and its living rate."""
-        return self._masked.mask, living_rate(self._masked.mask)
+        return self._masked.list_for(tensors_of(self.model)), living_rate(self._masked.mask)
 
     def living_rates(self) -> Dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
         return self._masked.living_rates()
+
+    def get_weights(self, return_numpy: bool = True) -> List[np.ndarray] | Dict[str, torch.Tensor]:
+        """The weights as upstream gives them, a copy; pruned ones are zero."""
+        self._masked.zero_pruned()
+        return super().get_weights(return_numpy=return_numpy)
 
     def set_weights(self, weights: List[np.ndarray]) -> None:
         """Takes aggregated weights; what the own mask has pruned stays zero."""
@@ -169,12 +181,12 @@ class FedAvgWPrune(Participant, FedAvgW):
         weights: List[np.ndarray] | None,
         cur_steps: int,
         train_steps: int,
-        prune_current_mask: Mask,
+        prune_current_mask: ListMask,
         prune_current_rate: float,
         is_update_mask: bool,
         epoch: float | None = None,
         **kwargs: Any,
-    ) -> Tuple[List[np.ndarray], int, Mask, float]:
+    ) -> Tuple[List[np.ndarray], int, ListMask, float]:
         """Trains on the next batches in a round that a step of pruning may end.
 
         Args:
@@ -192,7 +204,7 @@ class FedAvgWPrune(Participant, FedAvgW):
         Returns:
             The weights to upload, the number of samples, the new mask and the new rate.
         """
-        self._masked.use(prune_current_mask)
+        self._masked.use(from_list(self.model, prune_current_mask))
         samples = self._train(weights, cur_steps, train_steps, **kwargs)
         if is_update_mask and self._settings.mask_scope == "local":
             self._training.prune(len(self.epoch) + 1 if epoch is None else epoch)
@@ -229,38 +241,12 @@ class FedAvgWPrune(Participant, FedAvgW):
         """The metrics of the last epoch."""
         return self.logs
 
-    def save_model(self, model_path: str, keep_previous: bool = False) -> None:
-        """Writes model, optimisers, epoch and mask, see :func:`write_checkpoint`."""
-        checkpoint = checkpoint_of(self._training, self._settings, len(self.epoch))
-        write_checkpoint(Path(model_path), checkpoint, keep_previous)
-
-    def saved_epoch(self, model_path: str) -> int:
-        """How many epochs the model saved there last had been trained for."""
-        return newest_epoch(Path(model_path))
-
-    def load_model(self, model_path: str, epoch: int | None = None, **_: Any) -> int:
-        """Reads what :meth:`save_model` wrote, see :func:`read_checkpoint`.
-
-        Returns:
-            The number of epochs the model had been trained for.
-
-        Raises:
-            ValueError: the file is damaged, or not one of this model and strategy; nothing was changed then.
-        """
+    def load_model(self, model_path: str, epoch: int | None = None, **kwargs: Any) -> int:
+        """Loads as :meth:`WithFiles.load_model` says; whatever has begun before is given up."""
         self.abandon()  # a round that was broken off would put its mask over the loaded one later
-        checkpoint = read_checkpoint(Path(model_path), self.exe_device, epoch)
-        try:
-            check_fits(checkpoint, self._training, self._settings)
-        except ValueError as error:
-            raise ValueError(f"model_path must be of this model, got {model_path!r}: {error}") from None
-        take_checkpoint(checkpoint, self._training)
-        self.epoch = list(range(checkpoint["epoch"]))
+        trained = super().load_model(model_path, epoch, **kwargs)
         self._rounds = None  # what a running fit has agreed on belongs to the model before
-        return checkpoint["epoch"]
-
-    def export_sparse(self, path: str) -> None:
-        """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
-        export_sparse(self.model.state_dict(), path)
+        return trained
 
     def _train(
         self,

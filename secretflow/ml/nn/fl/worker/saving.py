@@ -1,0 +1,68 @@
+"""A party's model as files on its own disk: checkpoints, and the sparse model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secretflow.ml.nn.fl.backend.torch.checkpoint import (
+    newest_epoch,
+    plain_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.sparse_model import export_sparse
+from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
+from secretflow.ml.nn.fl.worker.training import LocalTraining
+
+
+class WithFiles:
+    """What a party's worker saves and loads."""
+
+    _training: LocalTraining
+    _settings: PruneSettings
+    model: Any
+    exe_device: Any
+    epoch: list[int]
+
+    def save_model(self, model_path: str, keep_previous: bool = False) -> None:
+        """Writes model, optimisers, epoch and mask, see :func:`write_checkpoint`."""
+        self._training.masked.zero_pruned()
+        checkpoint = checkpoint_of(self._training, self._settings, len(self.epoch))
+        write_checkpoint(Path(model_path), checkpoint, keep_previous)
+
+    def check_saves(self) -> None:
+        """Looks whether a checkpoint could be written now.
+
+        Raises:
+            ValueError: it could not be, see :func:`write_checkpoint`.
+        """
+        plain_checkpoint(checkpoint_of(self._training, self._settings, len(self.epoch)))
+
+    def saved_epoch(self, model_path: str) -> int:
+        """How many epochs the model saved there last had been trained for."""
+        return newest_epoch(Path(model_path))
+
+    def load_model(self, model_path: str, epoch: int | None = None, **_: Any) -> int:
+        """Reads what :meth:`save_model` wrote, see :func:`read_checkpoint`.
+
+        Returns:
+            The number of epochs the model had been trained for.
+
+        Raises:
+            ValueError: the file is damaged, or not one of this model and strategy; nothing was changed then.
+        """
+        checkpoint = read_checkpoint(Path(model_path), self.exe_device, epoch)
+        try:
+            check_fits(checkpoint, self._training, self._settings)
+        except ValueError as error:
+            raise ValueError(f"model_path must be of this model, got {model_path!r}: {error}") from None
+        take_checkpoint(checkpoint, self._training)
+        self.epoch = list(range(checkpoint["epoch"]))
+        return checkpoint["epoch"]
+
+    def export_sparse(self, path: str) -> None:
+        """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
+        self._training.masked.zero_pruned()
+        export_sparse(self.model.state_dict(), path)
