@@ -92,8 +92,8 @@ class PartyRounds:
         """What all parties must have in common, in 48 bits, so that the sum of all parties' fits."""
         state = sha256(repr((self._settings, self._fit.shared())).encode())
         if not self._prunes_own:
-            for entry in self._training.masked.mask:
-                state.update(b"all" if entry is None else entry.tobytes())
+            for name, entry in self._training.masked.mask.items():
+                state.update(name.encode() + entry.tobytes())
         return int.from_bytes(state.digest()[:6], "big")
 
     def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
