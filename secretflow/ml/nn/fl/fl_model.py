@@ -14,6 +14,8 @@ from secretflow.ml.nn.fl.checks import (
     check_capture,
     check_keywords,
     check_model,
+    check_server_agg_method,
+    upstreams_fit,
 )
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
@@ -56,8 +58,7 @@ class FLModel(WithTrainingData):
         backend: "torch" for ``fed_avg_w_prune``.
         random_seed: seed of the initial weights.
         skip_bn: leaves batch normalisation layers out of the aggregation.
-        **kwargs: upstream's further arguments (``dp_strategy``, ``num_gpus``, ``simulation``,
-            ``server_agg_method`` and others).
+        **kwargs: upstream's further arguments (``dp_strategy``, ``num_gpus``, ``simulation`` and others).
 
     Raises:
         TypeError: the aggregator of ``fed_avg_w_prune`` cannot take masks, or there is no argument of that
@@ -117,6 +118,7 @@ class FLModel(WithTrainingData):
                 raise ValueError(
                     f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
                 )
+            check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
         super().__init__(
             server,
             device_list,
@@ -200,7 +202,7 @@ class FLModel(WithTrainingData):
             ValueError: an argument is out of its range or of other parties than those that train.
         """
         if not self.wp_strategy:
-            return History(super().fit(*args, **kwargs))
+            return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))
 
     def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
@@ -289,7 +291,6 @@ class FLModel(WithTrainingData):
             return_dict=True,
             label_decoder=options.label_decoder,
             random_seed=options.random_seed,
-            sampler_method=options.sampler_method,
             dataset_builder=options.dataset_builder,
         )
         for worker in self._workers.values():

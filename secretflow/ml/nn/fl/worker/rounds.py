@@ -80,7 +80,7 @@ class PartyRounds:
         if self._rows is not None:
             # One row for each round: everybody's sample counts.
             self._weights = (yield from gather(self._client, np.array(self._rows))).T
-        arrays, mask = self._training.arrays(), self._training.masked.mask
+        arrays, mask = self._training.arrays(), self._training.mask_of_arrays()
         if self._prunes_own:
             self._support = yield from agree_on_support(self._client, arrays, mask)
         else:
@@ -124,7 +124,7 @@ class PartyRounds:
                     # A mask that can only shrink is agreed on where something travels already.
                     within = None if self._settings.regrow_percent else self._support
                     self._support = yield from agree_on_support(
-                        self._client, upload, training.masked.mask, within
+                        self._client, upload, training.mask_of_arrays(), within
                     )
                 yield from average_into(self._client, arrays, upload, weights, self._support)
             except BaseException:
@@ -133,4 +133,4 @@ class PartyRounds:
             training.take_back(arrays)
             if this.prunes and not self._prunes_own:
                 training.prune(this.passed)
-                self._support = self._client.shared_support(training.arrays(), training.masked.mask)
+                self._support = self._client.shared_support(training.arrays(), training.mask_of_arrays())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
-from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.capture_files import optimizer_settings, write_capture
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
@@ -54,6 +55,7 @@ class LocalTraining:
         trainer: trains it.
         averaged: gives what is averaged by name, sharing memory with the model.
         restart_data: begins the party's data anew, for an epoch.
+        nan_in_data: says where the party's data are NaN.
         settings: what the user chose about pruning.
         party: own name.
         capture: which gradients to write to this party's own disk; None for none.
@@ -65,6 +67,7 @@ class LocalTraining:
         trainer: Trainer,
         averaged: Callable[[], Mapping[str, torch.Tensor]],
         restart_data: Callable[[], None],
+        nan_in_data: Callable[[], list[str]],
         settings: PruneSettings,
         party: str,
         capture: GradientCapture | None,
@@ -75,6 +78,7 @@ class LocalTraining:
         self.mask_changed = False
         self._averaged = averaged
         self._restart_data = restart_data
+        self._nan_in_data = nan_in_data
         self._settings = settings
         self._party = party
         self._capture = capture if capture and capture.party == party else None
@@ -108,6 +112,9 @@ class LocalTraining:
             first_step: number of the first step since training began.
             steps: how many batches.
             is_last: whether this is the last round of a fit, for captures.
+
+        Raises:
+            ValueError: the loss is NaN.
         """
         started = time.perf_counter()
         self.trainer.model.train()
@@ -117,6 +124,7 @@ class LocalTraining:
             self.masked.zero_pruned()
         try:
             samples = self.trainer.train(first_step, steps, self._watch(is_last))
+            self._check_loss()
         except BaseException:
             self._give_up()
             raise
@@ -170,6 +178,21 @@ class LocalTraining:
         """Seconds spent training since this was asked last."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
+
+    def mask_of_arrays(self) -> Mask:
+        """The mask's entries for what is averaged, as :meth:`arrays` gives it."""
+        matrices = [name for name, value in self.trainer.model.state_dict().items() if value.dim() >= 2]
+        averaged = self._averaged()
+        return [entry for name, entry in zip(matrices, self.masked.mask, strict=True) if name in averaged]
+
+    def _check_loss(self) -> None:
+        """Refuses a loss of NaN, for with it the weights are NaN, which no average gets rid of."""
+        loss = self.trainer.last_loss()
+        if loss is None or not math.isnan(loss):
+            return
+        places = self._nan_in_data()
+        cause = f"NaN is in {' and '.join(places)}" if places else "a lower learning rate may help"
+        raise ValueError(f"the loss of {self._party} must be a number, got NaN; {cause}")
 
     def _give_up(self) -> None:
         """Nothing that was withheld shall be left in the weights of a round that failed."""

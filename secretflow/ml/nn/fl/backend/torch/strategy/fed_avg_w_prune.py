@@ -20,15 +20,16 @@ from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
-from secretflow.ml.nn.fl.worker.data import check_numbers, fetching_batches, rows_by_round
+from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
+from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective, make_trainer
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
 
 
-class FedAvgWPrune(Participant, FedAvgW):
+class FedAvgWPrune(Participant, PartyData, FedAvgW):
     """FedAvg in which every party prunes its model step by step and uploads only what lives.
 
     Args:
@@ -59,6 +60,10 @@ class FedAvgWPrune(Participant, FedAvgW):
         super().__init__(builder_base, random_seed=random_seed, skip_bn=skip_bn, **kwargs)
         self._settings = settings
         self._gradient_capture = gradient_capture
+        # Such as a causal mask of minus infinity: it has no average, and every party has its own.
+        self._own_buffers = frozenset(
+            name for name, buffer in self.model.named_buffers() if not torch.isfinite(buffer).all()
+        )
         self._party = party
         self._masked = MaskedModel(self.model, self.model._optimizers, self.make_prune_mask())
         self._training = LocalTraining(
@@ -66,39 +71,12 @@ class FedAvgWPrune(Participant, FedAvgW):
             make_trainer(self.model, self.next_batch, objective),
             self._averaged,
             self._reset_data_iter,
+            lambda: nan_in(self.train_set),
             settings,
             party,
             gradient_capture,
         )
         self._rounds: PartyRounds | None = None
-
-    def build_dataset(
-        self, x: np.ndarray, y: np.ndarray | None = None, *args: Any, stage: str = "train", **kwargs: Any
-    ) -> None:
-        """Takes data as upstream does; refuses what are no numbers."""
-        check_numbers(self._party, {"x": x, "y": y})
-        super().build_dataset(x, y, *args, stage=stage, **kwargs)
-        name = f"{stage}_set"
-        setattr(self, name, fetching_batches(getattr(self, name)))
-
-    def build_dataset_from_builder(
-        self, dataset_builder: Any, x: Any, *arrays: np.ndarray, stage: str = "train"
-    ) -> int:
-        """Takes what a function of the user builds.
-
-        Args:
-            dataset_builder: given a path, or a list of the features, the labels and the weights of the rows
-                as far as there are any, and ``stage``, returns an iterable of batches and how many they are.
-            x: the path or the features.
-            *arrays: the labels and the weights, as far as there are any.
-            stage: "train" or "eval".
-
-        Returns:
-            How many batches.
-        """
-        dataset, steps = dataset_builder(x if isinstance(x, str) else [x, *arrays], stage=stage)
-        setattr(self, f"{stage}_set", dataset)
-        return steps
 
     def prune_state(self) -> Tuple[Mask, float]:
         """The current mask and its living rate."""
@@ -107,6 +85,11 @@ class FedAvgWPrune(Participant, FedAvgW):
     def living_rates(self) -> Dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
         return self._masked.living_rates()
+
+    def get_weights(self, return_numpy: bool = True) -> List[Any]:
+        """A copy of what is averaged, as arrays or as tensors."""
+        tensors = [value.detach().clone() for value in self._averaged().values()]
+        return [value.numpy(force=True) for value in tensors] if return_numpy else tensors
 
     def set_weights(self, weights: List[np.ndarray]) -> None:
         """Takes aggregated weights; what the own mask has pruned stays zero."""
@@ -285,9 +268,10 @@ class FedAvgWPrune(Participant, FedAvgW):
 
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""
-        state = self.model.state_dict()
+        state = {n: v for n, v in self.model.state_dict().items() if n not in self._own_buffers}
         # Upstream pairs weights without batch normalisation with the names of all arrays.
-        return {name: state[name] for name in self.model.get_weights_not_bn()} if self.skip_bn else state
+        kept = self.model.get_weights_not_bn() if self.skip_bn else state
+        return {name: state[name] for name in kept if name in state}
 
 
 @register_strategy(strategy_name="fed_avg_w_prune", backend="torch")
