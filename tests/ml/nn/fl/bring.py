@@ -17,6 +17,9 @@ from secretflow.ml.nn.core.torch import TorchModel, optim_wrapper
 from secretflow.security.aggregation import PlainAggregator, SecurePruneAggregator
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
+FEATURES, CLASSES = 4, 3
+RNG = np.random.default_rng(3)
+
 
 def spread(devices: SimpleNamespace, rows: Sequence[int], array: np.ndarray) -> FedNdarray:
     """Gives alice, bob and so on so many rows each."""
@@ -63,3 +66,31 @@ def worker_of(model: FLModel, party: int = 0) -> Any:
 def predicted(model: FLModel, x: FedNdarray, **how: Any) -> list[torch.Tensor]:
     """Each party's predictions, stacked."""
     return [torch.stack(rows) for rows in sf.reveal(list(model.predict(x, **how).values()))]
+
+
+def table(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of so many rows, and the numbers of their classes."""
+    x = RNG.normal(size=(rows, FEATURES)).astype(np.float32)
+    return x, x[:, :CLASSES].argmax(1)
+
+
+def linear() -> nn.Module:
+    """One layer."""
+    return nn.Linear(FEATURES, CLASSES)
+
+
+def fitted(
+    devices: SimpleNamespace, rows: tuple[int, ...], net: Any, loss: Any = None, **fit: Any
+) -> FLModel:
+    """A model of parties with so many rows, trained; ``options`` are the model's, ``y`` other labels."""
+    x, y = table(sum(rows))
+    options, y = fit.pop("options", {}), fit.pop("y", y)
+    model = build(devices, net, loss, parties=len(rows), **options)
+    how = {"batch_size": 5, "verbose": 0, "random_seed": 1, **fit}
+    model.fit(spread(devices, rows, x), spread(devices, rows, y), **how)
+    return model
+
+
+def weights_of(model: FLModel) -> list[np.ndarray]:
+    """All parties' weights, one party after the other."""
+    return [array for worker in model._workers.values() for array in sf.reveal(worker.get_weights())]
