@@ -138,7 +138,7 @@ def _run(jobs: Sequence[tuple[Case, Recipe]], images: dict[str, Images], results
     from experiments.evaluation.run import SERVER, party_names, run_case
 
     torch.set_num_threads(1)  # nets this small gain little by more, and lose when cores are busy
-    warnings.filterwarnings("ignore", message=".*plain mean of the parties' values")  # as the report says
+    warnings.filterwarnings("ignore", message=".*mean of the parties' values$")  # as the report says
     names = party_names(max(case.parties for case, _ in jobs))
     sf.init([*names, SERVER], debug_mode=True, logging_level="error")
     logging.disable(logging.INFO)  # upstream logs the arguments of every fit

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 130 if it was broken off with Ctrl-C; what was done so far is then there.
     """
-    warnings.filterwarnings("ignore", message=".*plain mean of the parties' values")  # as the report says
+    warnings.filterwarnings("ignore", message=".*mean of the parties' values$")  # as the report says
     parser = make_parser()
     settings = parse_settings(parser, arguments)
     try:
@@ -122,7 +122,7 @@ def _train_and_capture(settings: Settings, images: Images, report: Report) -> No
 
 
 def _saver(report: Report, name: str) -> Callable[[Any], None]:
-    report.training(name, bytes_are=_BYTES[name], metrics_are="the plain mean of the two parties' values")
+    report.training(name, bytes_are=_BYTES[name], metrics_are="over all parties' rows")
     return lambda epochs: report.training(name, epochs=epochs)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 ALLOWED_CLASSES = (
     "fed.exceptions:FedRemoteError",
+    "secretflow.ml.nn.fl.metric_sums:Sums",
     "secretflow.ml.nn.metrics:AUC",
     "secretflow.ml.nn.metrics:Default",
     "secretflow.ml.nn.metrics:Mean",

@@ -73,8 +73,8 @@ class Mean(Metric):
     """
 
     name: str
-    total: float
-    count: float
+    total: float | np.ndarray
+    count: float | np.ndarray
 
     def __add__(self, other: Mean) -> Mean:
         self._check(other)
@@ -84,12 +84,34 @@ class Mean(Metric):
         return Value.of(_divide(self.total, self.count))
 
 
+@dataclass
 class Default(Mean):
-    """The mean of the parties' values of a metric that cannot be put together from counts."""
+    """The mean of the parties' values of a metric that cannot be put together from counts.
+
+    Attributes:
+        name: name of the metric.
+        total: the value times the party's weight, its number of rows.
+        count: the weight; 0 where the metric is not defined on the party's rows.
+        left_out: the parties where it is not, all or some of it.
+    """
+
+    left_out: tuple[str, ...] = ()
+
+    def __add__(self, other: Default) -> Default:  # type: ignore[override]
+        self._check(other)
+        if np.any(_array(self.count)) and np.any(_array(other.count)):
+            total, count = self._sums(other, "total", "count")
+        else:  # not defined at one of them, which then need not know the shape
+            total = _array(self.total) + _array(other.total)
+            count = _array(self.count) + _array(other.count)
+        return Default(self.name, total, count, (*self.left_out, *other.left_out))
 
     def result(self) -> Value:
-        warnings.warn(f"{self.name} is the plain mean of the parties' values", stacklevel=2)
-        return super().result()
+        """The mean, NaN where no party has a value; warns that it is a mean, and of whom it is not."""
+        without = f", without {', '.join(self.left_out)}, where it is not defined" if self.left_out else ""
+        warnings.warn(f"{self.name} is the mean of the parties' values{without}", stacklevel=2)
+        count = _array(self.count)
+        return Value.of(np.where(count == 0, np.nan, _divide(self.total, count)))
 
 
 @dataclass

@@ -53,7 +53,8 @@ class SecurePruneAggregator(Aggregator):
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
     ``(n * 2^-(fxp_bits + 1) + |average| * n * 2^-(ring_bits - 1)) / d``. On top comes what float64 itself
     rounds off on the way, a few 2^-53 of the largest input (for ``ring_bits=64`` the larger part, from
-    numbers of some thousands on). Then the result is rounded to the dtype of the input.
+    numbers of some thousands on). Then the result is rounded to the dtype of the input. An average to which
+    a party adds less than ``2^(10 - fxp_bits)`` of the weights, and half of an equal part, is refused.
 
     Args:
         device: the server, which adds up.

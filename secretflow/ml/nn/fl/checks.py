@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneA
 
 PRUNE_STRATEGY = "fed_avg_w_prune"
 
+_SEED_FOR_ZERO = 2**31 - 1  # the seeds that upstream draws are below 100,000
 _UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
 _OWN_KEYWORDS = ("gradient_capture", "local_objective", "mu", "wp_strategy", *PruneSettings.names())
 
@@ -36,6 +38,37 @@ def check_keywords(keywords: Mapping[str, Any]) -> None:
             near = get_close_matches(name, [*_UPSTREAM_KEYWORDS, *_OWN_KEYWORDS], n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
             raise TypeError(f"FLModel has no argument {name} with {PRUNE_STRATEGY!r}, got {value!r}{meant}")
+
+
+def upstreams_fit(
+    strategy: str, fit: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments for upstream's fit by name; upstream takes seed 0 for none.
+
+    Args:
+        strategy: not ``fed_avg_w_prune``.
+        fit: upstream's.
+        args: what the user gave by position.
+        kwargs: what the user gave by name.
+
+    Raises:
+        TypeError: ``fit`` has other arguments.
+        ValueError: upstream would ignore one.
+    """
+    arguments = signature(fit).bind(*args, **kwargs).arguments
+    if arguments.get("class_weight") is not None:
+        raise ValueError(
+            f"class_weight must be None with strategy={strategy!r}, which ignores it, got "
+            f"{arguments['class_weight']!r}; {PRUNE_STRATEGY!r} with prune_end_rate=1 applies it"
+        )
+    seed = arguments.get("random_seed")
+    return {**arguments, "random_seed": _SEED_FOR_ZERO} if seed is not None and seed == 0 else arguments
+
+
+def check_server_agg_method(aggregator: Any, method: Any) -> None:
+    """Refuses a method of averaging that an aggregator takes the place of."""
+    if aggregator is not None and method is not None:
+        raise ValueError(f"server_agg_method must be None with an aggregator, which averages, got {method!r}")
 
 
 def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
@@ -89,6 +122,11 @@ def check_model(model: Any, prunable: Prunable) -> None:
         return
     prunable_shapes(module, prunable)
     for name, value in module.state_dict().items():
+        if value.dtype == torch.bfloat16:
+            raise ValueError(
+                f"model must hold float32 numbers, got bfloat16 in {name} of {type(module).__name__}; keep "
+                "the weights in float32, and compute with torch.autocast in a training_step"
+            )
         if value.dtype == torch.bool or value.dtype.is_complex:
             raise ValueError(
                 f"model must hold real numbers, for others have no average, got {value.dtype} in {name} of "

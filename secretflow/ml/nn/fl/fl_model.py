@@ -14,6 +14,8 @@ from secretflow.ml.nn.fl.checks import (
     check_capture,
     check_keywords,
     check_model,
+    check_server_agg_method,
+    upstreams_fit,
 )
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
@@ -57,8 +59,7 @@ class FLModel(WithTrainingData):
         backend: "torch" for ``fed_avg_w_prune``.
         random_seed: seed of the initial weights.
         skip_bn: leaves batch normalisation layers out of the aggregation.
-        **kwargs: upstream's further arguments (``dp_strategy``, ``num_gpus``, ``simulation``,
-            ``server_agg_method`` and others).
+        **kwargs: upstream's further arguments (``dp_strategy``, ``num_gpus``, ``simulation`` and others).
 
     Raises:
         TypeError: the aggregator of ``fed_avg_w_prune`` cannot take masks, or there is no argument of that
@@ -118,6 +119,7 @@ class FLModel(WithTrainingData):
                 raise ValueError(
                     f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
                 )
+            check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
         super().__init__(
             server,
             device_list,
@@ -201,7 +203,7 @@ class FLModel(WithTrainingData):
             ValueError: an argument is out of its range or of other parties than those that train.
         """
         if not self.wp_strategy:
-            return History(super().fit(*args, **kwargs))
+            return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))
 
     def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
@@ -256,9 +258,7 @@ class FLModel(WithTrainingData):
             raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}")
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
         if len(set(epochs)) != 1:
-            raise ValueError(
-                f"the parties' models have been trained for {epochs} epochs: load the same epoch everywhere"
-            )
+            raise ValueError(f"all parties must have trained as many epochs, got {epochs}: load the same one")
         return epochs[0]
 
     def _fit_pruned(self, options: FitOptions) -> History:
@@ -290,7 +290,6 @@ class FLModel(WithTrainingData):
             return_dict=True,
             label_decoder=options.label_decoder,
             random_seed=options.random_seed,
-            sampler_method=options.sampler_method,
             dataset_builder=options.dataset_builder,
         )
         for worker in self._workers.values():

@@ -21,21 +21,25 @@ class FitOptions:
     Attributes:
         x: features: an ``HDataFrame``, a ``FedNdarray``, or a path of each party.
         y: labels; with paths the name of their column.
-        batch_size: rows of a batch, one number or one for each party.
-        batch_sampling_rate: part of the rows in a batch; None goes by ``batch_size``.
+        batch_size: rows of a batch, one number or one for each party. All parties have as many batches, in
+            which every row is seen once an epoch: a party with more rows than the smallest has larger ones.
+        batch_sampling_rate: part of the rows in a batch, in (0, 1]; None goes by ``batch_size``.
         epochs: how often all rows are seen.
         verbose: 0 shows no progress bar.
         callbacks: a callback, or a list of them.
         validation_data: features and labels; with paths a path of each party.
         shuffle: whether rows are shuffled.
-        class_weight: upstream's, which has no effect.
-        sample_weight: weight of each row.
+        class_weight: for each class by its number its weight, times which a row's loss counts; a class
+            without has 1. A ``training_step`` of the model's own gets it as part of ``sample_weight``.
+        sample_weight: weight of each row, times which its loss counts; a ``training_step`` of the model's own
+            gets those of its batch as an argument.
         validation_freq: epochs from one validation to the next.
         aggregate_freq: batches of a round.
         label_decoder: upstream's, for files.
         max_batch_size: upstream's, for files.
         prefetch_buffer_size: upstream's, for files.
-        sampler_method: how rows are drawn.
+        sampler_method: "batch" deals every row out once an epoch; "poisson" draws each row into each batch by
+            itself, with the probability ``batch_sampling_rate``.
         random_seed: of the order of rows; None draws one.
         dp_spent_step_freq: rounds from one word on the privacy spent to the next.
         audit_log_dir: where to save the model after each validation.
@@ -73,9 +77,23 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
             _validate.integer(name, getattr(self, name), 1)
+        _validate.one_of("sampler_method", self.sampler_method, ("batch", "poisson"))
+        _validate.number("batch_sampling_rate", self.batch_sampling_rate, above=0, at_most=1, optional=True)
+        if self.class_weight is not None:
+            self._check_class_weight()
         _validate.integer("dp_spent_step_freq", self.dp_spent_step_freq, 1, optional=True)
         if not self.from_files and type(self.x) is not type(self.y):
             raise TypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
+
+    def _check_class_weight(self) -> None:
+        weights = self.class_weight
+        if not isinstance(weights, Mapping) or self.from_files or self.dataset_builder:
+            raise ValueError(
+                "class_weight must be a dictionary from the number of a class to its weight, and rows in "
+                f"arrays, got {weights!r}"
+            )
+        for number, weight in weights.items():
+            _validate.number(f"class_weight[{number!r}]", weight, at_least=0)
 
     @property
     def from_files(self) -> bool:

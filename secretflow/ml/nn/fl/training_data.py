@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from secretflow._overlay import upstream
+from secretflow.data.horizontal import HDataFrame
+from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
 from secretflow.ml.nn.fl.options import FitOptions
 
 _ABOVE_ROUNDING = 1 + 2.0**-50
+_LARGE_BATCH = 1024  # upstream's limit
+_BATCH_SIZE = 32
 
 _UpstreamFLModel: Any = upstream("secretflow.ml.nn.fl.fl_model").FLModel
 
 
 class WithTrainingData(_UpstreamFLModel):
-    """Upstream's model, whose parties get every batch that there are rows for.
+    """Upstream's model, whose parties get every row.
 
     Attributes:
-        wp_strategy: whether the strategy prunes; other strategies get their data as upstream gives it.
+        wp_strategy: whether the strategy prunes; other strategies train on what upstream gives them.
     """
 
     wp_strategy: bool
@@ -35,24 +41,18 @@ class WithTrainingData(_UpstreamFLModel):
         stage: str = "train",
         **how: Any,
     ) -> int:
-        """Gives every worker its data as upstream does; returns the steps.
+        """Gives every worker its data; returns the steps, of which a party may have fewer in evaluation.
 
-        Upstream's steps are ``ceil(1 / rate)``, and its batches ``floor(rows * rate)``. Where the division
-        comes out even, float rounding makes one step too many, for which there are no rows; a rate larger
-        by a few roundings gives the right numbers, and where it does not come out even the same ones. With a
-        ``dataset_builder`` upstream goes by the batch size, whatever batches the builder makes.
+        With a ``dataset_builder`` upstream goes by the batch size, whatever batches the builder makes.
         """
         if self.wp_strategy and dataset_builder:
             return build_datasets(
                 self._workers, dataset_builder, parts_of(train_x, train_y, sample_weight), stage
             )
-        if self.wp_strategy and sampling_rate is None:
-            sampling_rate = max(
-                (batch_size[device] if isinstance(batch_size, dict) else batch_size) / shape[0]
-                for device, shape in train_x.partition_shape().items()
-            )
-        if self.wp_strategy and sampling_rate is not None:
-            sampling_rate = min(1.0, sampling_rate * _ABOVE_ROUNDING) if sampling_rate > 0 else sampling_rate
+        if stage == "eval" and self.backend == "torch" and not dataset_builder:
+            return self._handle_evaluation(train_x, train_y, batch_size, sample_weight)
+        if self.wp_strategy:
+            return self._handle_training(train_x, train_y, batch_size, sampling_rate, sample_weight, **how)
         return super()._handle_data(
             train_x,
             train_y,
@@ -63,6 +63,79 @@ class WithTrainingData(_UpstreamFLModel):
             stage=stage,
             **how,
         )
+
+    def _handle_evaluation(self, x: Any, y: Any, batch_size: Any, sample_weight: Any) -> int:
+        """Gives every worker all its rows, in order, in batches of its own size.
+
+        A common rate, as upstream has it, leaves rows out where parties are of unequal size.
+        """
+        rows = {device: shape[0] for device, shape in _values(x).partition_shape().items()}
+        sizes = {device: min(_batch_size(batch_size, device), rows[device]) for device in self._workers}
+        for device, worker in self._workers.items():
+            parts = [_part(data, device) for data in (x, y, sample_weight)]
+            if self.wp_strategy:
+                worker.build_dataset(*parts, batch_size=sizes[device], stage="eval")
+            else:
+                rate = min(1.0, sizes[device] / rows[device] * _ABOVE_ROUNDING)
+                worker.build_dataset(*parts, sampling_rate=rate, random_seed=None, stage="eval")
+        return max(math.ceil(rows[device] / sizes[device]) for device in self._workers)
+
+    def _handle_training(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: Any,
+        sampling_rate: float | None,
+        sample_weight: Any,
+        *,
+        shuffle: bool,
+        random_seed: int | None,
+        class_weight: Mapping[int, float] | None,
+        sampler_method: str,
+        epochs: int,
+    ) -> int:
+        """Gives every worker all its rows in the same number of batches; returns that number.
+
+        A batch is the same part of the rows at every party, as upstream has it: at least ``batch_size`` rows.
+        Where ``floor(rows * rate)`` rows a batch would leave some out, batches are of equal size instead, as
+        near as can be. Upstream's steps are ``ceil(1 / rate)``; where the division comes out even, float
+        rounding makes one too many, for which there are no rows. A rate larger by a few roundings gives the
+        right numbers.
+
+        Raises:
+            ValueError: a party would have a batch that is much larger than asked for, or none.
+        """
+        rows = {device: shape[0] for device, shape in _values(x).partition_shape().items()}
+        asked = {device: _batch_size(batch_size, device) for device in self._workers}
+        rate = sampling_rate
+        if rate is None:
+            rate = max(asked[device] / rows[device] for device in self._workers)
+        rate = min(1.0, rate * _ABOVE_ROUNDING)
+        steps = math.ceil(1 / rate)
+        for device in self._workers:
+            batch = math.floor(rows[device] * rate)
+            if batch == 0:
+                raise ValueError(
+                    f"batch_sampling_rate must be at least {1 / rows[device]:.2g}, for {device.party} has "
+                    f"{rows[device]} rows, got {sampling_rate!r}"
+                )
+            if sampling_rate is None and batch >= max(_LARGE_BATCH, 2 * asked[device]):
+                raise ValueError(
+                    f"batch_size must be a smaller part of the smallest party's rows, got {batch_size!r}, of "
+                    f"which parties have as many batches: {batch} rows each at {device.party}; "
+                    f"batch_sampling_rate={asked[device] / rows[device]:.2g} makes them {asked[device]}"
+                )
+        for device, worker in self._workers.items():
+            worker.build_dataset(
+                *(_part(data, device) for data in (x, y, sample_weight)),
+                batch_size=math.floor(rows[device] * rate),
+                batches=steps,
+                shuffle=shuffle,
+                random_seed=random_seed,
+                class_weight=class_weight,
+                poisson_rate=rate if sampler_method == "poisson" else None,
+            )
+        return steps
 
     def _handle_file(
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any
@@ -83,6 +156,20 @@ class WithTrainingData(_UpstreamFLModel):
             of_files = ("label_decoder", "max_batch_size", "prefetch_buffer_size")
             common.update({name: getattr(options, name) for name in of_files})
             return self._handle_file(options.x, options.y, **common)
-        of_arrays = ("sample_weight", "sampler_method")
+        of_arrays = ("sample_weight", "class_weight", "sampler_method")
         common.update({name: getattr(options, name) for name in of_arrays})
         return self._handle_data(options.x, options.y, **common)
+
+
+def _values(data: HDataFrame | FedNdarray) -> FedNdarray:
+    return data.values if isinstance(data, HDataFrame) else data
+
+
+def _part(data: HDataFrame | FedNdarray | None, device: PYU) -> Any:
+    return None if data is None else _values(data).partitions[device]
+
+
+def _batch_size(batch_size: Any, device: PYU) -> int:
+    """Rows of a party's batch; None is upstream's default."""
+    size = batch_size[device] if isinstance(batch_size, Mapping) else batch_size
+    return _BATCH_SIZE if size is None else size

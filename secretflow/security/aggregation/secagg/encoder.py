@@ -49,9 +49,11 @@ class Encoder:
             arrays: own arrays.
 
         Raises:
-            AggregationError: a number does not fit.
+            AggregationError: a number does not fit, or a party's share is too small for the ring.
         """
         own, parties = self.shares.own, len(self.shares.weights)
+        if self.average and out.size:
+            self.shares.check_precision(self.ring)
         for k, place in self.layout.float_places:
             values = arrays[k].ravel()
             scale, limit = self.ring.one, self.ring.capacity / parties
@@ -110,6 +112,13 @@ class Encoder:
         try:
             encode_padded(out, values, scale, limit, self.pads, index, model_size)
         except AggregationError as error:
+            travelling = values if index is None else values.take(index)
+            if not np.isfinite(travelling).all():
+                what = "NaN" if np.isnan(travelling).any() else "infinity"
+                raise AggregationError(
+                    f"data[{k}] of {self.party} must hold finite numbers, got {what}; weights of a model "
+                    "become so by NaN in its data or too high a learning rate"
+                ) from None
             raise AggregationError(
                 f"data[{k}] of {self.party} does not fit into {8 * out.itemsize} bits with "
                 f"{self.ring.fxp_bits} behind the point: {error}; fewer fxp_bits or ring_bits=64 "

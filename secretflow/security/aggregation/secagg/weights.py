@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from .errors import AggregationError
+from .ring import Ring
 
 _LARGEST = 2**53  # integers up to here are exact in float64, and 255 of them add up in int64
+
+_FEWEST_UNITS = 2**10
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,29 @@ class AggregationWeights:
         """Own share of the total, in [0, 1]."""
         share = self.weight / self.total
         return share if np.ndim(share) else float(share)
+
+    def check_precision(self, ring: Ring) -> None:
+        """Refuses shares that are too small for the ring: their parties' numbers would be rounded away.
+
+        A number is rounded to one ring unit after its party's share scales it, so 1.0 must be at least 2^10
+        of them. Whose share is at least half of an equal one has the precision that was chosen.
+
+        Args:
+            ring: how floats are encoded.
+
+        Raises:
+            AggregationError: a share that is not 0, or of an array the largest, is too small.
+        """
+        smallest = min(_FEWEST_UNITS / ring.one, 0.5 / len(self.weights))
+        for k, weight in enumerate(self.weights):
+            share = np.max(weight / self.total, initial=0.0)
+            if 0 < share < smallest:
+                wider = "ring_bits=64" if ring.bits == 32 else f"fxp_bits={ring.fxp_bits + 8}"
+                raise AggregationError(
+                    f"weights[{k}] must be at least {smallest:.2g} of all in a ring of {ring.bits} bits with "
+                    f"{ring.fxp_bits} behind the point, or its party's numbers are rounded away, got "
+                    f"{share:.2g}; SecurePruneAggregator(..., {wider}) has room for it"
+                )
 
     def equal(self, other: AggregationWeights) -> bool:
         """Whether everybody's weights are the same numbers."""

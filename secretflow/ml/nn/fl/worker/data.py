@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 
 class _Rows(TensorDataset):
@@ -21,14 +30,135 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def fetching_batches(loader: DataLoader) -> DataLoader:
-    """A loader of the same batches in the same order that takes each out of the tensors at once.
+class EvenBatches(Sampler[list[int]]):
+    """Deals rows out in a number of batches whose sizes differ by at most one, the larger ones first.
 
     Args:
-        loader: over a ``TensorDataset``, with torch's own way to put rows together.
+        rows: the order of the rows, at least as many as batches.
+        batches: how many.
     """
-    rows = _Rows(*loader.dataset.tensors)  # type: ignore[attr-defined]
-    return DataLoader(rows, batch_sampler=loader.batch_sampler, collate_fn=_as_it_is)
+
+    def __init__(self, rows: Sampler[int], batches: int) -> None:
+        size, larger = divmod(len(rows), batches)  # type: ignore[arg-type]
+        self.sampler = rows
+        self.sizes = [size + 1] * larger + [size] * (batches - larger)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = iter(self.sampler)
+        return (list(islice(rows, size)) for size in self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+class PoissonBatches(Sampler[list[int]]):
+    """Draws each row into each batch by itself, with one probability; a batch without rows is drawn again.
+
+    Args:
+        rows: how many there are.
+        rate: the probability, in (0, 1].
+        batches: how many batches to draw in an epoch.
+    """
+
+    def __init__(self, rows: int, rate: float, batches: int) -> None:
+        self._rows, self._rate, self._batches = rows, rate, batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _ in range(self._batches):
+            chosen: list[int] = []
+            while not chosen:
+                chosen = (torch.rand(self._rows) < self._rate).nonzero().flatten().tolist()
+            yield chosen
+
+    def __len__(self) -> int:
+        return self._batches
+
+
+def batch_loader(
+    tensors: Sequence[torch.Tensor],
+    batch_size: int,
+    shuffle: bool = False,
+    batches: int | None = None,
+    poisson_rate: float | None = None,
+) -> DataLoader:
+    """Deals out every row once an epoch, each batch taken out of the tensors at once.
+
+    Args:
+        tensors: of as many rows each, at least one.
+        batch_size: rows of a batch; the last one may have fewer.
+        shuffle: whether each epoch has an order of its own.
+        batches: how many there shall be at most, not more than rows; where ``batch_size`` makes more, they
+            are of equal size instead, as near as can be.
+        poisson_rate: draws ``batches`` batches as :class:`PoissonBatches` does instead.
+    """
+    rows = _Rows(*tensors)
+    order: Sampler[int] = RandomSampler(rows) if shuffle else SequentialSampler(rows)
+    sampler: Sampler[list[int]] = BatchSampler(order, batch_size, drop_last=False)
+    if batches is not None and poisson_rate is not None:
+        sampler = PoissonBatches(len(rows), poisson_rate, batches)
+    elif batches is not None and len(sampler) > batches:  # type: ignore[arg-type]
+        sampler = EvenBatches(order, batches)
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)
+
+
+def as_tensor(party: str, name: str, array: np.ndarray) -> torch.Tensor:
+    """Numbers as a float32 tensor of its own memory.
+
+    Args:
+        party: whose they are.
+        name: of the argument.
+        array: numbers.
+
+    Raises:
+        TypeError: it holds text, dates or objects.
+        ValueError: it holds integers that float32 would make others of.
+    """
+    check_numbers(party, {name: array})
+    single = array.astype(np.float64).astype(np.float32)
+    if array.dtype.kind in "iu" and array.size:
+        changed = single.astype(np.float64) != array
+        if changed.any():
+            raise ValueError(
+                f"{name} of {party} must hold integers that float32 holds, as it does all up to 2^24, got "
+                f"{array[changed][0]}: number identifiers from 0, for example with pandas.factorize; of "
+                f"amounts that may be rounded make real numbers, {name}.astype(float)"
+            )
+    return torch.from_numpy(single)
+
+
+def row_weights(
+    party: str, rows: int, sample_weight: np.ndarray | None, labels: torch.Tensor | None, by_class: Any
+) -> torch.Tensor | None:
+    """Weights of the rows, those of their classes included; None if there are none.
+
+    Args:
+        party: whose rows they are.
+        rows: how many.
+        sample_weight: of shape (n,) or (n, 1), or None.
+        labels: numbers of classes, (n,) or (n, 1), or a column of 0 and 1 for each class.
+        by_class: a weight for each class by its number; a class without has 1. None for none.
+
+    Raises:
+        ValueError: there are not as many weights as rows, one is negative or no number, or the labels are not
+            of classes.
+    """
+    weights = torch.ones(rows)
+    if sample_weight is not None:
+        weights = as_tensor(party, "sample_weight", sample_weight).reshape(-1)
+        if len(weights) != rows or not bool((weights >= 0).all()):
+            raise ValueError(
+                f"sample_weight of {party} must be a number of at least 0 for each of {rows} rows, got one "
+                f"of shape {sample_weight.shape}, smallest {weights.min():g}"
+            )
+    if by_class is None:
+        return None if sample_weight is None else weights
+    if labels is None or labels.dim() > 2:
+        raise ValueError(f"class_weight must be None without one class for each row, got {by_class!r}")
+    one_hot = labels.dim() == 2 and labels.shape[1] > 1
+    if one_hot and not bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
+        raise ValueError(f"class_weight must be None where rows have no class or several, got {by_class!r}")
+    classes = labels.argmax(1) if one_hot else labels.reshape(-1)
+    return weights * torch.tensor([float(by_class.get(int(number), 1)) for number in classes.tolist()])
 
 
 def check_numbers(party: str, arrays: Mapping[str, np.ndarray | None]) -> None:
@@ -49,6 +179,17 @@ def check_numbers(party: str, arrays: Mapping[str, np.ndarray | None]) -> None:
             )
 
 
+def nan_in(loader: Any) -> list[str]:
+    """Where the tensors of a loader are NaN: of "x", "y" and "sample_weight" the first such row, from 0."""
+    tensors = getattr(getattr(loader, "dataset", None), "tensors", ())
+    places = []
+    for name, tensor in zip(("x", "y", "sample_weight"), tensors, strict=False):
+        wrong = torch.isnan(tensor).nonzero()
+        if len(wrong):
+            places.append(f"{name}[{', '.join(map(str, wrong[0].tolist()))}]")
+    return places
+
+
 def rows_by_round(loader: Any, steps: int, aggregate_freq: int) -> list[int] | None:
     """Rows in each round of an epoch.
 
@@ -64,10 +205,15 @@ def rows_by_round(loader: Any, steps: int, aggregate_freq: int) -> list[int] | N
     if not isinstance(loader, DataLoader) or loader.collate_fn not in (default_collate, _as_it_is):
         return None
     sampler = loader.batch_sampler
-    if type(sampler) is not BatchSampler or not isinstance(sampler.sampler, Sized):
+    if type(sampler) is EvenBatches:
+        by_batch = sampler.sizes[:steps]
+    elif type(sampler) is BatchSampler and isinstance(sampler.sampler, Sized):
+        rows = len(sampler.sampler)
+        by_batch = [min(sampler.batch_size, rows - k * sampler.batch_size) for k in range(len(sampler))][
+            :steps
+        ]
+    else:
         return None
-    rows = len(sampler.sampler)
-    if steps > len(sampler):
+    if steps > len(by_batch):
         return None
-    by_batch = [min(sampler.batch_size, rows - k * sampler.batch_size) for k in range(steps)]
     return [sum(by_batch[k : k + aggregate_freq]) for k in range(0, steps, aggregate_freq)]

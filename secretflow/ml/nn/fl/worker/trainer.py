@@ -12,8 +12,12 @@ from typing import Any, TypeAlias
 
 import torch
 
+from secretflow.ml.nn.fl.backend.torch.batches import row_count
+
 Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]"
 """Features, labels and, if there are any, the weights of the rows."""
+
+Loss: TypeAlias = "torch.Tensor | list[torch.Tensor] | None"
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Trainer:
     def begin_round(self) -> None:
         """Takes notice of the average that a round begins with."""
 
-    def loss(self, batch: Batch, step: int) -> torch.Tensor | None:
+    def loss(self, batch: Batch, step: int) -> Loss:
         """What a step minimises.
 
         Args:
@@ -81,10 +85,23 @@ class Trainer:
             step: number of the step since training began.
 
         Returns:
-            The loss; None is allowed for a model that steps its optimisers itself.
+            The loss, or a list of losses of which the sum is minimised; None is allowed for a model that
+            steps its optimisers itself.
+
+        Raises:
+            ValueError: labels or tokens are taken for integers.
         """
         x, y, sample_weight = batch
-        return self.model.training_step((x, y), step, sample_weight=sample_weight)
+        try:
+            loss = self.model.training_step((x, y), step, sample_weight=sample_weight)
+        except RuntimeError as error:
+            if "Long" in str(error) and "Float" in str(error):
+                raise ValueError(
+                    "training_step must make integers of numbers of classes and tokens, which are float32 in "
+                    f"a batch, with y.long() or x.long(), got: {error}"
+                ) from error
+            raise
+        return list(loss) if isinstance(loss, tuple) else loss
 
     def train(
         self,
@@ -107,13 +124,18 @@ class Trainer:
         samples = 0
         for step in range(first_step, first_step + steps):
             batch = self._next_batch()
-            samples += batch[0].shape[0]
+            samples += row_count(batch[0])
             after, watch = watch and watch(batch), None
             loss = self.loss(batch, step)
             if self.model.automatic_optimization:
+                if not isinstance(loss, (torch.Tensor, list)):
+                    raise ValueError(
+                        "training_step must return a tensor or a list of tensors unless "
+                        f"automatic_optimization is False, got {type(loss).__name__}"
+                    )
                 self.model.backward_step(loss)
             after_step()
-            self._loss = None if loss is None else loss.detach()
+            self._loss = _detached(loss)
             if after:
                 after()
         return samples
@@ -130,7 +152,7 @@ class ProximalTrainer(Trainer):
         """Keeps the average."""
         self._average = [parameter.detach().clone() for parameter in self.model.parameters()]
 
-    def loss(self, batch: Batch, step: int) -> torch.Tensor | None:
+    def loss(self, batch: Batch, step: int) -> Loss:
         """The model's own loss and the proximal term.
 
         Raises:
@@ -145,7 +167,15 @@ class ProximalTrainer(Trainer):
             (parameter - start).square().sum()
             for parameter, start in zip(self.model.parameters(), self._average, strict=True)
         ]
-        return own + self.objective.mu / 2 * torch.stack(distances).sum()
+        term = self.objective.mu / 2 * torch.stack(distances).sum()
+        return [*own, term] if isinstance(own, list) else own + term
+
+
+def _detached(loss: Loss) -> torch.Tensor | None:
+    """The loss, or the sum of a list of them, without gradient."""
+    if isinstance(loss, list):
+        return torch.stack([part.detach() for part in loss]).sum() if loss else None
+    return None if loss is None else loss.detach()
 
 
 TRAINERS: dict[str, type[Trainer]] = {"plain": Trainer, "prox": ProximalTrainer}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class LocalTraining:
         trainer: trains it.
         averaged: gives what is averaged by name, sharing memory with the model.
         restart_data: begins the party's data anew, for an epoch.
+        nan_in_data: says where the party's data are NaN.
         settings: what the user chose about pruning.
         party: own name.
         capture: which gradients to write to this party's own disk; None for none.
@@ -66,6 +68,7 @@ class LocalTraining:
         trainer: Trainer,
         averaged: Callable[[], Mapping[str, torch.Tensor]],
         restart_data: Callable[[], None],
+        nan_in_data: Callable[[], list[str]],
         settings: PruneSettings,
         party: str,
         capture: GradientCapture | None,
@@ -76,6 +79,7 @@ class LocalTraining:
         self.mask_changed = False
         self._averaged = averaged
         self._restart_data = restart_data
+        self._nan_in_data = nan_in_data
         self._settings = settings
         self._party = party
         self._capture = capture if capture and capture.party == party else None
@@ -109,6 +113,9 @@ class LocalTraining:
             first_step: number of the first step since training began.
             steps: how many batches.
             is_last: whether this is the last round of a fit, for captures.
+
+        Raises:
+            ValueError: the loss is NaN.
         """
         started = time.perf_counter()
         self.trainer.model.train()
@@ -118,6 +125,7 @@ class LocalTraining:
             self.masked.zero_pruned()
         try:
             samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
+            self._check_loss()
         except BaseException:
             self._give_up()
             raise
@@ -176,6 +184,15 @@ class LocalTraining:
         """Seconds spent training since this was asked last."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
+
+    def _check_loss(self) -> None:
+        """Refuses a loss of NaN, for with it the weights are NaN, which no average gets rid of."""
+        loss = self.trainer.last_loss()
+        if loss is None or not math.isnan(loss):
+            return
+        places = self._nan_in_data()
+        cause = f"NaN is in {' and '.join(places)}" if places else "a lower learning rate may help"
+        raise ValueError(f"the loss of {self._party} must be a number, got NaN; {cause}")
 
     def _give_up(self) -> None:
         """Nothing that was withheld shall be left in the weights of a round that failed."""

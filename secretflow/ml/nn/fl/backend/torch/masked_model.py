@@ -149,8 +149,9 @@ def _gradients(
             gradient = views[name].summed(gradient, mask[of].shape)
         found[of] = found[of] + gradient if of in found else gradient
     if not mask.keys() <= found.keys():
+        name = "regrow_percent" if settings.regrow_percent else "prune_criterion"
         raise ValueError(
-            f"regrow_percent={settings.regrow_percent!r} and prune_criterion={settings.prune_criterion!r} "
-            "need the gradient of every prunable weight, but after the last batch of the round some have none"
+            f"{name}={getattr(settings, name)!r} needs the gradient of every prunable weight, but after the "
+            "last batch of the round some have none"
         )
     return found

@@ -14,14 +14,15 @@ from secretflow.ml.nn.fl.backend.torch.list_masks import (
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
-from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of, tensors_of
+from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.plan import PartyState, Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
-from secretflow.ml.nn.fl.worker.data import check_numbers, fetching_batches, rows_by_round
+from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
+from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.saving import WithFiles
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective, make_trainer
@@ -29,7 +30,7 @@ from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
 
 
-class FedAvgWPrune(WithFiles, Participant, FedAvgW):
+class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
     """FedAvg in which every party prunes its model step by step and uploads only what lives.
 
     Args:
@@ -60,6 +61,10 @@ class FedAvgWPrune(WithFiles, Participant, FedAvgW):
         super().__init__(builder_base, random_seed=random_seed, skip_bn=skip_bn, **kwargs)
         self._settings = settings
         self._gradient_capture = gradient_capture
+        # Such as a causal mask of minus infinity: it has no average, and every party has its own.
+        self._own_buffers = frozenset(
+            name for name, buffer in self.model.named_buffers() if not torch.isfinite(buffer).all()
+        )
         self._party = party
         self._masked = MaskedModel(
             self.model, self.model._optimizers, full_mask_of(self.model, settings.prunable)
@@ -69,39 +74,12 @@ class FedAvgWPrune(WithFiles, Participant, FedAvgW):
             make_trainer(self.model, self.next_batch, objective),
             self._averaged,
             self._reset_data_iter,
+            lambda: nan_in(self.train_set),
             settings,
             party,
             gradient_capture,
         )
         self._rounds: PartyRounds | None = None
-
-    def build_dataset(
-        self, x: np.ndarray, y: np.ndarray | None = None, *args: Any, stage: str = "train", **kwargs: Any
-    ) -> None:
-        """Takes data as upstream does; refuses what are no numbers."""
-        check_numbers(self._party, {"x": x, "y": y})
-        super().build_dataset(x, y, *args, stage=stage, **kwargs)
-        name = f"{stage}_set"
-        setattr(self, name, fetching_batches(getattr(self, name)))
-
-    def build_dataset_from_builder(
-        self, dataset_builder: Any, x: Any, *arrays: np.ndarray, stage: str = "train"
-    ) -> int:
-        """Takes what a function of the user builds.
-
-        Args:
-            dataset_builder: given a path, or a list of the features, the labels and the weights of the rows
-                as far as there are any, and ``stage``, returns an iterable of batches and how many they are.
-            x: the path or the features.
-            *arrays: the labels and the weights, as far as there are any.
-            stage: "train" or "eval".
-
-        Returns:
-            How many batches.
-        """
-        dataset, steps = dataset_builder(x if isinstance(x, str) else [x, *arrays], stage=stage)
-        setattr(self, f"{stage}_set", dataset)
-        return steps
 
     def make_prune_mask(self) -> ListMask:
         """A mask under which every weight lives, see :mod:`~secretflow.ml.nn.fl.backend.torch.list_masks`."""
@@ -109,16 +87,17 @@ class FedAvgWPrune(WithFiles, Participant, FedAvgW):
 
     def prune_state(self) -> Tuple[ListMask, float]:
         """The current mask and its living rate."""
-        return self._masked.list_for(tensors_of(self.model)), living_rate(self._masked.mask)
+        return self._masked.list_for(self._averaged()), living_rate(self._masked.mask)
 
     def living_rates(self) -> Dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
         return self._masked.living_rates()
 
-    def get_weights(self, return_numpy: bool = True) -> List[np.ndarray] | Dict[str, torch.Tensor]:
-        """The weights as upstream gives them, a copy; pruned ones are zero."""
+    def get_weights(self, return_numpy: bool = True) -> List[Any]:
+        """A copy of what is averaged, as arrays or as tensors; pruned weights are zero."""
         self._masked.zero_pruned()
-        return super().get_weights(return_numpy=return_numpy)
+        tensors = [value.detach().clone() for value in self._averaged().values()]
+        return [value.numpy(force=True) for value in tensors] if return_numpy else tensors
 
     def set_weights(self, weights: List[np.ndarray]) -> None:
         """Takes aggregated weights; what the own mask has pruned stays zero."""
@@ -271,9 +250,10 @@ class FedAvgWPrune(WithFiles, Participant, FedAvgW):
 
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""
-        state = self.model.state_dict()
+        state = {n: v for n, v in self.model.state_dict().items() if n not in self._own_buffers}
         # Upstream pairs weights without batch normalisation with the names of all arrays.
-        return {name: state[name] for name in self.model.get_weights_not_bn()} if self.skip_bn else state
+        kept = self.model.get_weights_not_bn() if self.skip_bn else state
+        return {name: state[name] for name in kept if name in state}
 
 
 @register_strategy(strategy_name="fed_avg_w_prune", backend="torch")

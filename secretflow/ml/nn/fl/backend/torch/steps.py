@@ -1,0 +1,144 @@
+"""The default steps of a model: forward, metrics and loss, as torch and torchmetrics define them.
+
+A model that has a ``training_step``, ``forward_step`` or ``update_metrics`` of its own keeps it.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from types import MethodType
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import nn
+
+from secretflow.ml.nn.core.torch import BaseModule
+from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
+
+_OF_CLASS_NUMBERS = (nn.NLLLoss, nn.MultiMarginLoss)
+
+
+def use_default_steps(model: Any) -> None:
+    """Gives a model the steps of this module in place of upstream's, where it has none of its own."""
+    for step in (training_step, forward_step, update_metrics):
+        if getattr(type(model), step.__name__) is getattr(BaseModule, step.__name__):
+            object.__setattr__(model, step.__name__, MethodType(step, model))
+
+
+def training_step(
+    self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0, sample_weight: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """The loss of a batch; None for a model that steps its optimisers itself.
+
+    Args:
+        self: the model.
+        batch: features and labels.
+        batch_idx: number of the step.
+        dataloader_idx: upstream's.
+        sample_weight: weights of the rows; the loss is the mean of weight times loss, as in keras.
+
+    Raises:
+        ValueError: there are weights of rows, and the model's own ``forward_step`` takes none; or there is no
+            loss.
+    """
+    weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
+    own = getattr(type(self), "forward_step") is not BaseModule.forward_step  # noqa: B009
+    if own and weighted:
+        raise ValueError(
+            "sample_weight must be None for a model with a forward_step of its own, got weights: apply them "
+            "in a training_step(batch, batch_idx, dataloader_idx=0, sample_weight=None)"
+        )
+    _, loss = self.forward_step(batch, batch_idx, dataloader_idx, **weighted)
+    if not self.automatic_optimization:
+        return None
+    if loss is None:
+        raise ValueError("loss_fn of TorchModel must be given for a model without a training_step, got None")
+    return loss
+
+
+def forward_step(
+    self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0, sample_weight: torch.Tensor | None = None
+) -> tuple[Any, torch.Tensor | None]:
+    """Output and loss of a batch; the metrics count its rows."""
+    x, y = batch
+    predicted = outputs_of(self, x)
+    if not isinstance(predicted, torch.Tensor):
+        raise ValueError(
+            "model must give one tensor for its loss and metrics, got "
+            f"{type(predicted).__name__}: write a training_step that says what to do with several outputs"
+        )
+    self.update_metrics(predicted, y)
+    return predicted, loss_of(self.loss, predicted, y, sample_weight) if self.loss else None
+
+
+def update_metrics(self: Any, y_pred: torch.Tensor, y_true: torch.Tensor) -> None:
+    """Has the metrics count the rows of a batch."""
+    for metric in self.metrics:
+        metric.update(y_pred, labels_for(metric, y_pred, y_true))
+
+
+def labels_for(metric: torchmetrics.Metric, predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Labels as a metric takes them.
+
+    Args:
+        metric: of torchmetrics.
+        predicted: the model's output.
+        y: labels: numbers, numbers of classes, or columns of 0 and 1.
+
+    Returns:
+        Classification gets integers, and one of several classes its number; others get ``y`` as it is. A
+        column becomes a vector, and a vector a column, where the output is one.
+    """
+    tasks = {kind.__name__ for kind in type(metric).__mro__}
+    if any(name.startswith("Multiclass") for name in tasks):
+        return class_numbers(predicted, y)
+    if y.shape != predicted.shape and y.numel() == predicted.numel():
+        y = y.reshape(predicted.shape)
+    classifies = any(name.startswith(("Binary", "Multilabel")) for name in tasks)
+    return y.long() if classifies else y
+
+
+def class_numbers(predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Numbers of classes, (n, ...), from themselves, a column of them, or one column for each class."""
+    one_hot = y.dim() == predicted.dim() and y.shape == predicted.shape and predicted.is_floating_point()
+    if y.dim() >= 2 and y.shape[1] > 1 and (one_hot or y.dim() == predicted.dim() + 1):
+        return y.argmax(1)
+    if y.dim() == predicted.dim() and y.dim() >= 2 and y.shape[1] == 1:
+        y = y.squeeze(1)
+    return y.long()
+
+
+def loss_of(
+    loss: Any, predicted: torch.Tensor, y: torch.Tensor, sample_weight: torch.Tensor | None
+) -> torch.Tensor:
+    """The loss of a batch.
+
+    Args:
+        loss: a loss of torch's.
+        predicted: the model's output, the first dimension the rows.
+        y: labels; what a loss over classes takes as numbers of classes may be one column too.
+        sample_weight: weights of the rows, of shape (n,) or (n, 1).
+
+    Raises:
+        ValueError: there are weights, and the loss cannot be had row by row.
+    """
+    # CrossEntropyLoss takes a column for each class as probabilities.
+    numbers = isinstance(loss, nn.CrossEntropyLoss) and (y.shape != predicted.shape or y.shape[1:] == (1,))
+    if numbers or isinstance(loss, _OF_CLASS_NUMBERS):
+        y = class_numbers(predicted, y)
+    if sample_weight is None:
+        return loss(predicted, y)
+    if getattr(loss, "reduction", None) not in ("mean", "sum", "none"):
+        raise ValueError(
+            "sample_weight must be None with a loss that has no reduction, as those of torch have, got "
+            f"weights with {type(loss).__name__}"
+        )
+    by_row = copy(loss)
+    by_row.reduction = "none"
+    losses = by_row(predicted, y)
+    losses = losses.reshape(len(predicted), -1)
+    if losses.shape[1] > 1:
+        losses = losses.sum(1) if loss.reduction == "sum" else losses.mean(1)
+    weighted = losses.reshape(-1) * sample_weight.reshape(-1)
+    return weighted.sum() if loss.reduction == "sum" else weighted.mean()

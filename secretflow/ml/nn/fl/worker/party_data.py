@@ -1,0 +1,86 @@
+"""How a party's worker takes its data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from secretflow.ml.nn.fl.worker.data import as_tensor, batch_loader, row_weights
+
+
+class PartyData:
+    """A base of a party's worker, in front of upstream's.
+
+    Attributes:
+        train_set: the batches to train on.
+        eval_set: the batches to evaluate or predict.
+    """
+
+    _party: str
+
+    def build_dataset(
+        self,
+        x: np.ndarray,
+        y: np.ndarray | None = None,
+        s_w: np.ndarray | None = None,
+        *,
+        batch_size: int,
+        batches: int | None = None,
+        shuffle: bool = False,
+        random_seed: int | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        poisson_rate: float | None = None,
+        stage: str = "train",
+    ) -> None:
+        """Takes data.
+
+        Args:
+            x: features, a row for each sample.
+            y: labels, as many.
+            s_w: weights of the rows, see :func:`row_weights`.
+            batch_size: see :func:`batch_loader`.
+            batches: see there.
+            shuffle: see there.
+            random_seed: for training, of Python's and torch's random numbers; None leaves them.
+            class_weight: weights of the classes, see :func:`row_weights`.
+            poisson_rate: see :func:`batch_loader`.
+            stage: "train" or "eval".
+
+        Raises:
+            TypeError: they are no numbers.
+            ValueError: they are not as many, or numbers that cannot be taken as they are.
+        """
+        held = {"x": x} if y is None else {"x": x, "y": y}
+        tensors = [as_tensor(self._party, name, array) for name, array in held.items()]
+        if len(tensors[0]) != len(tensors[-1]):
+            raise ValueError(f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}")
+        labels = None if y is None else tensors[1]
+        weights = row_weights(self._party, len(x), s_w, labels, class_weight)
+        if stage == "train" and random_seed is not None:
+            random.seed(random_seed)
+            torch.manual_seed(random_seed)
+        tensors += [] if weights is None else [weights]
+        setattr(self, f"{stage}_set", batch_loader(tensors, batch_size, shuffle, batches, poisson_rate))
+
+    def build_dataset_from_builder(
+        self, dataset_builder: Any, x: Any, *arrays: np.ndarray, stage: str = "train"
+    ) -> int:
+        """Takes what a function of the user builds.
+
+        Args:
+            dataset_builder: given a path, or a list of the features, the labels and the weights of the rows
+                as far as there are any, and ``stage``, returns an iterable of batches and how many they are.
+            x: the path or the features.
+            *arrays: the labels and the weights, as far as there are any.
+            stage: "train" or "eval".
+
+        Returns:
+            How many batches.
+        """
+        dataset, steps = dataset_builder(x if isinstance(x, str) else [x, *arrays], stage=stage)
+        setattr(self, f"{stage}_set", dataset)
+        return steps
