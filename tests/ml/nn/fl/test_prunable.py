@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,22 @@ def test_a_user_chooses_what_is_pruned(
         assert_true(model, columns, Own, names, tmp_path)
     layers = {name.removeprefix("alice_living_rate.") for name in columns if "alice_living_rate." in name}
     assert layers == set(names)
+
+
+def test_functions_that_choose_alike_are_the_same_choice(task: Task) -> None:
+    """In a process of its own every party's function looks different; the parties agree on what it chose."""
+
+    class Chooser:
+        looks = itertools.count()
+
+        def __call__(self, name: str, parameter: torch.Tensor) -> bool:
+            return name.startswith("stack")
+
+        def __repr__(self) -> str:
+            return f"function {next(self.looks)}"
+
+    _, columns = trained(task, Own, prunable=Chooser())
+    assert columns["alice_living_rate"][-1] == columns["bob_living_rate"][-1] < 0.35
 
 
 def test_a_choice_is_kept_with_the_checkpoint_and_another_one_is_refused(task: Task, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ They are generators of what the party exchanges with the server, see
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -90,10 +91,13 @@ class PartyRounds:
 
     def _digest(self) -> int:
         """What all parties must have in common, in 48 bits, so that the sum of all parties' fits."""
-        state = sha256(repr((self._settings, self._fit.shared())).encode())
+        mask = self._training.masked.mask
+        # What was chosen stands for how: a function has another name in every process.
+        settings = replace(self._settings, prunable=tuple(mask))
+        state = sha256(repr((settings, self._fit.shared())).encode())
         if not self._prunes_own:
-            for name, entry in self._training.masked.mask.items():
-                state.update(name.encode() + entry.tobytes())
+            for entry in mask.values():
+                state.update(entry.tobytes())
         return int.from_bytes(state.digest()[:6], "big")
 
     def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
