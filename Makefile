@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
+.PHONY: help env demo experiment test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -32,6 +32,9 @@ lint: $(READY) ## ruff and mypy
 
 test: lint ## lint and all tests
 	$(PYTHON) -m pytest --durations 15
+
+test-install: $(READY) ## the package installed into new environments: wheel, editable, beside another copy, types
+	$(PYTHON) -m pytest tests/packaging -m install
 
 test-production: $(READY) ## three parties in network namespaces, which take root; without, what was not tested is said
 	$(PYTHON) -m pytest tests/production -m namespaces

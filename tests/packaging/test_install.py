@@ -15,7 +15,7 @@ HOME = "secretflow_prune_overlay"
 FL_MODEL = "secretflow/ml/nn/fl/fl_model.py"
 UPSTREAM = BORROWED / "secretflow"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.install, pytest.mark.slow]
 
 PATH = "import sys; print(*sys.path, sep='\\n')"
 PACKAGE = "from importlib.util import find_spec; print(find_spec('secretflow').origin)"

@@ -10,7 +10,7 @@ import pytest
 from tests.packaging.conftest import BORROWED, Environment, run
 from tests.packaging.test_install import FL_MODEL, HOME, script_in
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.install, pytest.mark.slow]
 
 
 def test_the_checkout_runs_in_its_folder_beside_an_installed_wheel(

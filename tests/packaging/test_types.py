@@ -10,7 +10,7 @@ import pytest
 
 from tests.packaging.conftest import Environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.install, pytest.mark.slow]
 
 SETTINGS = """
 [mypy]
