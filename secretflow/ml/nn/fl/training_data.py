@@ -88,11 +88,11 @@ class WithTrainingData(_UpstreamFLModel):
         sampling_rate: float | None,
         sample_weight: Any,
         *,
-        shuffle: bool,
-        random_seed: int | None,
-        class_weight: Mapping[int, float] | None,
-        sampler_method: str,
-        epochs: int,
+        shuffle: bool = False,
+        random_seed: int | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        sampler_method: str = "batch",
+        epochs: int = 1,
     ) -> int:
         """Gives every worker all its rows in the same number of batches; returns that number.
 
