@@ -109,8 +109,8 @@ class PartyRounds:
         training = self._training
         for this in rounds:
             before = training.masked.mask
-            noise = self._fit.dp_strategy is not None and self._fit.dp_strategy.model_gdp is not None
-            start = [array.copy() for array in training.arrays()] if noise or this.prunes else None
+            undoable = self._fit.adds_noise or this.prunes
+            start = [array.copy() for array in training.arrays()] if undoable else None
             try:
                 samples = training.train(this, self._fit)
                 if this.prunes and self._prunes_own:

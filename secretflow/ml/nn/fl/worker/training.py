@@ -43,6 +43,11 @@ class PartyFit:
     epochs_trained: int = 0
     epochs: int = 1
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether uploads get noise."""
+        return self.dp_strategy is not None and self.dp_strategy.model_gdp is not None
+
     def shared(self) -> tuple[int | None, ...]:
         """What all parties must have in common; what adds noise is a party's own object."""
         return self.steps, self.aggregate_freq, self.random_seed, self.epochs_trained, self.epochs
@@ -151,15 +156,14 @@ class LocalTraining:
         return self.masked.list_for(self._averaged())
 
     def withhold(self) -> None:
-        """Takes what is pruned and what is withheld out of the model, when a round has been trained."""
-        self.masked.zero_pruned()
+        """Takes what is withheld out of the model, when a round has been trained."""
         if self.withholding:
             parameters = self._uploaded_parameters()
             self.withholding.end(list(parameters.values()), self.masked.living(parameters))
 
     def noised(self, arrays: list[np.ndarray], fit: PartyFit) -> list[np.ndarray]:
         """What is uploaded of :meth:`arrays`: a copy with noise, or themselves if there is none."""
-        if fit.dp_strategy is None or fit.dp_strategy.model_gdp is None:
+        if not fit.adds_noise:
             return arrays
         # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
         return fit.dp_strategy.model_gdp([array.copy() for array in arrays])
