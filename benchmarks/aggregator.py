@@ -23,7 +23,7 @@ from secretflow.utils import ndarray_encoding
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
 PARTIES = (2, 4, 8, 16)
-LIVING_RATES = (1.0, 0.5, 0.1)
+DENSITIES = (1.0, 0.5, 0.1)
 # Sixteen parties' uploads of 10^7 numbers take the server several gigabytes with upstream's eight bytes.
 LARGEST_SERVER_LOAD = 8 * 10**7
 
@@ -36,19 +36,19 @@ class Sides:
     Args:
         size: weights of the model, one float32 matrix.
         parties: number of parties.
-        living_rate: fraction of the weights that a party keeps.
+        density: fraction of the weights that a party keeps.
         independent: each party keeps others, drawn at random; else all keep the same. Masks of parties that
             train together lie in between.
     """
 
     _call = 0  # numbers of calls only grow, whatever is measured next
 
-    def __init__(self, size: int, parties: int, living_rate: float, independent: bool = False) -> None:
+    def __init__(self, size: int, parties: int, density: float, independent: bool = False) -> None:
         self.size, self.parties = size, parties
         rng = np.random.default_rng(size + parties)
         self._data = [rng.normal(scale=0.1, size=(1, size)).astype(np.float32)]
         masks = [
-            [(rng.permutation(size) < round(size * living_rate)).astype(np.uint8).reshape(1, size)]
+            [(rng.permutation(size) < round(size * density)).astype(np.uint8).reshape(1, size)]
             for _ in range(parties if independent else 1)
         ]
         self._maskers, self._clients, self._server = aggregators(parties)
@@ -104,9 +104,9 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def measure(size: int, parties: int, living_rate: float, independent: bool, repeats: int) -> Row:
+def measure(size: int, parties: int, density: float, independent: bool, repeats: int) -> Row:
     """Times one configuration; one round before the clock starts is not counted."""
-    sides = Sides(size, parties, living_rate, independent)
+    sides = Sides(size, parties, density, independent)
     with_server = size * parties <= LARGEST_SERVER_LOAD
     times: dict[str, list[float]] = {}
     uploaded: dict[str, int] = {}
@@ -132,7 +132,7 @@ def measure(size: int, parties: int, living_rate: float, independent: bool, repe
     row: Row = {
         "weights": size,
         "parties": parties,
-        "living_rate": living_rate,
+        "density": density,
         "independent_masks": independent,
     }
     row.update({f"{name}_seconds": statistics.median(values) for name, values in times.items()})
@@ -184,12 +184,12 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     largest = max(row["weights"] for row in rows)
     label = f"1e{len(str(largest)) - 1}"
 
-    def of(parties: int, living_rate: float, independent: bool = False) -> Row:
-        key = {"weights": largest, "parties": parties, "living_rate": living_rate}
+    def of(parties: int, density: float, independent: bool = False) -> Row:
+        key = {"weights": largest, "parties": parties, "density": density}
         key["independent_masks"] = independent
         return next(row for row in rows if key.items() <= row.items())
 
-    dense = [row for row in rows if row["living_rate"] == 1.0]
+    dense = [row for row in rows if row["density"] == 1.0]
     return {
         "client": {
             f"ratio_dense_{label}": of(2, 1.0)["client_ratio"],
@@ -217,7 +217,7 @@ def show(rows: list[Row]) -> None:
     print(f"{'weights':>9} {'parties':>7} {'living':>6} | client ms: upstream, ours, ratio | bytes ratio")
     for row in rows:
         print(
-            f"{row['weights']:>9} {row['parties']:>7} {row['living_rate']:>6} | "
+            f"{row['weights']:>9} {row['parties']:>7} {row['density']:>6} | "
             f"{1e3 * row['upstream_client_seconds']:>10.2f} {1e3 * row['client_seconds']:>9.2f} "
             f"{row['client_ratio']:>7.1f} | {row['bytes_ratio']:>6.1f}"
         )
@@ -247,7 +247,7 @@ def main() -> None:
     sf.init(
         [*(f"party{k:02}" for k in range(max(PARTIES))), "server"], debug_mode=True, logging_level="error"
     )
-    cases = [(size, parties, rate, False) for size in sizes for parties in PARTIES for rate in LIVING_RATES]
+    cases = [(size, parties, rate, False) for size in sizes for parties in PARTIES for rate in DENSITIES]
     cases.append((sizes[-1], 8, 0.1, True))
     rows = [
         measure(size, parties, rate, independent, arguments.repeats)

@@ -54,7 +54,7 @@ def capture_gradients(
     """Runs the pruned strategy on one image and captures alice's gradient, dense and pruned.
 
     Each party holds a single image, so each batch is that image and an epoch is one round. The pruning
-    schedule is the main run's, so after as many epochs it has come to the same living rate. The dense
+    schedule is the main run's, so after as many epochs it has come to the same density. The dense
     gradient goes to ``sf_output/dense`` and the pruned one, if the run prunes, to ``sf_output``.
 
     Args:
@@ -154,7 +154,7 @@ def score(case: Case, result: Reconstruction, candidates: torch.Tensor) -> dict[
     return {
         "attack": "DLG",
         "attacker": case.attacker,
-        "living_rate": case.seen.living_rate,
+        "density": case.seen.density,
         "loss": result.loss,
         "loss_relative_to_squared_gradient": result.loss / squared_norm,
         "mse": error,

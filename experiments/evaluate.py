@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The command line of the evaluation."""
     parser = argparse.ArgumentParser(
-        description="Trains dense and pruned over a grid of datasets, splits, parties, models, living rates "
+        description="Trains dense and pruned over a grid of datasets, splits, parties, models, densities "
         f"and seeds. Each finished run is added to {RESULTS} in --out at once; a run that is there is not "
         f"repeated, so a broken-off evaluation goes on where it was. Then {DOCUMENT} and its pictures are "
         "written.",
@@ -80,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _jobs(chosen: Options) -> list[tuple[Case, Recipe]]:
-    cases = select(grid(living_rates=chosen.living_rates, seeds=chosen.seeds), chosen.only)
+    cases = select(grid(densities=chosen.densities, seeds=chosen.seeds), chosen.only)
     jobs = [(case, dataclasses.replace(recipe_of(case), **chosen.recipe_changes())) for case in cases]
     for _, recipe in jobs:
         if recipe.prune_end_epoch > recipe.epochs:

@@ -45,7 +45,7 @@ def draw_accuracy(epochs: Epochs, title: str, path: Path) -> None:
 
 
 def draw_comparison(plain: Epochs, pruned: Epochs, path: Path) -> None:
-    """Draws the validation accuracy of both runs, and the living rate on a second axis.
+    """Draws the validation accuracy of both runs, and the density on a second axis.
 
     Args:
         plain: epochs without pruning.
@@ -59,7 +59,7 @@ def draw_comparison(plain: Epochs, pruned: Epochs, path: Path) -> None:
     _finish_accuracy_axes(axes)
     living = axes.twinx()
     living.plot(
-        *_curve(pruned, "living_rate"),
+        *_curve(pruned, "density"),
         **_DOTS,
         color="tab:gray",
         linestyle="--",

@@ -48,7 +48,7 @@ class Settings:
     )
     rows: int | None = option(int, None, "train and test on the first so many rows only, for a quick look")
     seed: int = option(int, 1, "of initial weights and random starts")
-    prune_end_rate: float = option(float, 0.1, "living rate at which pruning stops")
+    prune_end_rate: float = option(float, 0.1, "density at which pruning stops")
     prune_percent: float = option(float, 5.0, "percent of the living weights that each epoch removes")
     attack_image: int = option(int, 0, "which of alice's training rows is attacked")
     attack_iterations: int = option(

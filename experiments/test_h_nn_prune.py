@@ -143,16 +143,16 @@ def _attack(settings: Settings, images: Images, report: Report) -> None:
         scores = score(case, result, candidates)
         report.attack(**{case.name: scores})
         title = (
-            f"DLG at {case.seen.living_rate:.2f} living weights ({case.attacker}): {verdict(scores)}, "
+            f"DLG at {case.seen.density:.2f} living weights ({case.attacker}): {verdict(scores)}, "
             f"MSE {scores['mse']:.2g}, loss {result.loss:.2g}"
         )
         print(title)
         if case.name in _PICTURES:
             plots.draw_reconstruction(result.history, case.seen.x, title, settings.out / _PICTURES[case.name])
-        if case.seen.living_rate < 1:
+        if case.seen.density < 1:
             after.append((case.attacker.partition(":")[0], result, verdict(scores)))
     if after:
-        title = f"Two attackers on the same gradient at {case.seen.living_rate:.2f} living weights"
+        title = f"Two attackers on the same gradient at {case.seen.density:.2f} living weights"
         plots.draw_attackers(after, case.seen.x, title, settings.out / ATTACKERS_PICTURE)
 
 

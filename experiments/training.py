@@ -103,7 +103,7 @@ class EpochRecorder(Callback):
             {
                 "epoch": len(self.epochs) + 1,
                 **metrics,
-                "living_rate": self._living_rate(),
+                "density": self._density(),
                 "bytes_uploaded": self._uploaded - before,
                 "seconds": round(time.perf_counter() - self._started, 3),
             }
@@ -118,10 +118,10 @@ class EpochRecorder(Callback):
             return sum(reveal(self._aggregator.payload_bytes()).values())
         return self._rounds * len(SPLIT) * dense_bytes(ConvNet())
 
-    def _living_rate(self) -> float:
+    def _density(self) -> float:
         if not self._prunes():
             return 1.0
-        rates = reveal([worker.living_rates() for worker in self._workers.values()])
+        rates = reveal([worker.densities() for worker in self._workers.values()])
         return sum(rate[""] for rate in rates) / len(rates)
 
 

@@ -180,7 +180,7 @@ def _list(rows: Sequence[Row]) -> str:
 
 
 def _living(row: Row) -> str:
-    return f"{round(100 * row['living_rate'], 1):g} %"
+    return f"{round(100 * row['density'], 1):g} %"
 
 
 def _effect_of_the_mask(rows: Sequence[Row]) -> list[str]:

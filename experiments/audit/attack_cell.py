@@ -82,7 +82,7 @@ def measure(cell: Cell, dataset: Dataset, effort: Effort) -> dict[str, Any]:
     found = _attack(cell.attack, observations, effort)
     return {
         **cell.as_dict(),
-        "living_rate": _living_rate(wholes[0][0]),
+        "density": _density(wholes[0][0]),
         **score(found, wholes, dataset, effort.first),
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -172,6 +172,6 @@ def _attack(name: str, observations: Sequence[Observation], effort: Effort) -> l
     return closed_form_attack(observations)
 
 
-def _living_rate(party: PartyStep) -> float:
+def _density(party: PartyStep) -> float:
     size = sum(entry.numel() for entry in party.mask.values())
     return sum(float(entry.sum()) for entry in party.mask.values()) / size if size else 1.0

@@ -79,12 +79,12 @@ def _curves(axes: Any, rows: Sequence[Row], score: str) -> None:
     for place, knowledge in enumerate(knowledges):
         line = sorted(
             (row for row in rows if row["knowledge"] == knowledge or not row["level"]),
-            key=lambda row: row["living_rate"],
+            key=lambda row: row["density"],
         )
         rates = np.array([row[score] / row["images"] for row in line])
         low, high = np.array([wilson_interval(row[score], row["images"]) for row in line]).T
         # A little beside each other, or the intervals would hide one another.
-        living = np.array([100 * row["living_rate"] for row in line]) * (1 + 0.02 * (place - 1))
+        living = np.array([100 * row["density"] for row in line]) * (1 + 0.02 * (place - 1))
         errors = [np.maximum(rates - low, 0) * 100, np.maximum(high - rates, 0) * 100]
         axes.errorbar(
             living,
@@ -97,7 +97,7 @@ def _curves(axes: Any, rows: Sequence[Row], score: str) -> None:
             label=knowledge,
         )
     axes.set_xscale("log")
-    ticks = sorted({round(100 * row["living_rate"], 1) for row in rows})
+    ticks = sorted({round(100 * row["density"], 1) for row in rows})
     shown = [tick for tick in ticks if tick <= 50 or tick in (80, 100)]
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.minorticks_off()
@@ -148,9 +148,7 @@ def _contact_sheet(rows: Sequence[Row]) -> Any:
             if line == 0:
                 for kind, name in enumerate(("true", "found", "difference")):
                     places[0, 3 * number + kind].set_title(name, fontsize=7)
-        what = (
-            f"{100 * row['living_rate']:.0f} % living, {row['knowledge'] if row['level'] else 'undefended'}"
-        )
+        what = f"{100 * row['density']:.0f} % living, {row['knowledge'] if row['level'] else 'undefended'}"
         if row["defence"] == SECURE:
             what = "padded upload"
         title = places[line, 0].text(

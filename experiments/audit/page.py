@@ -33,7 +33,7 @@ _COLUMNS = {
     "view": "view",
     "defence": "defence",
     "level": "removed or noise",
-    "living_rate": "living",
+    "density": "living",
     "knowledge": "attacker",
     "identified": "identified (95 % interval)",
     "candidates": "chance",
@@ -141,7 +141,7 @@ def _figure(caption: str, address: str) -> str:
 
 
 def _matrix(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Attackers on a pruned party's gradient, one line each, beside the living rates."""
+    """Attackers on a pruned party's gradient, one line each, beside the densities."""
     found = lines(rows)
     levels = sorted({level for line in found for level in line.rows})
     head = "".join(f"<th>{100 * (1 - level):.3g} %</th>" for level in levels)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from experiments.evaluation.grid import FULL, LIVING_RATES, REDUCED, SEEDS, Recipe, grid
+from experiments.evaluation.grid import DENSITIES, FULL, REDUCED, SEEDS, Recipe, grid
 from experiments.evaluation.pictures import draw_accuracy_over_bytes, draw_accuracy_over_rate, title_of
 from experiments.evaluation.results import Row, case_of
 from experiments.evaluation.verdicts import (
@@ -24,7 +24,7 @@ from experiments.evaluation.verdicts import (
 from secretflow._atomic import write_text
 
 DOCUMENT = "training.md"
-RATE_PICTURE = "training_accuracy_over_living_rate.png"
+DENSITY_PICTURE = "training_accuracy_over_density.png"
 BYTES_PICTURE = "training_accuracy_over_upload.png"
 
 _MEGABYTE = 1e6
@@ -59,7 +59,7 @@ def write_document(rows: Sequence[Row], folder: Path) -> None:
         rows: of all runs, at least one.
         folder: where they go.
     """
-    draw_accuracy_over_rate(rows, folder / RATE_PICTURE)
+    draw_accuracy_over_rate(rows, folder / DENSITY_PICTURE)
     draw_accuracy_over_bytes(rows, folder / BYTES_PICTURE)
     write_text(folder / DOCUMENT, document(rows))
 
@@ -77,7 +77,7 @@ def document(rows: Sequence[Row]) -> str:
         _target_table(judged),
         *_stalled(rows),
         *_why_missed(judged),
-        f"## Pictures\n\n![Accuracy over the living rate]({RATE_PICTURE})\n\n"
+        f"## Pictures\n\n![Accuracy over the density]({DENSITY_PICTURE})\n\n"
         f"![Accuracy over the upload of a party]({BYTES_PICTURE})\n",
         "## What was run\n",
         _coverage(rows),
@@ -89,11 +89,11 @@ def document(rows: Sequence[Row]) -> str:
 
 
 def _target_table(judged: Iterable[Verdict]) -> str:
-    head = ["model", "living rate", "target", "mask scope", "measured", "seeds", "outcome"]
+    head = ["model", "density", "target", "mask scope", "measured", "seeds", "outcome"]
     lines = [
         [
             verdict.target.model,
-            f"{verdict.target.living_rate:g}",
+            f"{verdict.target.density:g}",
             str(verdict.target),
             verdict.method,
             verdict.measured,
@@ -126,8 +126,7 @@ def _why_missed(judged: Iterable[Verdict]) -> list[str]:
     """What is known of the reasons, where a target was missed."""
     missed = [verdict for verdict in judged if verdict.outcome == MISSED]
     reasons = [
-        f"- {verdict.target.model}, {verdict.target.living_rate:g} living, {verdict.method}: "
-        f"{_reason(verdict)}\n"
+        f"- {verdict.target.model}, {verdict.target.density:g} living, {verdict.method}: {_reason(verdict)}\n"
         for verdict in missed
     ]
     return ["Why targets were missed:\n", "".join(reasons)] if reasons else []
@@ -148,13 +147,13 @@ def _reason(verdict: Verdict) -> str:
     epochs = verdict.pruned.rows[0]["prune_end_epoch"]
     falling = statistics.mean(row["curve"][epochs - 1][1] for row in verdict.pruned.rows)
     return (
-        f"while the living rate falls, in the first {epochs} epochs, a party uploads as much as "
+        f"while the density falls, in the first {epochs} epochs, a party uploads as much as "
         f"{falling / verdict.pruned.to_target:.0%} of the upload to the target."
     )
 
 
 def _coverage(rows: Sequence[Row]) -> str:
-    head = ["group", "runs", "of", "rows", "epochs", "living rates", "seeds"]
+    head = ["group", "runs", "of", "rows", "epochs", "densities", "seeds"]
     lines = []
     for key, group in groups(rows).items():
         dataset, split, parties, model, count, epochs, *_ = key
@@ -165,17 +164,15 @@ def _coverage(rows: Sequence[Row]) -> str:
                 str(len(grid([dataset], [split], [parties], [model]))),
                 "all 60,000" if count == _WHOLE else f"{count:,} of 60,000",
                 str(epochs),
-                ", ".join(
-                    f"{rate:g}" for rate in sorted({row["living_rate"] for row in group}, reverse=True)
-                ),
+                ", ".join(f"{rate:g}" for rate in sorted({row["density"] for row in group}, reverse=True)),
                 ", ".join(str(seed) for seed in sorted({row["seed"] for row in group})),
             ]
         )
-    rates = ", ".join(f"{rate:g}" for rate in LIVING_RATES)
+    rates = ", ".join(f"{rate:g}" for rate in DENSITIES)
     done = len({case_of(row) for row in rows})  # some with several recipes
     missing = " `make evaluate` goes on with the missing ones." if done < len(grid()) else ""
     return (
-        f"The whole grid is {len(grid())} runs (living rates 1, {rates}; "
+        f"The whole grid is {len(grid())} runs (densities 1, {rates}; "
         f"seeds {', '.join(map(str, SEEDS))}); {done} have been\nrun."
         f"{missing}\n\n{_table(head, lines)}\n"
         f"Recipes, the same for dense and pruned:\n\n{_recipe_table()}"
@@ -205,7 +202,7 @@ def _summary_line(summary: Summary) -> list[str]:
         to_target = _megabytes(summary.to_target)
     return [
         summary.method,
-        f"{summary.living_rate:g}",
+        f"{summary.density:g}",
         str(seeds),
         f"{summary.accuracy:.2f}{deviation}",
         "-" if summary.loss is None else f"{summary.loss:.2f}",

@@ -15,7 +15,7 @@ SPLITS = ("iid", "dirichlet")
 PARTIES = (2, 5, 10)
 MODELS = ("convnet", "fedavg-cnn")
 METHODS = ("dense", "local", "global")
-LIVING_RATES = (0.6, 0.3, 0.1, 0.05)
+DENSITIES = (0.6, 0.3, 0.1, 0.05)
 SEEDS = (1, 2, 3)
 
 
@@ -29,7 +29,7 @@ class Case(NamedTuple):
         model: "convnet" or "fedavg-cnn", see :mod:`experiments.dgl_utils`.
         strategy: ``FLModel``'s, :data:`DENSE` or :data:`PRUNED`.
         scope: ``mask_scope`` of the pruned strategy, None of the dense one.
-        living_rate: ``prune_end_rate``, in (0, 1]; 1 of the dense strategy.
+        density: ``prune_end_rate``, in (0, 1]; 1 of the dense strategy.
         seed: of the initial weights, the rows, their split and their order.
     """
 
@@ -39,7 +39,7 @@ class Case(NamedTuple):
     model: str
     strategy: str
     scope: str | None
-    living_rate: float
+    density: float
     seed: int
 
     @property
@@ -49,11 +49,11 @@ class Case(NamedTuple):
 
     def dense(self) -> Case:
         """The run without pruning that this one is compared with."""
-        return self._replace(strategy=DENSE, scope=None, living_rate=1.0)
+        return self._replace(strategy=DENSE, scope=None, density=1.0)
 
     def __str__(self) -> str:
         where = f"{self.dataset} {self.split} {self.parties} parties {self.model}"
-        return f"{where} {self.method} {self.living_rate:g} seed {self.seed}"
+        return f"{where} {self.method} {self.density:g} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Recipe:
 
 def ordered(cases: Iterable[Case]) -> list[Case]:
     """Sorts so that a case stands behind the dense run that it is compared with."""
-    return sorted(cases, key=lambda case: (case.dense(), case.strategy != DENSE, -case.living_rate))
+    return sorted(cases, key=lambda case: (case.dense(), case.strategy != DENSE, -case.density))
 
 
 def grid(
@@ -107,7 +107,7 @@ def grid(
     parties: Sequence[int] = PARTIES,
     models: Sequence[str] = MODELS,
     methods: Sequence[str] = METHODS,
-    living_rates: Sequence[float] = LIVING_RATES,
+    densities: Sequence[float] = DENSITIES,
     seeds: Sequence[int] = SEEDS,
 ) -> list[Case]:
     """All cases of the chosen values, the dense ones once.
@@ -118,7 +118,7 @@ def grid(
         parties: numbers of parties.
         models: of :data:`MODELS`.
         methods: of :data:`METHODS`.
-        living_rates: of the pruned runs, each in (0, 1).
+        densities: of the pruned runs, each in (0, 1).
         seeds: of the runs.
 
     Returns:
@@ -132,7 +132,7 @@ def grid(
                 cases.append(dense)
             else:
                 cases.extend(
-                    dense._replace(strategy=PRUNED, scope=method, living_rate=rate) for rate in living_rates
+                    dense._replace(strategy=PRUNED, scope=method, density=rate) for rate in densities
                 )
     return ordered(cases)
 

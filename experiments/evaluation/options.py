@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from experiments.command_line import option
 from experiments.evaluation.grid import (
     DATASETS,
-    LIVING_RATES,
+    DENSITIES,
     METHODS,
     MODELS,
     PARTIES,
@@ -64,9 +64,9 @@ class Options:
         "mnist,iid,2,convnet",
         metavar="VALUES",
     )
-    living_rates: tuple[float, ...] = option(
+    densities: tuple[float, ...] = option(
         _list_of(float, lambda rate: 0 < rate < 1, "rates in (0, 1)"),
-        LIVING_RATES,
+        DENSITIES,
         "of the pruned runs, between commas",
         metavar="RATES",
     )
@@ -78,7 +78,7 @@ class Options:
     )
     epochs: int | None = option(_whole(2), None, "of each run; without it, by case")
     prune_end_epoch: int | None = option(
-        _whole(1), None, "epoch after which the living rate is reached; without it, by case"
+        _whole(1), None, "epoch after which the density is reached; without it, by case"
     )
     prune_freq: int | None = option(
         _whole(1), None, "rounds between two steps of pruning; without it, by case"

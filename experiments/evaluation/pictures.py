@@ -33,7 +33,7 @@ def title_of(group: Sequence[Any]) -> str:
 
 
 def draw_accuracy_over_rate(rows: Iterable[Row], path: Path) -> None:
-    """Draws mean accuracy, with its deviation, over the living rate; one panel a group.
+    """Draws mean accuracy, with its deviation, over the density; one panel a group.
 
     Args:
         rows: of all runs, at least one.
@@ -49,7 +49,7 @@ def draw_accuracy_over_rate(rows: Iterable[Row], path: Path) -> None:
             own = [summary for summary in found if summary.method == method]
             if own:
                 axes.errorbar(
-                    [summary.living_rate * _SHIFTS[method] for summary in own],
+                    [summary.density * _SHIFTS[method] for summary in own],
                     [summary.accuracy for summary in own],
                     yerr=[math.nan if summary.deviation is None else summary.deviation for summary in own],
                     color=METHOD_COLORS[method],
@@ -58,12 +58,12 @@ def draw_accuracy_over_rate(rows: Iterable[Row], path: Path) -> None:
                     capsize=3,
                     label=f"{method} masks",
                 )
-        rates = sorted({summary.living_rate for summary in found if summary.method != "dense"})
+        rates = sorted({summary.density for summary in found if summary.method != "dense"})
         axes.set_xscale("log")
         axes.set_xlim(0.7 * min(rates, default=0.1), 1.4 * max(rates, default=0.6))
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.minorticks_off()
-        axes.set_xlabel("Living rate")
+        axes.set_xlabel("Density")
     _finish(figure, panels, path)
 
 
@@ -84,9 +84,9 @@ def draw_accuracy_over_bytes(rows: Iterable[Row], path: Path) -> None:
                 curve[:, 1] / _MEGABYTE,
                 curve[:, 0],
                 color=METHOD_COLORS[summary.method],
-                linestyle="-" if dense else _RATE_STYLES.get(summary.living_rate, "-"),
+                linestyle="-" if dense else _RATE_STYLES.get(summary.density, "-"),
                 linewidth=1.2,
-                label="dense" if dense else f"{summary.method} {summary.living_rate:g}",
+                label="dense" if dense else f"{summary.method} {summary.density:g}",
             )
         # The first epochs lie far below, and would press together what is compared.
         last = [summary.accuracy for summary in found]

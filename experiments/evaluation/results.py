@@ -21,7 +21,7 @@ _RECIPE = tuple(field.name for field in fields(Recipe) if field.name not in _SCH
 
 
 def group_of(row: Row) -> tuple[Any, ...]:
-    """What rows must share to stand in one table: all but method, living rate and seed."""
+    """What rows must share to stand in one table: all but method, density and seed."""
     return tuple(row[name] for name in ("dataset", "split", "parties", "model", *_RECIPE))
 
 

@@ -98,7 +98,7 @@ def _dense_epoch_bytes(case: Case, recipe: Recipe) -> np.ndarray:
 def _share_out(
     case: Case, recipe: Recipe, images: Images, parties: Sequence[PYU]
 ) -> tuple[tuple[FedNdarray, FedNdarray], tuple[FedNdarray, FedNdarray]]:
-    """Training and validation data; they depend on neither the method nor the living rate."""
+    """Training and validation data; they depend on neither the method nor the density."""
     generator = np.random.default_rng(case.seed)
     chosen = generator.permutation(len(images.x_train))[: recipe.rows]
     if case.split == "iid":
@@ -147,7 +147,7 @@ def _model(case: Case, recipe: Recipe, parties: list[PYU]) -> FLModel:
         return FLModel(aggregator=PlainAggregator(server), **common)
     return FLModel(
         aggregator=SecurePruneAggregator(server, parties),
-        prune_end_rate=case.living_rate,
+        prune_end_rate=case.density,
         mask_scope=case.scope,
         prune_scope="global",
         prune_schedule="cubic",

@@ -15,11 +15,11 @@ MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
 
 @dataclass(frozen=True)
 class Summary:
-    """What the seeds of one method at one living rate say together.
+    """What the seeds of one method at one density say together.
 
     Attributes:
         method: "dense", "local" or "global".
-        living_rate: in (0, 1].
+        density: in (0, 1].
         rows: one for each seed.
         accuracy: mean, in percent.
         deviation: sample standard deviation of the accuracy, in points; None of one seed.
@@ -32,7 +32,7 @@ class Summary:
     """
 
     method: str
-    living_rate: float
+    density: float
     rows: Sequence[Row]
     accuracy: float
     deviation: float | None
@@ -50,14 +50,14 @@ class Target:
 
     Attributes:
         model: "convnet" or "fedavg-cnn".
-        living_rate: of the pruned runs.
+        density: of the pruned runs.
         within: points that the accuracy may be below the dense runs'; None for a target of bytes.
         fewer: how many times fewer bytes a party shall upload until its accuracy has reached the dense run's
             final one minus 1 point; None for a target of accuracy.
     """
 
     model: str
-    living_rate: float
+    density: float
     within: float | None = None
     fewer: float | None = None
 
@@ -124,14 +124,14 @@ def summaries(rows: Iterable[Row]) -> list[Summary]:
         rows: of one group.
 
     Returns:
-        One summary for each method and living rate: dense first, then falling living rates.
+        One summary for each method and density: dense first, then falling densities.
     """
     rows = list(rows)
     dense = {row["seed"]: row["accuracy"] for row in rows if method_of(row) == "dense"}
-    kinds = {(method_of(row), row["living_rate"]) for row in rows}
+    kinds = {(method_of(row), row["density"]) for row in rows}
     order = sorted(kinds, key=lambda kind: (kind[0] != "dense", kind[0] != "local", -kind[1]))
     return [
-        _summary(kind, [row for row in rows if (method_of(row), row["living_rate"]) == kind], dense)
+        _summary(kind, [row for row in rows if (method_of(row), row["density"]) == kind], dense)
         for kind in order
     ]
 
@@ -179,7 +179,7 @@ def _summary(kind: tuple[str, float], rows: list[Row], dense: dict[int, float]) 
     reached = [row["bytes_to_target"] for row in rows if row["bytes_to_target"] is not None]
     return Summary(
         method=kind[0],
-        living_rate=kind[1],
+        density=kind[1],
         rows=rows,
         accuracy=statistics.mean(accuracy),
         deviation=statistics.stdev(accuracy) if len(accuracy) > 1 else None,
@@ -194,7 +194,7 @@ def _summary(kind: tuple[str, float], rows: list[Row], dense: dict[int, float]) 
 
 def _verdict(target: Target, method: str, found: Sequence[Summary]) -> Verdict:
     dense = next((summary for summary in found if summary.method == "dense"), None)
-    own = next((s for s in found if (s.method, s.living_rate) == (method, target.living_rate)), None)
+    own = next((s for s in found if (s.method, s.density) == (method, target.density)), None)
     if dense is None or own is None or own.loss is None:
         return Verdict(target, method, NOT_MEASURED, "-", None)
     if target.within is not None:

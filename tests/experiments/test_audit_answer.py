@@ -20,7 +20,7 @@ ROOT = Path(leakage_audit.__file__).parents[1]
 def made_up_row(knowledge, level, successes, identified=0, attack="DLG"):
     return {
         **Cell("MNIST", attack, "gradient", PRUNING, level, knowledge).as_dict(),
-        "living_rate": 1 - level,
+        "density": 1 - level,
         "images": 20,
         "identified": identified,
         "candidates": 100,

@@ -11,7 +11,7 @@ from experiments.evaluation.grid import DENSE, PRUNED, SEEDS, Case, Recipe, grid
 from experiments.evaluation.results import Results, bytes_to_target, with_bytes_to_target
 from experiments.evaluation.verdicts import Target
 
-QUICK = ["--only", "mnist,iid,2,convnet,dense,local", "--living-rates", "0.3", "--seeds", "1"]
+QUICK = ["--only", "mnist,iid,2,convnet,dense,local", "--densities", "0.3", "--seeds", "1"]
 SMALL = ["--rows", "1000", "--epochs", "2", "--prune-end-epoch", "1", "--aggregate-freq", "4"]
 RECIPE = Recipe(1000, 2, 1, test_rows=100, optimizer="adam", learning_rate=0.01, weight_decay=0.0)
 
@@ -90,14 +90,14 @@ def test_a_run_is_measured_kept_and_not_repeated(tmp_path, capsys):
     assert evaluate.main(arguments) == 0
     rows = json.loads((tmp_path / evaluate.RESULTS).read_text())
     dense, pruned = rows
-    assert (dense["strategy"], pruned["scope"], pruned["living_rate"]) == (DENSE, "local", 0.3)
+    assert (dense["strategy"], pruned["scope"], pruned["density"]) == (DENSE, "local", 0.3)
     # 16 steps of 1000 rows in batches of 64 over both parties are 4 rounds of 4 steps.
     assert dense["bytes"] == 2 * 4 * 4 * 1960
     assert [uploaded for _, uploaded in dense["curve"]] == [4 * 4 * 1960, 2 * 4 * 4 * 1960]
     assert 0 < pruned["bytes"] < 0.8 * dense["bytes"]
     assert 10 < pruned["accuracy"] < 100 and 10 < dense["accuracy"] < 100
     assert "bytes_to_target" in pruned and pruned["seconds"] > 0
-    assert (tmp_path / document.DOCUMENT).exists() and (tmp_path / document.RATE_PICTURE).exists()
+    assert (tmp_path / document.DOCUMENT).exists() and (tmp_path / document.DENSITY_PICTURE).exists()
     assert "0 of them done before" in capsys.readouterr().err
 
     # A row that is lost is run again, and comes out the same; the one that is there is left alone.
@@ -206,7 +206,8 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     document.write_document(rows, tmp_path)
     assert (tmp_path / document.DOCUMENT).read_text() == text
     assert all(
-        (tmp_path / name).stat().st_size > 10_000 for name in (document.RATE_PICTURE, document.BYTES_PICTURE)
+        (tmp_path / name).stat().st_size > 10_000
+        for name in (document.DENSITY_PICTURE, document.BYTES_PICTURE)
     )
 
 
@@ -215,8 +216,8 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     [
         ("--only", "mnist,lenet", "fedavg-cnn"),
         ("--only", "3", "2, 5, 10"),
-        ("--living-rates", "1", r"rates in \(0, 1\)"),
-        ("--living-rates", "0.1,x", r"rates in \(0, 1\)"),
+        ("--densities", "1", r"rates in \(0, 1\)"),
+        ("--densities", "0.1,x", r"rates in \(0, 1\)"),
         ("--seeds", "0", "whole numbers from 1"),
         ("--seeds", "1.5", "whole numbers from 1"),
         ("--epochs", "1", "a whole number from 2 up"),

@@ -88,7 +88,7 @@ def test_a_finished_audit_has_its_report_its_plots_and_a_page(finished):
     assert written["complete"] and written["missing"] == []
     found = {(row["level"], row["knowledge"]): row for row in written["rows"]}
     assert found.keys() == {(0.0, KNOWN)} | {(0.5, knowledge) for knowledge in (OBLIVIOUS, KNOWN, INFERRED)}
-    assert found[0.5, KNOWN]["successes"] == 2 and found[0.5, KNOWN]["living_rate"] == pytest.approx(0.5)
+    assert found[0.5, KNOWN]["successes"] == 2 and found[0.5, KNOWN]["density"] == pytest.approx(0.5)
     assert found[0.5, OBLIVIOUS]["successes"] == 0 and found[0.5, KNOWN]["identified"] == 2
     assert all(row["candidates"] == 100 for row in [*written["rows"], *written["baselines"]])
     assert {row["baseline"] for row in written["baselines"]} == {"mean image", "random noise"}

@@ -39,7 +39,7 @@ reveal_type(aggregator)
 reveal_type(model)
 history = model.fit({alice: "a.csv"}, "label", epochs=2, batch_size={alice: 8}, verbose=0)
 reveal_type(history)
-history.global_history["living_rate"]
+history.global_history["density"]
 model.fit({alice: "a.csv"}, "label", epochs="2")
 SecurePruneAggregator(carol, [alice, bob], min_contributors="two")
 """

@@ -36,11 +36,11 @@ def test_all_parties_train_to_the_end(seen: Seen) -> None:
     for history in histories:  # every driver has a clock of its own
         assert history.pop("seconds") and history.pop("evaluate_seconds")
     assert histories[0] == histories[1] == histories[2]
-    assert histories[0]["living_rate"] == pytest.approx([0.6, 0.5], abs=1e-3)
+    assert histories[0]["density"] == pytest.approx([0.6, 0.5], abs=1e-3)
     for party in PARTIES:
         saved = torch.load(seen.home / party / "model")["model_state_dict"]
         living = sum(int((saved[f"{layer}.weight"] != 0).sum()) for layer in ("conv1", "fc"))
-        assert living == round(1947 * histories[0]["living_rate"][-1])
+        assert living == round(1947 * histories[0]["density"][-1])
 
 
 def test_averages_and_sums_travel_under_the_list_of_what_may(seen: Seen) -> None:

@@ -47,7 +47,7 @@ def test_training_is_the_same_to_the_last_bit(
     for own, alone in zip(weights, expected_weights, strict=True):
         for array, same in zip(own, alone, strict=True):
             np.testing.assert_array_equal(array, same)
-    for column in ("multiclassaccuracy", "living_rate", "payload_bytes"):
+    for column in ("multiclassaccuracy", "density", "payload_bytes"):
         assert history.global_history[column] == expected.global_history[column]
     for party in ("alice", "bob"):
         column = f"{party}_round_payload_bytes"

@@ -114,7 +114,7 @@ def test_the_pruned_run(ray_devices: SimpleNamespace) -> None:
     )
     assert len(history_prune.global_history["multiclassaccuracy"]) == 2
     assert history_prune.global_history["val_multiclassaccuracy"][-1] > 0.3
-    assert history_prune.global_history["living_rate"] == pytest.approx([0.95, 0.95**2], abs=1e-3)
+    assert history_prune.global_history["density"] == pytest.approx([0.95, 0.95**2], abs=1e-3)
 
 
 def test_the_parts_can_be_called_by_their_names(devices: SimpleNamespace) -> None:

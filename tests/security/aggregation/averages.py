@@ -45,7 +45,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
     exact = weights is None or isinstance(weights[0], int)
     ring_bits = draw(st.sampled_from([32, 64]))
-    living_rate = draw(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]))
+    density = draw(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]))
 
     def numbers(shape: tuple[int, ...], dtype: str) -> np.ndarray:
         if dtype[0] == "f":
@@ -55,9 +55,7 @@ def cases(draw: st.DrawFn) -> Case:
         return np.asarray(rng.integers(0 if dtype == "u4" else -reach, reach, shape)).astype(dtype)
 
     def mask(shape: tuple[int, ...], dtype: str, masked: bool) -> np.ndarray | None:
-        return (
-            np.asarray(rng.random(shape) < living_rate).astype("u1") if masked and dtype[0] == "f" else None
-        )
+        return np.asarray(rng.random(shape) < density).astype("u1") if masked and dtype[0] == "f" else None
 
     return Case(
         ring_bits,

@@ -167,7 +167,7 @@ class FLModel(WithTrainingData):
         }
 
     def initialize_masks_prune_rates(self) -> tuple[list[PYUObject], list[PYUObject]]:
-        """The parties' current masks and living rates, in the order of ``device_list``."""
+        """The parties' current masks and densities, in the order of ``device_list``."""
         states = [worker.prune_state() for worker in self._workers.values()]
         return [mask for mask, _ in states], [rate for _, rate in states]
 

@@ -186,24 +186,24 @@ class FitSession:
         return time.perf_counter() - started
 
     def _record(self, uploaded: dict[PYU, list[int]], seconds: dict[str, float]) -> None:
-        """Adds the columns of pruning to the history: living rates, uploaded bytes and seconds of this epoch.
+        """Adds the columns of pruning to the history: densities, uploaded bytes and seconds of this epoch.
 
         Args:
             uploaded: bytes of each party in each round.
             seconds: what the driver has measured.
         """
-        living = reveal({device: worker.living_rates() for device, worker in self._workers.items()})
+        living = reveal({device: worker.densities() for device, worker in self._workers.items()})
         spent = self._take_seconds()
         for device, rates in living.items():
             columns: dict[str, Any] = {
                 "payload_bytes": sum(uploaded[device]),
                 "round_payload_bytes": uploaded[device],
                 **spent[device],
-                **{f"living_rate.{layer}".rstrip("."): rate for layer, rate in rates.items()},
+                **{f"density.{layer}".rstrip("."): rate for layer, rate in rates.items()},
             }
             for name, value in columns.items():
                 self._history.local_history.setdefault(f"{device}_{name}", []).append(value)
-        means = {"living_rate": [rates[""] for rates in living.values()]}
+        means = {"density": [rates[""] for rates in living.values()]}
         for name in ("train_seconds", "aggregate_seconds"):
             means[name] = [columns[name] for columns in spent.values()]
         overall = {name: sum(values) / len(values) for name, values in means.items()}
@@ -222,5 +222,5 @@ class FitSession:
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """What the progress bar shows of an epoch: the metrics and the living rate."""
+    """What the progress bar shows of an epoch: the metrics and the density."""
     return {name: values[-1] for name, values in columns.items() if not name.endswith(("bytes", "seconds"))}

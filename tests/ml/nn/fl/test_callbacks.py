@@ -50,7 +50,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     resumed = run(str(tmp_path / "killed"), "--resume")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     curves, rest = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
-    for name in ("val_multiclassaccuracy", "living_rate"):
+    for name in ("val_multiclassaccuracy", "density"):
         assert len(curves[name]) == 5 and len(rest[name]) == 3
         np.testing.assert_allclose(rest[name], curves[name][2:], atol=1e-6)
     for party in ("alice", "bob"):
@@ -135,7 +135,7 @@ def test_tensorboard_goes_on_where_a_run_was_stopped(task: Task, tmp_path: Path)
         model.fit(task.x, task.y, epochs=1, batch_size=8, verbose=0, callbacks=[TensorBoard(tmp_path)])
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    assert [scalar.step for scalar in events.Scalars("global/living_rate")] == [1, 2]
+    assert [scalar.step for scalar in events.Scalars("global/density")] == [1, 2]
 
 
 def test_tensorboard_names_the_strategy_it_needs(
@@ -154,7 +154,7 @@ def test_tensorboard_names_the_strategy_it_needs(
         model.fit(task.x, task.y, epochs=1, batch_size=8, verbose=0, callbacks=[TensorBoard(tmp_path)])
 
 
-def test_the_exported_model_is_the_trained_one_and_shrinks_with_the_living_rate(
+def test_the_exported_model_is_the_trained_one_and_shrinks_with_the_density(
     task: Task, tmp_path: Path
 ) -> None:
     model = task.make_model(prune_end_rate=0.1)

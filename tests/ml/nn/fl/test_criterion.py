@@ -18,7 +18,7 @@ def test_snip_comes_to_the_exact_density_of_magnitude_under_other_masks(task: Ta
     for criterion in ("magnitude", "snip"):
         model = task.make_model(prune_criterion=criterion, prune_end_rate=0.3)
         history = model.fit(task.x, task.y, epochs=4, batch_size=8, verbose=0, random_seed=5)
-        assert history.global_history["living_rate"][-1] == int(0.3 * PRUNABLE) / PRUNABLE
+        assert history.global_history["density"][-1] == int(0.3 * PRUNABLE) / PRUNABLE
         arrays = reveal(next(iter(model._workers.values())).get_weights())
         supports[criterion] = np.concatenate([array.ravel() != 0 for array in arrays if array.ndim > 1])
         assert supports[criterion].size == PRUNABLE

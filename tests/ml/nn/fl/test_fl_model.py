@@ -58,18 +58,18 @@ class TestTraining:
         model.save_model(f"{tmp_path}/model", is_test=True)
         for party, weights in weights_of(model).items():
             reported = [
-                history.local_history[f"{party}_living_rate.{layer}"][-1]
+                history.local_history[f"{party}_density.{layer}"][-1]
                 for layer in ("hidden.weight", "out.weight")
             ]
             assert zero_fractions(weights) == [1 - rate for rate in reported]
             saved = torch.load(tmp_path / party / "model")["model_state_dict"]
             for layer, rate in zip(("hidden.weight", "out.weight"), reported, strict=True):
                 assert (saved[layer] != 0).sum().item() == rate * saved[layer].numel()
-        assert history.global_history["living_rate"][-1] < 0.31
+        assert history.global_history["density"][-1] < 0.31
 
-    def test_the_living_rate_follows_the_schedule_and_lands_on_the_end_rate(self, task: Task) -> None:
+    def test_the_density_follows_the_schedule_and_lands_on_the_end_rate(self, task: Task) -> None:
         history = task.make_model().fit(task.x, task.y, epochs=4, batch_size=BATCH, verbose=0)
-        assert history.global_history["living_rate"] == [living / PRUNABLE for living in LIVING]
+        assert history.global_history["density"] == [living / PRUNABLE for living in LIVING]
 
     @pytest.mark.parametrize("aggregate_freq", [1, 2, 3, STEPS, 100])
     def test_an_epoch_ends_with_pruning_whatever_the_aggregation_frequency(
@@ -78,7 +78,7 @@ class TestTraining:
         history = task.make_model().fit(
             task.x, task.y, epochs=2, batch_size=BATCH, aggregate_freq=aggregate_freq, verbose=0
         )
-        assert history.global_history["living_rate"] == [living / PRUNABLE for living in LIVING[:2]]
+        assert history.global_history["density"] == [living / PRUNABLE for living in LIVING[:2]]
 
     @pytest.mark.parametrize("regrow_percent", [0, 10])
     def test_masks_that_shrink_are_agreed_on_where_something_travels(
@@ -96,7 +96,7 @@ class TestTraining:
     def test_the_round_that_prunes_uploads_the_pruned_weights(self, task: Task) -> None:
         # Equal rows and seeds: both parties have the same mask, so the support has the living size.
         history = task.make_model().fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
-        living = round(history.global_history["living_rate"][0] * PRUNABLE)
+        living = round(history.global_history["density"][0] * PRUNABLE)
         dense_rounds, mask, last = (STEPS - 1) * 4 * (PRUNABLE + DENSE), PRUNABLE, 4 * (living + DENSE)
         assert history.local_history["alice_payload_bytes"] == [dense_rounds + mask + last]
         assert history.global_history["payload_bytes"] == [2 * (dense_rounds + mask + last)]
@@ -132,7 +132,7 @@ class TestTraining:
         model = task.make_model(prune_end_rate=0.2)
         model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
         history = model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
-        assert history.global_history["living_rate"] == [LIVING[1] / PRUNABLE]
+        assert history.global_history["density"] == [LIVING[1] / PRUNABLE]
 
     def test_a_loaded_model_has_the_saved_weights_masks_and_rates(self, task: Task, tmp_path: Path) -> None:
         saved = task.make_model()
@@ -193,7 +193,7 @@ class TestTraining:
         capture = GradientCapture(directory=str(tmp_path / "capture"), party="bob", rounds=(STEPS + 1,))
         task.make_model(gradient_capture=capture).fit(task.x, task.y, epochs=2, batch_size=BATCH, verbose=0)
         seen = load_capture(tmp_path / "capture")
-        assert seen.living_rate == LIVING[0] / PRUNABLE
+        assert seen.density == LIVING[0] / PRUNABLE
         net = Mlp()
         net.load_state_dict(seen.weights)
         loss = nn.CrossEntropyLoss()(net(seen.x), seen.y)

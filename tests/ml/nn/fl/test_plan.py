@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretflow.ml.nn.fl.plan import Round, plan_epochs
-from secretflow.ml.nn.fl.pruning import PruneSettings, living_after_step, living_rate, pruned_masks
+from secretflow.ml.nn.fl.pruning import PruneSettings, density, living_after_step, pruned_masks
 
 SIZES = [30, 12]
 
@@ -92,7 +92,7 @@ def test_how_many_weights_live_follows_from_settings_and_sizes_alone(
         for one in epoch
     ):
         # What a party decides from its own mask is what the plan says.
-        due = chosen.step_may_end(this.number, 4) and chosen.step_due(this.passed, living_rate(masks))
+        due = chosen.step_may_end(this.number, 4) and chosen.step_due(this.passed, density(masks))
         assert this.prunes == due
         if not this.prunes:
             continue

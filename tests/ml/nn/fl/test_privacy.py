@@ -27,7 +27,7 @@ class TestPrivacy:
             for noisy, plain in zip(weights, weights_of(quiet)[party], strict=True):
                 assert not np.isclose(noisy, plain, atol=1e-3).all()
             assert zero_fractions(weights) == [
-                1 - history.local_history[f"{party}_living_rate.{layer}"][-1]
+                1 - history.local_history[f"{party}_density.{layer}"][-1]
                 for layer in ("hidden.weight", "out.weight")
             ]
         if mask_scope == "global":

@@ -176,7 +176,7 @@ def test_a_user_chooses_what_is_pruned(
     model, columns = trained(task, Own, prunable=prunable)
     if len(names) > 1:
         assert_true(model, columns, Own, names, tmp_path)
-    layers = {name.removeprefix("alice_living_rate.") for name in columns if "alice_living_rate." in name}
+    layers = {name.removeprefix("alice_density.") for name in columns if "alice_density." in name}
     assert layers == set(names)
 
 
@@ -193,7 +193,7 @@ def test_functions_that_choose_alike_are_the_same_choice(task: Task) -> None:
             return f"function {next(self.looks)}"
 
     _, columns = trained(task, Own, prunable=Chooser())
-    assert columns["alice_living_rate"][-1] == columns["bob_living_rate"][-1] < 0.35
+    assert columns["alice_density"][-1] == columns["bob_density"][-1] < 0.35
 
 
 def test_a_choice_is_kept_with_the_checkpoint_and_another_one_is_refused(task: Task, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class TestHistory:
         )
         assert isinstance(history, dict)
         assert history.global_history is history["global_history"]
-        for column in ("multiclassaccuracy", "val_multiclassaccuracy", "living_rate", "payload_bytes"):
+        for column in ("multiclassaccuracy", "val_multiclassaccuracy", "density", "payload_bytes"):
             assert len(history.global_history[column]) == 2
 
     def test_validation_is_recorded_only_in_the_epochs_that_have_it(self, task: Task) -> None:
@@ -46,7 +46,7 @@ class TestHistory:
         model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=1)
         shown = capfd.readouterr().err
         assert "Epoch 1/1: 100%" in shown
-        assert "living_rate" in shown
+        assert "density" in shown
 
 
 class TestCallbacks:
@@ -77,4 +77,4 @@ class TestCallbacks:
             callbacks=[stop],
             verbose=0,
         )
-        assert len(history.global_history["living_rate"]) < 9
+        assert len(history.global_history["density"]) < 9

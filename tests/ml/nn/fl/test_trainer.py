@@ -55,7 +55,7 @@ def test_the_proximal_term_goes_with_pruning_and_holds_a_party_near_the_average(
         history = model.fit(
             task.x, task.y, epochs=2, batch_size=4, aggregate_freq=10, verbose=0, random_seed=1
         )
-        assert history.global_history["living_rate"] == pytest.approx([0.6, 0.36], abs=0.02)
+        assert history.global_history["density"] == pytest.approx([0.6, 0.36], abs=0.02)
         after = [sf.reveal(worker.get_weights()) for worker in model._workers.values()]
         moved.append(sum(np.abs(a[1] - b[1]).sum() for a, b in zip(after, before, strict=True)))
     assert moved[1] < 0.6 * moved[0]

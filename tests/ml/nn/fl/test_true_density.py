@@ -237,7 +237,7 @@ def assert_true(
     model.save_model(f"{folder}/model", is_test=True)
     model.export_sparse(f"{folder}/sparse", is_test=True)
     for device, worker in model._workers.items():
-        reported = columns[f"{device.party}_living_rate"][-1]
+        reported = columns[f"{device.party}_density"][-1]
         assert reported == pytest.approx(RATE, abs=0.02)
         mask, rate = sf.reveal(worker.prune_state())
         assert rate == reported
@@ -247,7 +247,7 @@ def assert_true(
         for state in (own, saved, load_sparse(folder / device.party / "sparse")):
             assert density(state, names) == pytest.approx(reported, abs=1e-9)
             for name in names:
-                column = columns[f"{device.party}_living_rate.{name}"][-1]
+                column = columns[f"{device.party}_density.{name}"][-1]
                 assert density(state, (name,)) == pytest.approx(column, abs=1e-9)
         matrices = [array for array in arrays.values() if array.ndim >= 2]
         for entry, array in zip(mask, matrices, strict=True):
@@ -285,7 +285,7 @@ def test_the_gradient_of_shared_memory_is_that_of_all_its_views(
         state = dict(zip(net().state_dict(), sf.reveal(worker.get_weights()), strict=True))
         assert np.array_equal(state["e.weight"], state["d.weight"].T)
         found = {name: torch.tensor(value) for name, value in state.items()}
-        assert density(found, TIED[net]) <= columns[f"{device.party}_living_rate"][-1] + 1e-9
+        assert density(found, TIED[net]) <= columns[f"{device.party}_density"][-1] + 1e-9
 
 
 def test_weights_that_come_apart_stay_under_their_mask(task: Task) -> None:
@@ -390,7 +390,7 @@ def test_it_trains_dense_where_the_user_leaves_it_out(
     task: Task, how: Callable[[nn.Module], nn.Module]
 ) -> None:
     _, columns = trained(task, reparametrised(how), prunable=["b.*"])
-    assert columns["alice_living_rate"][-1] == columns["alice_living_rate.b.weight"][-1]
+    assert columns["alice_density"][-1] == columns["alice_density.b.weight"][-1]
     with pytest.raises(ValueError, match=r"got a\.weight, which"):
         task.make_model(reparametrised(how), prunable="a.*")
 

@@ -56,7 +56,7 @@ def magnitude_mask(
 
 
 def one_step(pruned: float) -> PruneSettings:
-    """Settings of a training that prunes once, at the end of its first epoch, every layer to one living rate.
+    """Settings of a training that prunes once, at the end of its first epoch, every layer to one density.
 
     Args:
         pruned: part of the prunable weights that goes, in [0, 1).

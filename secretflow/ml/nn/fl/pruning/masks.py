@@ -24,7 +24,7 @@ def full_mask(shapes: Mapping[str, tuple[int, ...]]) -> Mask:
     return {name: np.ones(shape, np.uint8) for name, shape in shapes.items()}
 
 
-def living_rate(mask: Mask) -> float:
+def density(mask: Mask) -> float:
     """Fraction of the prunable weights that live, in [0, 1].
 
     Raises:
@@ -32,7 +32,7 @@ def living_rate(mask: Mask) -> float:
     """
     size = sum(entry.size for entry in mask.values())
     if not size:
-        raise ValueError("a mask without a prunable weight has no living rate")
+        raise ValueError("a mask without a prunable weight has no density")
     return sum(int(np.count_nonzero(entry)) for entry in mask.values()) / size
 
 

@@ -35,12 +35,12 @@ def removals(living: Sequence[int], percent: float, floor: int) -> list[int]:
 
 
 def removals_to_rate(living: Sequence[int], sizes: Sequence[int], rate: float, floor: int) -> list[int]:
-    """How many weights a step removes from each layer so that every layer comes to the same living rate.
+    """How many weights a step removes from each layer so that every layer comes to the same density.
 
     Args:
         living: how many weights of each layer live, each at least 1.
         sizes: how many weights each layer has.
-        rate: the living rate to come to, in (0, 1]; in each layer rounded up to whole weights.
+        rate: the density to come to, in (0, 1]; in each layer rounded up to whole weights.
         floor: as for :func:`removals`. What rounding leaves too many is taken from the largest layer.
 
     Returns:

@@ -23,7 +23,7 @@ class PruneSettings:
     """What a user chooses about pruning. A step ends every epoch, and with ``prune_freq`` rounds within it.
 
     Attributes:
-        prune_end_rate: living rate, over all layers, at which pruning stops, in (0, 1]; rounded down to whole
+        prune_end_rate: density, over all layers, at which pruning stops, in (0, 1]; rounded down to whole
             weights. 1 prunes nothing.
         prune_percent: percent of the living weights that one step of the geometric schedule removes, in
             (0, 100), rounded down to whole weights; see :func:`~secretflow.ml.nn.fl.pruning.removals`. The
@@ -32,7 +32,7 @@ class PruneSettings:
             "global": all parties prune the averaged weights, so all come to the same mask without a word.
         prune_scope: "layer": each layer gives its share. "global": the smallest weights of all layers go
             first, so small layers of large weights are spared.
-        prune_schedule: "geometric": a step removes ``prune_percent`` of what lives. "cubic": the living rate
+        prune_schedule: "geometric": a step removes ``prune_percent`` of what lives. "cubic": the density
             falls as a cubic from 1 to ``prune_end_rate``, fast at first (Zhu and Gupta 2017, section 3).
         prune_freq: rounds from one step to the next within an epoch, at least 1. The last round of an epoch
             always ends with one, also if this does not divide the epoch's rounds; None is no step but that.
@@ -139,12 +139,12 @@ class PruneSettings:
 
         Args:
             epoch: how many epochs have been trained when the round ends, the part of a begun one included.
-            rate: the living rate so far.
+            rate: the density so far.
         """
         return epoch > self.prune_start_epoch and (rate > self.prune_end_rate or self.regrow_percent > 0)
 
     def rate_after(self, epoch: float) -> float:
-        """The lowest living rate that a step may reach, in (0, 1].
+        """The lowest density that a step may reach, in (0, 1].
 
         Args:
             epoch: as for :meth:`step_due`; above ``prune_start_epoch``.

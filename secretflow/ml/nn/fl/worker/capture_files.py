@@ -39,7 +39,7 @@ class Capture:
         gradients: of the loss on this batch, in the order of ``model.parameters()``.
         party: who computed it.
         round_number: aggregation round, counted from 0.
-        living_rate: fraction of prunable weights that live, in [0, 1].
+        density: fraction of prunable weights that live, in [0, 1].
         optimizer: see :func:`optimizer_settings`; None if the writer did not say.
     """
 
@@ -50,7 +50,7 @@ class Capture:
     gradients: tuple[torch.Tensor, ...]
     party: str
     round_number: int
-    living_rate: float
+    density: float
     optimizer: Mapping[str, Any] | None = None
 
     def check(self) -> None:
@@ -81,8 +81,8 @@ class Capture:
             raise ValueError(f"optimizer has {sorted(self.optimizer)}; name and groups are needed")
         size = sum(entry.numel() for entry in self.mask.values())
         living = sum(int(torch.count_nonzero(entry)) for entry in self.mask.values())
-        if not size or abs(living / size - self.living_rate) > 1e-6:
-            raise ValueError(f"living_rate is {self.living_rate}, but {living} of {size} weights live")
+        if not size or abs(living / size - self.density) > 1e-6:
+            raise ValueError(f"density is {self.density}, but {living} of {size} weights live")
 
 
 def write_capture(
@@ -95,7 +95,7 @@ def write_capture(
     gradients: list[torch.Tensor],
     party: str,
     round_number: int,
-    living_rate: float,
+    density: float,
     optimizer: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a capture: all of it or nothing, readable by its owner only.
@@ -109,14 +109,14 @@ def write_capture(
         gradients: in the order of ``model.parameters()``.
         party: who computed it.
         round_number: aggregation round.
-        living_rate: fraction of prunable weights that live.
+        density: fraction of prunable weights that live.
         optimizer: from :func:`optimizer_settings`; an attacker on several local steps needs it.
 
     Raises:
         FileExistsError: the folder exists and is not empty.
         ValueError: the parts do not belong together.
     """
-    capture = Capture(x, y, weights, mask, tuple(gradients), party, round_number, living_rate, optimizer)
+    capture = Capture(x, y, weights, mask, tuple(gradients), party, round_number, density, optimizer)
     capture.check()
     target = Path(directory).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -142,7 +142,7 @@ def write_capture(
             "format": _FORMAT,
             "party": party,
             "round": round_number,
-            "living_rate": living_rate,
+            "density": density,
             "gradients": len(gradients),
             "optimizer": None if optimizer is None else dict(optimizer),
         }
@@ -207,7 +207,7 @@ def load_capture(directory: str | Path) -> Capture:
             gradients=gradients,
             party=meta["party"],
             round_number=meta["round"],
-            living_rate=meta["living_rate"],
+            density=meta["density"],
             optimizer=meta["optimizer"],
         )
         capture.check()

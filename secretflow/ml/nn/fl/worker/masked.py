@@ -10,7 +10,7 @@ from torch import nn, optim
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask, as_list
 from secretflow.ml.nn.fl.backend.torch.masked_model import entry_as_tensor, prune_model, views_in
 from secretflow.ml.nn.fl.backend.torch.shared_memory import View, with_views
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, density
 
 
 class MaskedModel:
@@ -86,15 +86,15 @@ class MaskedModel:
         Returns:
             Whether it was due.
         """
-        if not settings.step_due(epoch, living_rate(self._mask)):
+        if not settings.step_due(epoch, density(self._mask)):
             return False
         self.use(prune_model(self._net, self._mask, settings, epoch, self._views))
         return True
 
-    def living_rates(self) -> dict[str, float]:
+    def densities(self) -> dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
-        by_layer = {name: living_rate({name: entry}) for name, entry in self._entries.items()}
-        return {"": living_rate(self._mask), **by_layer}
+        by_layer = {name: density({name: entry}) for name, entry in self._entries.items()}
+        return {"": density(self._mask), **by_layer}
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Weights and living weights of each layer; one whose weight two layers share is there once."""

@@ -14,7 +14,7 @@ import torch
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
-from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
+from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.capture_files import optimizer_settings, write_capture
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
@@ -242,7 +242,7 @@ class LocalTraining:
                     ],
                     party=self._party,
                     round_number=self.rounds_trained,
-                    living_rate=living_rate(self.masked.mask),
+                    density=density(self.masked.mask),
                     optimizer=optimizer_settings(model._optimizers[0]),
                 )
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn, optim
 
-from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, living_rate, pruned_masks
+from secretflow.ml.nn.fl.pruning import Mask, PruneSettings, density, pruned_masks
 
 from ..conftest import Mlp
 from .conftest import BATCH, LR, ROWS, data_of
@@ -75,7 +75,7 @@ class Reference:
             array *= mask
 
     def _prune(self, k: int, epoch: float) -> None:
-        if self.settings.step_due(epoch, living_rate(named(self.masks[k]))):
+        if self.settings.step_due(epoch, density(named(self.masks[k]))):
             gradients = [dict(self.nets[k].named_parameters())[name].grad.numpy() for name in LAYERS]
             weights, mask = named(self._matrices(self.nets[k])), named(self.masks[k])
             self.masks[k] = [*pruned_masks(weights, mask, self.settings, epoch, named(gradients)).values()]

@@ -30,7 +30,7 @@ HALF = {"prune_end_rate": 0.3, "prune_percent": 30}
 
 
 def rates(model: FLModel) -> list[float]:
-    return [sf.reveal(worker.living_rates())[""] for worker in model._workers.values()]
+    return [sf.reveal(worker.densities())[""] for worker in model._workers.values()]
 
 
 class FailsLater(optim.SGD):
@@ -90,7 +90,7 @@ def test_a_model_loaded_after_a_failed_fit_is_the_saved_one(
     assert rates(broken) == [1.0, 1.0]
     saved = torch.load(tmp_path / "alice" / "model")["model_state_dict"]
     history = broken.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
-    assert history.local_history["alice_living_rate"] == history.local_history["bob_living_rate"]
+    assert history.local_history["alice_density"] == history.local_history["bob_density"]
     assert rates(broken)[0] == pytest.approx(0.7, abs=0.02)
     assert all((value != 0).all() for value in saved.values())
 
@@ -177,7 +177,7 @@ def test_what_a_callback_averages_is_no_round_of_the_history(
         return [Does(begin=lambda: model._aggregator.average(held, axis=0))]
 
     alone, averaged = fitted(lambda _: []), fitted(averaging)
-    for column in ("payload_bytes", "living_rate", "multiclassaccuracy"):
+    for column in ("payload_bytes", "density", "multiclassaccuracy"):
         assert alone.global_history[column] == averaged.global_history[column]
     name = "alice_round_payload_bytes"
     assert alone.local_history[name] == averaged.local_history[name]

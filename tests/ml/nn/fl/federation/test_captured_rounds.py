@@ -32,9 +32,9 @@ def test_captures_of_the_first_the_last_and_each_round_under_a_new_mask(
         number: load_capture(tmp_path / "captures" / f"round-{number}") for number in (0, 3, 6, 9, 11)
     }
     assert len(list((tmp_path / "captures").iterdir())) == len(captures)
-    rates = history.local_history["bob_living_rate"]
+    rates = history.local_history["bob_density"]
     living = [1.0, rates[0], rates[1], rates[2], rates[2]]
-    assert [capture.living_rate for capture in captures.values()] == pytest.approx(living)
+    assert [capture.density for capture in captures.values()] == pytest.approx(living)
     assert captures[0].optimizer is not None and captures[0].optimizer["name"] == "Adam"
     assert captures[0].optimizer["groups"][0]["lr"] == LR
 

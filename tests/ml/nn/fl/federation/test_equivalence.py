@@ -12,7 +12,7 @@ from torch import optim
 
 from secretflow.data.ndarray import FedNdarray
 from secretflow.ml.nn import FLModel
-from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
+from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.security.aggregation import PlainAggregator
 
 from .conftest import BATCH, masks_of, weights_of
@@ -70,8 +70,8 @@ def test_training_is_what_a_plain_simulation_computes(
     for weights, net in zip(weights_of(model), reference.nets, strict=True):
         for array, wanted in zip(weights, net.state_dict().values(), strict=True):
             np.testing.assert_allclose(array, wanted.numpy(), atol=1e-4)
-    rates = [living_rate(named(mask)) for mask in reference.masks]
-    assert history.global_history["living_rate"][-1] == pytest.approx(sum(rates) / 2)
+    rates = [density(named(mask)) for mask in reference.masks]
+    assert history.global_history["density"][-1] == pytest.approx(sum(rates) / 2)
     if "global" in chosen.get("mask_scope", "local"):
         assert rates[0] == rates[1] < 0.31
     else:

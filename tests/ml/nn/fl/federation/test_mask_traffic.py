@@ -17,7 +17,7 @@ def test_a_mask_for_all_takes_no_byte_to_agree_on(
     model = make_model(mask_scope="global", prune_end_rate=0.3, prune_percent=50)
     history = model.fit(*data, epochs=4, batch_size=BATCH, verbose=0)
     prunable, rest = FEATURES * 6 + 6 * CLASSES, 6 + CLASSES
-    living = [1.0, *history.global_history["living_rate"][:-1]]
+    living = [1.0, *history.global_history["density"][:-1]]
     for party in ("alice", "bob"):
         for rate, sizes in zip(living, history.local_history[f"{party}_round_payload_bytes"], strict=True):
             assert sizes == [4 * (round(rate * prunable) + rest)] * 3

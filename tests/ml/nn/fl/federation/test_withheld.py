@@ -17,7 +17,7 @@ from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import plan_epochs
-from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
+from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
@@ -144,7 +144,7 @@ def test_a_round_that_a_peer_leaves_gives_nothing_away_and_takes_its_step_of_pru
     assert rounds[0].prunes
     worker.begin_rounds(10_000, rounds)
     assert sf.reveal(worker.advance(None))["encoding"].startswith("mask")
-    assert sf.reveal(worker.prune_state()[1]) < living_rate(named(mask))
+    assert sf.reveal(worker.prune_state()[1]) < density(named(mask))
     worker.abandon()
     for entry, before in zip(sf.reveal(worker.prune_state()[0]), mask, strict=True):
         np.testing.assert_array_equal(entry, before)

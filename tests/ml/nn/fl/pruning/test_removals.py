@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secretflow.ml.nn.fl.pruning import (
+    density,
     full_mask,
-    living_rate,
     removals,
     removals_to_rate,
 )
@@ -51,11 +51,11 @@ def test_a_trimmed_step_takes_from_each_layer_in_proportion() -> None:
     assert removals([1000, 3000], 10, 3800) == [50, 150]
 
 
-def test_the_living_rate_counts_prunable_weights_only() -> None:
-    assert living_rate({"a": np.array([[1, 0], [0, 0]], np.uint8)}) == 0.25
-    assert living_rate(full_mask({"a": (3, 2)})) == 1.0
-    with pytest.raises(ValueError, match="no living rate"):
-        living_rate({})
+def test_the_density_counts_prunable_weights_only() -> None:
+    assert density({"a": np.array([[1, 0], [0, 0]], np.uint8)}) == 0.25
+    assert density(full_mask({"a": (3, 2)})) == 1.0
+    with pytest.raises(ValueError, match="no density"):
+        density({})
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.floats(0.01, 1))

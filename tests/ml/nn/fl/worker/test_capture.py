@@ -23,7 +23,7 @@ def parts():
         "gradients": [torch.rand(2, 2), torch.rand(2)],
         "party": "alice",
         "round_number": 4,
-        "living_rate": 0.5,
+        "density": 0.5,
     }
 
 
@@ -35,7 +35,7 @@ def test_what_is_written_is_read_back(tmp_path, parts):
         assert torch.equal(capture.weights[name], value)
     assert torch.equal(capture.mask["fc.weight"], parts["mask"]["fc.weight"])
     assert all(map(torch.equal, capture.gradients, parts["gradients"]))
-    assert (capture.party, capture.round_number, capture.living_rate) == ("alice", 4, 0.5)
+    assert (capture.party, capture.round_number, capture.density) == ("alice", 4, 0.5)
 
 
 def test_the_seeds_file_names_are_there(tmp_path, parts):
@@ -86,7 +86,7 @@ def test_a_capture_that_fails_leaves_nothing(tmp_path, parts, monkeypatch):
         ("mask", {"other.weight": torch.ones(2, 2)}, "other.weight"),
         ("mask", {"fc.weight": torch.tensor([[1, 0], [0, 2]])}, "more than 0 and 1"),
         ("mask", {"fc.weight": torch.tensor([[0, 0], [1, 1]])}, "not zero where its mask is"),
-        ("living_rate", 0.6, "2 of 4 weights live"),
+        ("density", 0.6, "2 of 4 weights live"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(tmp_path, parts, part, value, message):
@@ -110,11 +110,11 @@ def test_a_missing_gradient_is_noticed(tmp_path, parts):
         load_capture(tmp_path / "capture")
 
 
-def test_a_changed_living_rate_is_noticed(tmp_path, parts):
+def test_a_changed_density_is_noticed(tmp_path, parts):
     write_capture(str(tmp_path / "capture"), **parts)
     meta = tmp_path / "capture" / "meta.json"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "living_rate": 1.0}))
-    with pytest.raises(ValueError, match=r"living_rate is 1\.0"):
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "density": 1.0}))
+    with pytest.raises(ValueError, match=r"density is 1\.0"):
         load_capture(tmp_path / "capture")
 
 

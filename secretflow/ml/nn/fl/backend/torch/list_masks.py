@@ -106,7 +106,7 @@ def prune_by_percentile(
         mask: its mask, as a list.
         percent: percent of the living weights of each layer to remove, in (0, 100); see
             :func:`~secretflow.ml.nn.fl.pruning.removals`.
-        end_rate: living rate, over all layers, that is not fallen short of, in (0, 1].
+        end_rate: density, over all layers, that is not fallen short of, in (0, 1].
 
     Returns:
         The new mask, as a list.

@@ -17,7 +17,7 @@ from secretflow.ml.nn.fl.backend.torch.list_masks import (
 from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.plan import PartyState, Round
-from secretflow.ml.nn.fl.pruning import PruneSettings, living_rate
+from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
@@ -86,12 +86,12 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
         return full_list_mask(self.model, self._settings.prunable)
 
     def prune_state(self) -> Tuple[ListMask, float]:
-        """The current mask and its living rate."""
-        return self._masked.list_for(self._averaged()), living_rate(self._masked.mask)
+        """The current mask and its density."""
+        return self._masked.list_for(self._averaged()), density(self._masked.mask)
 
-    def living_rates(self) -> Dict[str, float]:
+    def densities(self) -> Dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
-        return self._masked.living_rates()
+        return self._masked.densities()
 
     def get_weights(self, return_numpy: bool = True) -> List[Any]:
         """A copy of what is averaged, as arrays or as tensors; pruned weights are zero."""
@@ -173,7 +173,7 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
             cur_steps: as for :meth:`train_step`.
             train_steps: as for :meth:`train_step`.
             prune_current_mask: the mask to train under.
-            prune_current_rate: the living rate of that mask, which follows from it.
+            prune_current_rate: the density of that mask, which follows from it.
             is_update_mask: whether a step of pruning may end this round; where it is due and masks are a
                 party's own, the model is pruned before it is uploaded.
             epoch: how many epochs have been trained when the round ends, the part of a begun one included;
