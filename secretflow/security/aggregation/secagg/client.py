@@ -57,6 +57,8 @@ class Client:
         position: which of them this one is, from 0.
     """
 
+    _key_ring: type[KeyRing] = KeyRing
+
     def __init__(
         self,
         party: str,
@@ -65,7 +67,7 @@ class Client:
         min_contributors: int,
         identities: Identities | None = None,
     ) -> None:
-        self.keys = KeyRing(party, names, f"{ring} min_contributors={min_contributors}", identities)
+        self.keys = self._key_ring(party, names, f"{ring} min_contributors={min_contributors}", identities)
         self.usage = Usage()
         self.parties = len(names)
         self.position = names.index(party)
@@ -133,22 +135,19 @@ class Client:
         Raises:
             AggregationError: no mask was proposed, or the sum is one of other masks.
         """
+        proposed, counts = self._read_counts(total)
+        layout = proposed.layout.narrowed(counts, self.parties, self._min_contributors)
+        return Support(layout, proposed.living)
+
+    def _read_counts(self, total: Message) -> tuple[Proposed, list[np.ndarray | None]]:
+        """The last proposal, and for each array how many parties keep each element of its layout."""
         if not isinstance(self._pending, Proposed):
             raise AggregationError(f"a mask must be proposed first, but {self._party} {self.stage.value}")
         proposed = self._pending
         if (total["call"], total["layout"]) != (proposed.call, self.keys.name_of(proposed.layout)):
             raise AggregationError("the contributor counts are those of another proposal")
         self._pending = None
-        remaining = self.keys.unblinded(total)["body"][0]
-        counts: list[np.ndarray | None] = []
-        for size, mask in zip(proposed.layout.sizes, proposed.living, strict=True):
-            if mask is None:
-                counts.append(None)
-            else:
-                counts.append(remaining[:size])
-                remaining = remaining[size:]
-        layout = proposed.layout.narrowed(counts, self.parties, self._min_contributors)
-        return Support(layout, proposed.living)
+        return proposed, proposed.counts(self.keys.unblinded(total)["body"][0])
 
     @_timed
     def shared_support(self, data: Any, mask: ArrayMasks) -> Support:

@@ -10,3 +10,18 @@ class AggregationError(ValueError, AssertionError):
 
 class ChannelClosedError(AggregationError):
     """The process at the other end of a channel has gone or given up; its own error says why."""
+
+
+class RoundLostError(AggregationError):
+    """A party was lost after the others had agreed on who is there: this call has no result.
+
+    What was uploaded for it is never to be uploaded again, see :mod:`.dropouts.protocol`.
+    """
+
+
+class TooFewSurvivorsError(AggregationError):
+    """Fewer parties are left than a call needs; says who is gone."""
+
+
+class DroppedOutError(AggregationError):
+    """The others have gone on without this party: it was too slow, or was thought gone."""

@@ -76,6 +76,7 @@ class KeyRing:
         self._ratchets: dict[str, Ratchet] = {}
         self._wrapping_keys: dict[str, bytes] = {}
         self._expected_codes: dict[str, bytes] = {}
+        self._survivor_keys: dict[str, bytes] = {}
         self._stage = KeyStage.ALONE
         self._layout_key: bytes | None = None
         self._group: Ratchet | None = None
@@ -120,6 +121,7 @@ class KeyRing:
 
         self._ratchets = {peer: Ratchet(key) for peer, key in with_peer(Purpose.PAD).items()}
         self._wrapping_keys = with_peer(Purpose.WRAP)
+        self._survivor_keys = with_peer(Purpose.SURVIVORS)
         confirming = with_peer(Purpose.CONFIRM)
         self._expected_codes = {peer: _code(key, peer) for peer, key in confirming.items()}
         self.session = session.hex()
@@ -177,6 +179,17 @@ class KeyRing:
         Raises:
             AggregationError: the number is not larger than the last one, or there are no keys yet.
         """
+        self._spend(call)
+        keys = [(ratchet.key_of(call), self._party > peer) for peer, ratchet in self._ratchets.items()]
+        if self._group is not None:
+            blinding = self._group.key_of(call)
+            self._blinding = call, blinding
+            if self._party == self._names[0]:
+                keys.append((blinding, False))
+        return Pads(keys, call)
+
+    def _spend(self, call: int) -> None:
+        """Takes a call's number, once."""
         if call <= self._last_call:
             raise AggregationError(
                 f"call {call} is not larger than the last one of {self._party}, {self._last_call}: "
@@ -185,13 +198,6 @@ class KeyRing:
         if self._stage is not KeyStage.CONFIRMED:
             raise AggregationError(f"{self._party} {self._stage.value}")
         self._last_call = call
-        keys = [(ratchet.key_of(call), self._party > peer) for peer, ratchet in self._ratchets.items()]
-        if self._group is not None:
-            blinding = self._group.key_of(call)
-            self._blinding = call, blinding
-            if self._party == self._names[0]:
-                keys.append((blinding, False))
-        return Pads(keys, call)
 
     def unblinded(self, total: Message) -> Message:
         """A sum without the pad that blinds the server.

@@ -25,6 +25,7 @@ class Purpose(Enum):
     PAD = b"secretflow-prune pairwise pad v1"
     WRAP = b"secretflow-prune group key wrap v1"
     CONFIRM = b"secretflow-prune key confirmation v1"
+    SURVIVORS = b"secretflow-prune agreement on survivors v1"
 
 
 def session_id(public_keys: Mapping[str, bytes], settings: str = "") -> bytes:

@@ -29,6 +29,8 @@ class Opening:
         weight_total: the sum of the weights if they are arrays, else None.
         denominators: for each element of ``layout.partial`` the share of the total weight that the
             parties that keep it hold, float64 in (0, 1]; None when the messages carry them.
+        share: the share of the total weight behind the elements that are not partial; below 1 where
+            parties have dropped out.
     """
 
     call: int
@@ -39,6 +41,7 @@ class Opening:
     integer_divisor: float | np.ndarray | None
     weight_total: np.ndarray | None
     denominators: np.ndarray | None
+    share: float = 1.0
 
     def read_denominators(self, total: Message) -> np.ndarray:
         """The denominators, known or as they came with this call."""
@@ -84,11 +87,14 @@ class Opening:
         layout = self.layout
         elements, scale = total["body"][0][: layout.float_size], self.ring.one
         numbers = elements.view(elements.dtype.str.replace("u", "i"))
-        if layout.partial.size:
+        if layout.partial.size or self.share != 1.0:
             numbers, scale = decode(elements, scale), 1.0
             denominators = self.read_denominators(total)
             # Where the division has nothing to divide by, no weight stands behind the element.
-            numbers[layout.partial] /= np.where(denominators > 0, denominators, 1.0)
+            partial = numbers[layout.partial] / np.where(denominators > 0, denominators, 1.0)
+            if self.share != 1.0:
+                numbers /= self.share
+            numbers[layout.partial] = partial
         for k, place in layout.float_places:
             index, array = layout.support[k], arrays[k]
             if index is None:

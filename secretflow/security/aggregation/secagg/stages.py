@@ -36,6 +36,18 @@ class Proposed:
     layout: Layout
     living: Sequence[np.ndarray | None]
 
+    def counts(self, body: np.ndarray) -> list[np.ndarray | None]:
+        """For each array how many parties keep each element of the layout; None where everything lives.
+
+        Args:
+            body: the sum of the masks, one byte for each maskable element.
+        """
+        remaining, counts = body, list[np.ndarray | None]()
+        for size, mask in zip(self.layout.sizes, self.living, strict=True):
+            counts.append(None if mask is None else remaining[:size])
+            remaining = remaining if mask is None else remaining[size:]
+        return counts
+
 
 @dataclass(frozen=True, eq=False)
 class Uploaded:

@@ -1,0 +1,157 @@
+"""A party's keys where calls end with those who are there, and what of them is released."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+
+from ..errors import AggregationError
+from ..keyring import KeyRing
+from ..keys import KEY_BYTES, unwrap, wrap
+from ..message import Message
+from ..pads import Pads
+
+
+@dataclass(frozen=True)
+class _CallKeys:
+    """What the pads of one call were drawn from.
+
+    Attributes:
+        call: number of the call.
+        own: seed of the pad that only this party has.
+        shared: by peer the key of the pad shared with it.
+        sealing: the secret of all parties; None if the server is not blind.
+    """
+
+    call: int
+    own: bytes = field(repr=False)
+    shared: Mapping[str, bytes] = field(repr=False)
+    sealing: bytes | None = field(repr=False)
+
+
+class SurvivorKeys(KeyRing):
+    """A key ring whose pads can be taken off by others, once the party agrees.
+
+    Attributes:
+        roster: with whom the next call's pads are shared, this party included.
+    """
+
+    roster: tuple[str, ...] = ()
+    _last: _CallKeys | None = None
+    _sealing: tuple[int, bytes | None] = 0, None  # of the last released call: its number and secret
+    _left_on: tuple[int, bytes] | None = None  # what is on the sum: number of the call and the pad's seed
+
+    def pads(self, call: int) -> Pads:
+        """The pads of a call, once: those shared with the roster, and an own one."""
+        self.forget()
+        self._spend(call)
+        shared = {peer: self._ratchets[peer].key_of(call) for peer in self.roster if peer != self._party}
+        sealing = None if self._group is None else self._group.key_of(call)
+        self._last = _CallKeys(call, secrets.token_bytes(KEY_BYTES), shared, sealing)
+        pairs = [(key, self._party > peer) for peer, key in shared.items()]
+        return Pads([*pairs, (self._last.own, False)], call)
+
+    def codes(self, statement: bytes, peers: Collection[str]) -> dict[str, bytes]:
+        """What tells each peer that this party means a statement.
+
+        The keys of the codes are no keys of pads: those are released to the server when their peer has
+        dropped out, who may be there after all and could then be told anything in everybody's name.
+        """
+        return {peer: _code(self._survivor_keys[peer], self._party, statement) for peer in peers}
+
+    def check_codes(self, statement: bytes, peers: Collection[str], codes: Mapping[str, bytes]) -> None:
+        """Looks whether all peers mean the same statement.
+
+        Args:
+            statement: the own one.
+            peers: from whom codes must be there.
+            codes: by sender.
+
+        Raises:
+            AggregationError: a code is missing or another one.
+        """
+        for peer in peers:
+            expected = _code(self._survivor_keys[peer], peer, statement)
+            if not hmac.compare_digest(codes.get(peer, b""), expected):
+                raise AggregationError(
+                    f"{peer} does not agree with {self._party} on who is there: somebody tells them "
+                    "different things; nothing was opened"
+                )
+
+    def release(self, dropped: Collection[str], seal: bool) -> tuple[bytes, dict[str, bytes]]:
+        """What takes this party's pads of the last call off, once.
+
+        Args:
+            dropped: whose pads are in the sum on this side only.
+            seal: whether the own seed is for the parties' eyes only.
+
+        Returns:
+            The own seed, and the keys shared with ``dropped``.
+
+        Raises:
+            AggregationError: there are no pads to take off.
+        """
+        last = self._last
+        if last is None:
+            raise AggregationError(f"{self._party} has released or forgotten the pads of its last call")
+        self.forget()
+        self._sealing = last.call, last.sealing
+        own = wrap(_sealing_key(last.sealing, self._party), last.own) if seal and last.sealing else last.own
+        return own, {peer: last.shared[peer] for peer in dropped}
+
+    def unseal(self, call: int, sealer: str, sealed: bytes) -> None:
+        """Takes what takes the last pad off the sum of a call, if the server is blind.
+
+        Args:
+            call: number of the call.
+            sealer: whose pad it is.
+            sealed: the seed.
+
+        Raises:
+            AggregationError: that party has not sealed it for this call.
+        """
+        of, sealing = self._sealing
+        if sealing is None or of != call:
+            return
+        try:
+            self._left_on = call, unwrap(_sealing_key(sealing, sealer), sealed)
+        except InvalidTag:
+            raise AggregationError(f"the seed that came with the sum was not sealed by {sealer}") from None
+
+    def unblinded(self, total: Message) -> Message:
+        """A sum without the pad that blinds the server, see :meth:`.KeyRing.unblinded`."""
+        if self._group is None:
+            return total
+        call, seed = self._left_on or (0, b"")
+        if total["call"] != call:
+            raise AggregationError(f"expected the sum of call {call}, got that of call {total['call']}")
+        self._left_on = None
+        body = [part.copy() for part in total["body"]]
+        pads = Pads([(seed, True)], call)
+        for part in body:
+            pads.add_to(part)
+        return {**total, "body": body}
+
+    @property
+    def has_group_key(self) -> bool:
+        """Whether the server is blind."""
+        return self._group is not None
+
+    def forget(self) -> None:
+        """Forgets the keys of the last call; its upload stays closed for ever, as far as this party goes."""
+        self._last = None
+        self._left_on = None
+        self._sealing = 0, None
+
+
+def _code(key: bytes, sender: str, statement: bytes) -> bytes:
+    return hmac.digest(key, len(sender).to_bytes(4, "big") + sender.encode() + statement, "sha256")
+
+
+def _sealing_key(secret: bytes, sealer: str) -> bytes:
+    """One for each party that may seal, as a key seals one message, ever."""
+    return hmac.digest(secret, b"seal " + sealer.encode(), "sha256")

@@ -1,0 +1,150 @@
+"""How a call ends with those who are there, and why nothing else is opened.
+
+A call of roster ``R`` goes in three steps, each of which ends when all have answered or a deadline has
+passed:
+
+1. Party ``i`` uploads ``x_i``, padded with ``PRG(k_ij)`` for each other ``j`` of ``R`` (added by one of the
+   two, subtracted by the other) and with ``PRG(b_i)``. ``k_ij`` is the key of the pair for this call alone,
+   ``b_i`` a fresh seed of its own (the double masking of Bonawitz et al. 2017, eprint 2017/281, section 6,
+   without the secret sharing). The server announces ``S``, the parties whose uploads have come.
+2. Each party of ``S`` checks that ``S`` is allowed, and sends every other one a code (HMAC-SHA256 under a key
+   of the pair that has no other use) about session, call, layout, encoding, ``R``, ``S`` and rules. A party
+   does so for one ``S`` in a call, ever. If not all do, those who did begin step 1 anew with the same
+   numbers.
+3. Who has valid codes of all others of ``S`` releases ``b_i``, and ``k_id`` for each ``d`` of ``R`` outside
+   ``S``. The server takes these pads off the sum of the uploads of ``S``. If not all release, the call is
+   lost.
+
+**Claim.** The server may send anything to anybody in any order, and pool what it knows with fewer parties
+than are needed to make an allowed ``S`` by themselves. Then all it learns of the honest parties' numbers in a
+call are sums over the honest members of sets ``S``; no honest party is in two of them, each has at least
+``min_survivors`` members, colluding ones included, and ``min_contributors`` of positive weight. Where the
+colluding parties are fewer than ``2 * min_survivors - n``, there is one such set at most.
+
+**Why.** Let ``i`` be honest.
+
+* Before ``i`` releases ``b_i``, its upload is uniformly random to all others: ``b_i`` never leaves ``i``
+  before, and never leaves it later if ``i`` gives the call up, as the seed is forgotten then. So a call that
+  was given up tells nothing, and the same numbers may be uploaded for another one, under other keys and
+  another seed. It does not matter that others may have released in it.
+* If ``i`` has released in ``S``, every honest ``j`` of ``S`` has sent ``i`` a code for ``S``, as nobody else
+  but ``i`` has the key; so ``j`` agrees to no other set in this call and never releases ``k_ij``. What is
+  left on ``i``'s upload are the pads shared with the honest members of ``S``. They cancel in the sum over all
+  of these members and in no other sum, and that sum can be had only when all of them have released.
+* Two allowed sets have at least ``2 * min_survivors - n`` members in common. An honest common member would
+  have agreed to both.
+* ``x_d`` of a party that was announced as gone though it has uploaded stays behind ``b_d``, which it releases
+  only in a set that it is in. This needs codes under keys that are not derived from ``k_id``: those are
+  released to the server, which could else tell ``d``, in everybody's name, that all agree on a set with
+  ``d``, and open ``x_d``.
+
+**Once released, never again.** When a call is lost after releases, a missing seed may still arrive, and the
+server then has the sum over ``S``. A second sum of the same numbers without the missing party would differ
+from it by exactly that party's numbers. So :class:`~.spent.Spent` refuses numbers that were released for
+another set. It is not enough for training to go on from the own weights: the next upload is then ``x_i`` and
+a round of training, the part ``x_i`` cancels in the difference of the two sums, and what is left of the
+missing party's numbers is hidden by nothing but the changes of that round, which a learning rate that falls
+makes as small as one likes. So the update that was released is thrown away: :class:`~.RoundLostError` has the
+party go back to the last average, which all know, and train on from there with its next rows.
+
+**What this does not give.** The server chooses who is gone, up to ``n - min_survivors`` parties, and whoever
+has two results in two rounds knows how they differ: a party that drops out between two agreements about masks
+shows its mask where no other one has changed. A server that adds noise to a sum, or sends parties different
+sums, is not found out. With a blind server the first of ``S`` releases its seed to the parties only, so its
+pad stays on the sum until they have it; a server that colludes with a party falls back to the claim above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import TypeAlias, TypeVar
+
+from ..errors import AggregationError, DroppedOutError, RoundLostError, TooFewSurvivorsError
+from ..message import Message
+from ..protocol import Exchanges
+from .client import SurvivingClient
+from .wire import Again, Announcement, Codes, Dropped, Ended, Lost, ToParty, ToServer, Total, Upload
+
+_Result = TypeVar("_Result")
+
+Steps: TypeAlias = Generator["ToServer | None", ToParty, _Result]
+"""Messages for the server, each answered by one of its own; None waits for another answer. Then a result."""
+
+
+def with_survivors(client: SurvivingClient, exchanges: Exchanges[_Result]) -> Steps[_Result]:
+    """Carries the exchanges of a generator, each with whoever is there.
+
+    Args:
+        client: of this party, the one that ``exchanges`` uses.
+        exchanges: see :mod:`..protocol`. A lost call is raised in it as :class:`RoundLostError`; if it goes
+            on, so does this.
+
+    Returns:
+        What the exchanges return.
+
+    Raises:
+        RoundLostError: a call was lost, and the exchanges do not go on.
+        TooFewSurvivorsError: too few are left.
+        DroppedOutError: the others have gone on without this party.
+        AggregationError: what the server says is not what the protocol allows.
+    """
+    with contextlib.closing(exchanges):
+        try:
+            message = next(exchanges)
+            while True:
+                try:
+                    total = yield from _sum(client, message)
+                except RoundLostError as lost:
+                    message = exchanges.throw(lost)
+                else:
+                    message = exchanges.send(total)
+        except StopIteration as end:
+            return end.value
+        finally:
+            client.keys.forget()  # whatever was uploaded and not released stays closed
+
+
+def _sum(client: SurvivingClient, message: Message) -> Steps[Message]:
+    """The sum of the messages of those who are there."""
+    while True:
+        call = message["call"]
+        answer = yield from _answer(call, Upload(message))
+        if isinstance(answer, Announcement):
+            answer = yield from _answer(call, client.answer(call, answer.survivors))
+            if isinstance(answer, Codes):
+                answer = yield from _answer(call, client.release(call, answer.codes))
+                if isinstance(answer, Total):
+                    return client.take(answer)
+                if isinstance(answer, Lost):
+                    client.lose(answer.roster)
+                    raise RoundLostError(f"call {call} has no result: a party was lost in its last step")
+                raise _out_of_turn(answer)
+        if not isinstance(answer, Again):
+            raise _out_of_turn(answer)
+        message = client.repeat(answer.roster)
+
+
+def _answer(call: int, message: ToServer) -> Steps[ToParty]:
+    """Sends a message and waits for what the server says about this call.
+
+    Raises:
+        TooFewSurvivorsError: there will be no further call, for too few are left.
+        DroppedOutError: the others have gone on.
+        AggregationError: there will be no further call, or the server speaks of a later one.
+    """
+    answer = yield message
+    while answer.call < call and not isinstance(answer, (Dropped, Ended)):
+        answer = yield None  # it was said late, of a call before
+    if isinstance(answer, Dropped):
+        raise DroppedOutError("the others have gone on without this party, which was too slow for them")
+    if isinstance(answer, Ended):
+        raise (TooFewSurvivorsError if answer.too_few else AggregationError)(answer.reason)
+    if answer.call > call:
+        raise _out_of_turn(answer)
+    return answer
+
+
+def _out_of_turn(answer: ToParty) -> AggregationError:
+    what = type(answer).__name__.lower()
+    return AggregationError(f"the server has sent {what} of call {answer.call} out of its turn")

@@ -1,0 +1,220 @@
+"""The server of calls that end with those who are there. It waits for nothing: it is told what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from enum import Enum
+from typing import TypeAlias
+
+from ..errors import AggregationError
+from ..message import Message, add_up
+from ..pads import Pads
+from .rules import SurvivorRules
+from .wire import (
+    Again,
+    Announcement,
+    Codes,
+    Declined,
+    Dropped,
+    Ended,
+    Lost,
+    Release,
+    ToParty,
+    ToServer,
+    Total,
+    Upload,
+)
+
+Outgoing: TypeAlias = "list[tuple[str, ToParty]]"
+"""Messages, each with the party it is for."""
+
+
+class Step(Enum):
+    """What the server waits for."""
+
+    UPLOADS = "uploads"
+    ANSWERS = "answers to the announcement"
+    RELEASES = "what takes the pads off"
+    NOTHING = "nothing more"
+
+
+class SurvivorServer:
+    """Adds the messages of those who are there, call by call.
+
+    Args:
+        names: of all who begin, in their order.
+        rules: which sets of parties a call may end with.
+
+    Attributes:
+        step: what it waits for.
+        steps: counts the steps; whoever keeps the time gives each the same.
+        roster: who takes part in this call.
+    """
+
+    def __init__(self, names: Sequence[str], rules: SurvivorRules) -> None:
+        self.step = Step.UPLOADS
+        self.steps = 0
+        self.roster = tuple(names)
+        self._names = tuple(names)
+        self._rules = rules
+        self._gone: set[str] = set()
+        self._call = 0
+        self._last_call = 0  # that is over
+        self._ended: Ended | None = None
+        self._survivors: tuple[str, ...] = ()
+        self._uploads: dict[str, Message] = {}
+        self._sum: Message | None = None
+        self._answers: dict[str, Codes | Declined] = {}
+        self._releases: dict[str, Release] = {}
+
+    def waits_for(self) -> set[str]:
+        """Who has not done its part of this step."""
+        expected, done = {
+            Step.UPLOADS: (self.roster, self._uploads.keys()),
+            Step.ANSWERS: (self._survivors, self._answers.keys()),
+            Step.RELEASES: (self._survivors, self._releases.keys()),
+            Step.NOTHING: ((), set()),
+        }[self.step]
+        return set(expected) - set(done) - self._gone
+
+    def receive(self, party: str, message: ToServer) -> Outgoing:
+        """Takes a message.
+
+        Args:
+            party: who has sent it.
+            message: what came; one that is late, or that came before, changes nothing.
+
+        Returns:
+            What to send now.
+        """
+        if self._ended is not None:
+            return [(party, self._ended)]
+        if party in self._gone or party not in self.roster:
+            return [(party, Dropped(message.call))]
+        if isinstance(message, Upload):
+            return self._take_upload(party, message)
+        if message.call != self._call or party not in self.waits_for():
+            return []
+        if isinstance(message, Release):
+            if self.step is Step.RELEASES:
+                self._releases[party] = message
+        elif self.step is Step.ANSWERS:
+            self._answers[party] = message
+        return self._go_on_if_all_are_there()
+
+    def lose(self, party: str) -> Outgoing:
+        """Takes notice that a party has gone; returns what to send now."""
+        self._gone.add(party)
+        return self._go_on_if_all_are_there()
+
+    def time_out(self) -> Outgoing:
+        """Ends the step with those who have done their part; returns what to send now."""
+        return {
+            Step.UPLOADS: self._announce,
+            Step.ANSWERS: self._pass_codes_on,
+            Step.RELEASES: self._open,
+            Step.NOTHING: lambda: list[tuple[str, ToParty]](),
+        }[self.step]()
+
+    def _go_on_if_all_are_there(self) -> Outgoing:
+        return [] if self.waits_for() else self.time_out()
+
+    def _take_upload(self, party: str, upload: Upload) -> Outgoing:
+        if self.step is not Step.UPLOADS or party in self._uploads or upload.call <= self._last_call:
+            return []
+        self._call, self._uploads[party] = upload.call, upload.message
+        return self._go_on_if_all_are_there()
+
+    def _announce(self) -> Outgoing:
+        self._survivors = there = self._of_roster(self._uploads)
+        told = self._to_enough(there, Step.ANSWERS, lambda there: Announcement(self._call, there))
+        if self._ended is None:
+            try:
+                self._sum = add_up([self._uploads[party] for party in there])
+            except AggregationError as error:
+                return self._end(str(error), too_few=False)
+        return told + self._drop(self.roster, there)
+
+    def _pass_codes_on(self) -> Outgoing:
+        answers, survivors = self._answers, self._survivors
+        there = self._of_roster(answers)
+        said = {party: answers[party] for party in there}
+        codes = {party: answer.codes for party, answer in said.items() if isinstance(answer, Codes)}
+        if len(codes) < len(survivors):
+            return self._begin_anew(there, lambda roster: Again(self._call, roster))
+        self._to_step(Step.RELEASES)
+        return [
+            (
+                party,
+                Codes(self._call, {peer: codes[peer].get(party, b"") for peer in survivors if peer != party}),
+            )
+            for party in survivors
+        ]
+
+    def _open(self) -> Outgoing:
+        if set(self._releases) != set(self._survivors):
+            there = self._of_roster(self._releases)
+            return self._begin_anew(there, lambda roster: Lost(self._call, roster))
+        assert self._sum is not None  # of the survivors, who are some
+        try:
+            total = self._without_pads(self._sum)
+        except (KeyError, ValueError):
+            return self._end("a party has not released what takes its pads off", too_few=False)
+        sealed = b"".join(release.seed for release in self._releases.values() if release.sealed)
+        self._begin(self._survivors)
+        return [(party, Total(total, sealed)) for party in self._survivors]
+
+    def _without_pads(self, padded: Message) -> Message:
+        """The sum without the pads of the survivors, and those shared with who has dropped out."""
+        keys = [(release.seed, True) for release in self._releases.values() if not release.sealed]
+        for party, release in self._releases.items():
+            for dropped in set(self.roster) - set(self._survivors):
+                keys.append((release.keys[dropped], party < dropped))  # the reverse of how they were added
+        pads = Pads(keys, self._call)
+        body = [part.copy() for part in padded["body"]]
+        for part in body:
+            pads.add_to(part)
+        return {**padded, "body": body}
+
+    def _begin_anew(self, there: tuple[str, ...], tell: Callable[[tuple[str, ...]], ToParty]) -> Outgoing:
+        """Gives the call up; the next one is of those who are there, who must be fewer."""
+        if there == self.roster:
+            return self._end("a party cannot open what all have uploaded", too_few=False)
+        told = self._to_enough(there, Step.UPLOADS, tell)
+        if self._ended is None:
+            self._begin(there)
+        return told + self._drop(self._survivors, there)
+
+    def _begin(self, roster: tuple[str, ...]) -> None:
+        self.roster = roster
+        self._last_call, self._sum = self._call, None
+        self._uploads, self._answers, self._releases = {}, {}, {}
+        self._to_step(Step.UPLOADS)
+
+    def _to_enough(
+        self, there: tuple[str, ...], step: Step, tell: Callable[[tuple[str, ...]], ToParty]
+    ) -> Outgoing:
+        """Tells those who are there how it goes on, or that it does not."""
+        if len(there) < self._rules.min_survivors:
+            self.roster = there
+            return self._end(self._rules.too_few(self._names, there), too_few=True)
+        self._to_step(step)
+        return [(party, tell(there)) for party in there]
+
+    def _end(self, reason: str, too_few: bool) -> Outgoing:
+        self._to_step(Step.NOTHING)
+        self._ended = Ended(self._call, reason, too_few)
+        return [(party, self._ended) for party in self.roster if party not in self._gone]
+
+    def _drop(self, expected: Sequence[str], there: Sequence[str]) -> Outgoing:
+        """Tells those who came too late, in case they are still there."""
+        late = set(expected) - set(there)
+        self._gone |= late
+        return [(party, Dropped(self._call)) for party in sorted(late)]
+
+    def _of_roster(self, parties: Container[str]) -> tuple[str, ...]:
+        return tuple(name for name in self.roster if name in parties and name not in self._gone)
+
+    def _to_step(self, step: Step) -> None:
+        self.step = step
+        self.steps += 1

@@ -1,0 +1,142 @@
+"""What a party and the server tell each other in a call that ends with those who are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ..message import Message
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """To the server: padded numbers."""
+
+    message: Message
+
+    @property
+    def call(self) -> int:
+        """Number of the call."""
+        return self.message["call"]
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """To each survivor: whose numbers have come in time.
+
+    Attributes:
+        call: number of the call.
+        survivors: names, in the order of the roster.
+    """
+
+    call: int
+    survivors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """From each survivor to all the others, through the server: it goes on with this set.
+
+    Attributes:
+        call: number of the call.
+        codes: 32 bytes each; to the server by receiver, from the server by sender.
+    """
+
+    call: int
+    codes: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Declined:
+    """To the server: the numbers cannot be opened with this set, but could be uploaded anew for it."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class Again:
+    """To each survivor: the call is given up, nothing of it is opened; the next one is of these.
+
+    Attributes:
+        call: number of the call that is given up.
+        roster: names, fewer than before.
+    """
+
+    call: int
+    roster: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Release:
+    """To the server: what takes the pads off.
+
+    Attributes:
+        call: number of the call.
+        seed: of the own pad, 32 bytes; sealed for the parties if the server is blind and this is the first
+            survivor.
+        sealed: whether it is.
+        keys: for each party that has dropped out the key of the pad shared with it, in this call.
+    """
+
+    call: int
+    seed: bytes = field(repr=False)
+    sealed: bool
+    keys: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Total:
+    """To each survivor: the sum of their numbers.
+
+    Attributes:
+        message: the sum.
+        sealed: the seed of the pad that is left on it if the server is blind, else empty.
+    """
+
+    message: Message
+    sealed: bytes = field(repr=False, default=b"")
+
+    @property
+    def call(self) -> int:
+        """Number of the call."""
+        return self.message["call"]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """To each party that is left: somebody was lost after the agreement, and the call has no result.
+
+    Attributes:
+        call: number of the call.
+        roster: of the next call, fewer than before.
+    """
+
+    call: int
+    roster: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """To a party whose message came too late: the others have gone on."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """To everybody who is left: there will be no further call.
+
+    Attributes:
+        call: number of the call that has no result.
+        reason: what to tell the user.
+        too_few: whether it is that too few parties are left.
+    """
+
+    call: int
+    reason: str
+    too_few: bool
+
+
+ToServer: TypeAlias = "Upload | Codes | Declined | Release"
+ToParty: TypeAlias = "Announcement | Codes | Again | Total | Lost | Dropped | Ended"

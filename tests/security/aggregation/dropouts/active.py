@@ -1,0 +1,143 @@
+"""A server that does not follow the protocol."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.server import Outgoing, Step, SurvivorServer
+from secretflow.security.aggregation.secagg.dropouts.wire import (
+    Again,
+    Announcement,
+    Codes,
+    Lost,
+    Release,
+    ToParty,
+    ToServer,
+    Total,
+    Upload,
+)
+
+
+class ActiveServer:
+    """Follows the protocol now and then, and else says what it likes to whom it likes.
+
+    Args:
+        names: of the parties.
+        rules: of the parties.
+        chance: decides.
+        lies: how often it deviates, from 0 to 1.
+    """
+
+    def __init__(
+        self, names: Sequence[str], rules: SurvivorRules, chance: random.Random, lies: float
+    ) -> None:
+        self._honest = SurvivorServer(names, rules)
+        self._names = list(names)
+        self._rules = rules
+        self._chance = chance
+        self._lies = lies
+        self._codes: list[tuple[str, str, int, bytes]] = []  # sender, receiver, call, code
+        self._pad_keys: dict[tuple[str, str], bytes] = {}
+        self._sent: list[ToParty] = []
+        self._uploads: list[Upload] = []
+
+    @property
+    def step(self) -> Step:
+        return self._honest.step
+
+    def receive(self, party: str, message: ToServer) -> Outgoing:
+        if isinstance(message, Upload):
+            self._uploads.append(message)
+        elif isinstance(message, Codes):
+            self._codes += [(party, to, message.call, code) for to, code in message.codes.items()]
+        elif isinstance(message, Release):
+            self._pad_keys |= {(party, other): key for other, key in message.keys.items()}
+        return self._twisted(self._honest.receive(party, message), party)
+
+    def lose(self, party: str) -> Outgoing:
+        return self._twisted(self._honest.lose(party), party)
+
+    def time_out(self) -> Outgoing:
+        return self._twisted(self._honest.time_out(), self._chance.choice(self._names))
+
+    def _twisted(self, outgoing: Outgoing, party: str) -> Outgoing:
+        told: Outgoing = []
+        for to, message in outgoing:
+            if self._chance.random() < self._lies:
+                told += [(to, lie) for lie in self._lie(to, message)]
+            else:
+                told.append((to, message))
+        if self._chance.random() < self._lies / 4:
+            to = self._chance.choice(self._names)
+            told += [(to, lie) for lie in self._lie(to, None)]
+        self._sent += [message for _, message in told]
+        return told
+
+    def _lie(self, to: str, instead_of: ToParty | None) -> list[ToParty]:
+        call = self._uploads[-1].call if self._uploads else 1
+        roster = self._some(to)
+        lies: list[ToParty] = [
+            Announcement(call, self._some(to)),
+            Again(call, roster),
+            Lost(call, roster),
+            self._gathered(to, call),
+            self._forged(to, call),
+        ]
+        if self._sent:
+            lies.append(self._chance.choice(self._sent))
+        if self._uploads:
+            lies.append(Total(self._chance.choice(self._uploads).message))
+        if isinstance(instead_of, Codes):
+            lies += [self._forged(to, call), replace(instead_of, call=call - 1)]
+        if isinstance(instead_of, Announcement):
+            lies += [Announcement(call, self._some(to))] * 4
+        return self._chance.sample(lies, self._chance.choice([0, 1, 1, 1, 2]))
+
+    def _some(self, to: str) -> tuple[str, ...]:
+        """A set that could be allowed."""
+        size = self._chance.randint(self._rules.min_survivors, len(self._names))
+        chosen = {to, *self._chance.sample(self._names, size)}
+        return tuple(name for name in self._names if name in chosen)
+
+    def _gathered(self, to: str, call: int) -> Codes:
+        """Codes that were said, for this call if there are such."""
+        there = sorted(
+            (of == call, k) for k, (_, receiver, of, _) in enumerate(self._codes) if receiver == to
+        )
+        return Codes(call, {self._codes[k][0]: self._codes[k][3] for _, k in there})
+
+    def _forged(self, to: str, call: int) -> Codes:
+        """Codes under the keys of pads that were released, where there are such, about any set."""
+        survivors = self._some(to)
+        codes = dict(self._gathered(to, call).codes)
+        for name in survivors:
+            key = self._pad_keys.get((name, to))
+            if key is not None:
+                codes[name] = forged(key, name, self._uploads[-1], self._names, survivors, self._rules)
+        return Codes(call, codes)
+
+
+def forged(
+    key: bytes,
+    sender: str,
+    upload: Upload,
+    roster: Sequence[str],
+    survivors: Sequence[str],
+    rules: SurvivorRules,
+) -> bytes:
+    """The code that a sender would make about a set, if codes were made with this key."""
+    stated = {
+        "call": upload.call,
+        "layout": upload.message["layout"],
+        "encoding": upload.message["encoding"],
+        "roster": list(roster),
+        "rules": [rules.parties, rules.min_survivors, rules.min_contributors],
+        "survivors": list(survivors),
+    }
+    text = len(sender).to_bytes(4, "big") + sender.encode() + json.dumps(stated, sort_keys=True).encode()
+    return hmac.digest(key, text, "sha256")

@@ -1,0 +1,142 @@
+"""Calls end with those who are there: their average to the bit, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.server import Step, SurvivorServer
+from secretflow.security.aggregation.secagg.errors import TooFewSurvivorsError
+from secretflow.security.aggregation.secagg.ring import Ring
+
+from .network import Network, openable
+from .parties import Outcome, clients_of, names_of, plain_average, steps
+
+
+class Run:
+    """Some rounds of some parties on a simulated network."""
+
+    def __init__(
+        self, parties: int, rounds: int = 2, min_survivors: int | None = None, blind: bool = False
+    ) -> None:
+        self.names = names_of(parties)
+        self.ring = Ring.make(32, None, parties)
+        rules = SurvivorRules.make(parties, min_survivors or parties // 2 + 1, 2)
+        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in self.names}
+        clients = clients_of(self.names, rules, self.ring, blind)
+        self.network = Network(
+            SurvivorServer(self.names, rules),
+            {
+                name: steps(client, name, rounds, False, self.outcomes[name])
+                for name, client in zip(self.names, clients, strict=True)
+            },
+            self.outcomes,
+        )
+
+    def until(self, step: Step) -> None:
+        """Delivers messages until the server waits for this."""
+        network = self.network
+        while network.server.step is not step:
+            for name in self.names:
+                if network.up[name] and network.server.step is not step:
+                    network.deliver_up(name)
+            for name in self.names:
+                if network.down[name] and network.server.step is not step:
+                    network.deliver_down(name)
+
+    def check(self, number: int, survivors: Sequence[str]) -> None:
+        """Looks whether all of them have the average of them all, bit by bit."""
+        plain = plain_average(self.names, survivors, number, self.ring)
+        for name in survivors:
+            outcome = self.outcomes[name][number]
+            assert outcome.survivors == tuple(survivors)
+            for got, expected in zip(outcome.average, plain, strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_with_none_lost_it_is_the_average_of_all(blind: bool) -> None:
+    run = Run(4, blind=blind)
+    run.network.drain()
+    for number in range(2):
+        run.check(number, run.names)
+    assert set(run.network.ended.values()) == {None}
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_third_of_32_lost_before_the_upload_leaves_the_average_of_the_others(blind: bool) -> None:
+    run = Run(32, blind=blind)
+    for name in run.names[::3][:10]:
+        run.network.cut(name)
+    run.network.drain()
+    left = [name for name in run.names if name not in run.names[::3][:10]]
+    for number in range(2):
+        run.check(number, left)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_third_of_32_lost_before_the_agreement_leaves_the_average_of_the_others(blind: bool) -> None:
+    run = Run(32, blind=blind)
+    run.until(Step.ANSWERS)
+    for name in run.names[::3][:10]:
+        run.network.cut(name)
+    run.network.drain()
+    left = [name for name in run.names if name not in run.names[::3][:10]]
+    for number in range(2):
+        run.check(number, left)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_third_of_32_lost_after_the_agreement_leaves_no_average_and_the_next_round_has_one(
+    blind: bool,
+) -> None:
+    run = Run(32, blind=blind)
+    run.until(Step.RELEASES)
+    for name in run.names[::3][:10]:
+        run.network.cut(name)
+    run.network.drain()
+    left = [name for name in run.names if name not in run.names[::3][:10]]
+    assert all(run.outcomes[name][0].survivors == () for name in left)
+    run.check(1, left)
+    sums = openable(run.network.said)
+    assert sums[1] == []
+    assert sums[2] == [frozenset(left)]
+
+
+def test_a_stuck_party_is_gone_after_the_deadline_and_is_told_so_when_it_wakes() -> None:
+    run = Run(4)
+    stuck = run.names[1]
+    held = list(run.network.up[stuck])
+    run.network.up[stuck].clear()
+    for name in run.names:
+        if name != stuck:
+            run.network.deliver_up(name)
+    run.network.time_out()
+    run.network.up[stuck].extend(held)
+    run.network.drain()
+    run.check(0, [name for name in run.names if name != stuck])
+    assert "gone on without this party" in str(run.network.ended[stuck])
+    assert run.outcomes[stuck] == []
+
+
+def test_too_few_survivors_end_the_run_with_an_error_that_names_who_is_gone() -> None:
+    run = Run(4, min_survivors=3)
+    for name in run.names[:2]:
+        run.network.cut(name)
+    run.network.drain()
+    for name in run.names[2:]:
+        error = run.network.ended[name]
+        assert isinstance(error, TooFewSurvivorsError)
+        assert "gone: party00, party01" in str(error)
+    assert not any(openable(run.network.said).values())
+
+
+@pytest.mark.parametrize("min_survivors", [1, 2, 5])
+def test_survivors_must_be_more_than_half(min_survivors: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"min_survivors must be an integer from 3 to 4, got {min_survivors}"
+    ):
+        SurvivorRules.make(4, min_survivors, 2)
