@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
+.PHONY: help env demo experiment test test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -38,6 +38,9 @@ test-install: $(READY) ## the package installed into new environments: wheel, ed
 
 test-production: $(READY) ## three parties in network namespaces, which take root; without, what was not tested is said
 	$(PYTHON) -m pytest tests/production -m namespaces
+
+test-faults: $(READY) ## parties that are killed, stopped or slow, a server that lies, random schedules (8 minutes)
+	$(PYTHON) -m pytest tests/security/aggregation/dropouts -m faults
 
 bench-aggregator: $(READY) ## the aggregator beside upstream's, into benchmarks/results/aggregator.json
 	$(PYTHON) -m benchmarks.aggregator

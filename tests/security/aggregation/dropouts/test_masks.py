@@ -98,6 +98,21 @@ class Run:
                 assert outcome[1][place] == (self.expected(number, survivors, place) if travels else own)
 
 
+def test_known_denominators_are_those_of_the_survivors() -> None:
+    """Enough keep every element, so but for the denominators the lost party's upload need not be repeated."""
+    kept_by = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 0, 1], [1, 1, 1]], np.uint8)
+    run = Run(kept_by, 2, min_contributors=2)
+    run.until(
+        lambda network: (
+            network.server.step is Step.ANSWERS and all(len(v) == 1 for v in run.averages.values())
+        )
+    )
+    run.network.cut(NAMES[4])
+    run.network.drain()
+    run.check(0, [0, 1, 2, 3, 4], np.ones(3, bool))
+    run.check(1, [0, 1, 2, 3], np.ones(3, bool))
+
+
 @pytest.mark.parametrize("averages_before", [0, 1])
 @pytest.mark.parametrize("step", [Step.UPLOADS, Step.ANSWERS])
 def test_what_a_lost_party_may_have_kept_needs_one_keeper_more(averages_before: int, step: Step) -> None:

@@ -122,6 +122,15 @@ def test_a_stuck_party_is_gone_after_the_deadline_and_is_told_so_when_it_wakes()
     assert run.outcomes[stuck] == []
 
 
+def test_a_silent_party_learns_as_all_others_that_too_few_are_left() -> None:
+    run = Run(4, min_survivors=3)
+    for name in run.names[:2]:
+        run.network.deliver_up(name)
+    run.network.time_out()
+    run.network.drain()
+    assert {type(error) for error in run.network.ended.values()} == {TooFewSurvivorsError}
+
+
 def test_too_few_survivors_end_the_run_with_an_error_that_names_who_is_gone() -> None:
     run = Run(4, min_survivors=3)
     for name in run.names[:2]:

@@ -109,11 +109,11 @@ def _sum(client: SurvivingClient, message: Message) -> Steps[Message]:
     """The sum of the messages of those who are there."""
     while True:
         call = message["call"]
-        answer = yield from _answer(call, Upload(message))
+        answer = yield from answer_to(Upload(message))
         if isinstance(answer, Announcement):
-            answer = yield from _answer(call, client.answer(call, answer.survivors))
+            answer = yield from answer_to(client.answer(call, answer.survivors))
             if isinstance(answer, Codes):
-                answer = yield from _answer(call, client.release(call, answer.codes))
+                answer = yield from answer_to(client.release(call, answer.codes))
                 if isinstance(answer, Total):
                     return client.take(answer)
                 if isinstance(answer, Lost):
@@ -125,15 +125,18 @@ def _sum(client: SurvivingClient, message: Message) -> Steps[Message]:
         message = client.repeat(answer.roster)
 
 
-def _answer(call: int, message: ToServer) -> Steps[ToParty]:
-    """Sends a message and waits for what the server says about this call.
+def answer_to(message: ToServer) -> Steps[ToParty]:
+    """Sends a message and waits for what the server says about its call.
+
+    Args:
+        message: to the server.
 
     Raises:
         TooFewSurvivorsError: there will be no further call, for too few are left.
         DroppedOutError: the others have gone on.
         AggregationError: there will be no further call, or the server speaks of a later one.
     """
-    answer = yield message
+    answer, call = (yield message), message.call
     while answer.call < call and not isinstance(answer, (Dropped, Ended)):
         answer = yield None  # it was said late, of a call before
     if isinstance(answer, Dropped):

@@ -67,6 +67,11 @@ class SurvivorServer:
         self._answers: dict[str, Codes | Declined] = {}
         self._releases: dict[str, Release] = {}
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there will be no further call."""
+        return self._ended is not None
+
     def waits_for(self) -> set[str]:
         """Who has not done its part of this step."""
         expected, done = {
@@ -98,7 +103,7 @@ class SurvivorServer:
         if isinstance(message, Release):
             if self.step is Step.RELEASES:
                 self._releases[party] = message
-        elif self.step is Step.ANSWERS:
+        elif self.step is Step.ANSWERS and isinstance(message, (Codes, Declined)):
             self._answers[party] = message
         return self._go_on_if_all_are_there()
 
@@ -196,7 +201,6 @@ class SurvivorServer:
     ) -> Outgoing:
         """Tells those who are there how it goes on, or that it does not."""
         if len(there) < self._rules.min_survivors:
-            self.roster = there
             return self._end(self._rules.too_few(self._names, there), too_few=True)
         self._to_step(step)
         return [(party, tell(there)) for party in there]
@@ -208,6 +212,8 @@ class SurvivorServer:
 
     def _drop(self, expected: Sequence[str], there: Sequence[str]) -> Outgoing:
         """Tells those who came too late, in case they are still there."""
+        if self._ended is not None:
+            return []  # all have been told
         late = set(expected) - set(there)
         self._gone |= late
         return [(party, Dropped(self._call)) for party in sorted(late)]

@@ -9,6 +9,39 @@ from typing import TypeAlias
 from ..message import Message
 
 
+@dataclass(frozen=True)
+class Hello:
+    """To the server: a party is there. It has no call yet, so its number is 0."""
+
+    call: int = 0
+
+
+@dataclass(frozen=True)
+class Members:
+    """To each party: who begins.
+
+    Attributes:
+        names: in the order in which weights are given.
+        call: 0.
+    """
+
+    names: tuple[str, ...]
+    call: int = 0
+
+
+@dataclass(frozen=True)
+class Letters:
+    """From each member to the others, through the server, before the first call.
+
+    Attributes:
+        call: 0.
+        letters: to the server by receiver, from the server by sender.
+    """
+
+    letters: Mapping[str, bytes] = field(repr=False)
+    call: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Upload:
     """To the server: padded numbers."""
@@ -138,5 +171,5 @@ class Ended:
     too_few: bool
 
 
-ToServer: TypeAlias = "Upload | Codes | Declined | Release"
-ToParty: TypeAlias = "Announcement | Codes | Again | Total | Lost | Dropped | Ended"
+ToServer: TypeAlias = "Hello | Letters | Upload | Codes | Declined | Release"
+ToParty: TypeAlias = "Members | Letters | Announcement | Codes | Again | Total | Lost | Dropped | Ended"

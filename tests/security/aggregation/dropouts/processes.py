@@ -1,0 +1,160 @@
+"""A server and parties as processes of their own, with a fault that a party brings upon itself.
+
+Run as a program: ``python processes.py ROLE JSON``. A party prints one line of JSON for each round, then how
+it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from secretflow.security.aggregation.secagg.call import Operation
+from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
+from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
+from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, with_survivors
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.wire import Codes, Release, ToServer, Upload
+from secretflow.security.aggregation.secagg.errors import AggregationError, RoundLostError
+from secretflow.security.aggregation.secagg.protocol import Exchanges, combine
+from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.transport.network.hub import Hub
+from secretflow.security.aggregation.secagg.transport.network.stream import PartyStream, drive
+from secretflow.security.aggregation.secagg.transport.network.tls import Tls
+
+STAGES: dict[str, type[ToServer]] = {"upload": Upload, "agreement": Codes, "release": Release}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all processes of a test have in common.
+
+    Attributes:
+        names: of the parties.
+        rounds: how many averages.
+        size: floats of each.
+        min_survivors: see :class:`SurvivorRules`.
+        deadline: seconds of a step.
+        wait: seconds in which parties may come.
+        address: of the server.
+        folder: of certificates, a folder for each party and the server; empty without TLS.
+        blind: whether the server is.
+        fault_in: number of the round in which a party's fault comes.
+        pause: seconds before each upload, in place of training.
+    """
+
+    names: list[str]
+    rounds: int = 3
+    size: int = 1000
+    min_survivors: int = 3
+    deadline: float = 60.0
+    wait: float = 60.0
+    address: str = "127.0.0.1:0"
+    folder: str = ""
+    blind: bool = False
+    fault_in: int = 1
+    pause: float = 0.0
+
+    def tls(self, party: str) -> Tls | None:
+        home = Path(self.folder, party)
+        return Tls(home / "key.pem", home / "cert.pem", home / "ca.pem") if self.folder else None
+
+    def rules(self) -> SurvivorRules:
+        return SurvivorRules.make(len(self.names), self.min_survivors, 2)
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def say(**what: object) -> None:
+    print(json.dumps({"at": time.monotonic(), **what}), flush=True)
+
+
+def serve(scene: Scene) -> None:
+    hub = Hub(
+        scene.address,
+        scene.names,
+        Session(scene.names, scene.rules(), scene.blind),
+        scene.tls("server"),
+        round_deadline=scene.deadline,
+        wait=scene.wait,
+    )
+    say(address=hub.address)
+    hub.serve()
+    say(end="")
+
+
+def numbers_of(party: int, number: int, size: int) -> np.ndarray:
+    """What a party uploads in a round."""
+    return ((7 * party + 3 * number + np.arange(size)) % 101 / 64).astype(np.float32)
+
+
+def rounds(scene: Scene, client: SurvivingClient, party: str) -> Exchanges[None]:
+    for number in range(scene.rounds):
+        time.sleep(scene.pause)
+        own = [numbers_of(scene.names.index(party), number, scene.size)]
+        try:
+            (average,) = yield from combine(client, Operation.AVERAGE, own, [1] * len(client.names))
+        except RoundLostError:
+            say(round=number, survivors=[], average=[])
+        else:
+            say(round=number, survivors=client.survivors, average=average[:5].astype(float).tolist())
+
+
+def failing(steps: Steps[None], scene: Scene, stage: str, fault: str) -> Steps[None]:
+    """Lets a party kill or stop itself before it sends what ends a stage."""
+    kind, left = STAGES[stage], scene.fault_in + 1
+    answer = None
+    try:
+        while True:
+            message = steps.send(answer)  # type: ignore[arg-type]
+            left -= isinstance(message, kind)
+            if not left:
+                left = -1
+                say(fault=fault)
+                os.kill(os.getpid(), getattr(signal, fault))
+            answer = yield message
+    except StopIteration:
+        return
+
+
+def take_part(scene: Scene, party: str, stage: str = "", fault: str = "") -> None:
+    ring = Ring.make(32, None, len(scene.names))
+    patience = scene.wait + 3 * scene.deadline
+    try:
+        with PartyStream(
+            scene.address, party, "server", scene.tls(party), connect_seconds=scene.wait
+        ) as stream:
+            client = drive(
+                join(lambda names: SurvivingClient(party, names, ring, scene.rules()), party, scene.blind),
+                stream,
+                patience,
+            )
+            say(joined=client.keys.fingerprint())
+            steps = with_survivors(client, rounds(scene, client, party))
+            drive(failing(steps, scene, stage, fault) if fault else steps, stream, 3 * scene.deadline)
+    except AggregationError as error:
+        say(end=str(error), kind=type(error).__name__)
+    else:
+        say(end="")
+
+
+def lines_of(text: str) -> Iterator[dict[str, object]]:
+    for line in text.splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+if __name__ == "__main__":
+    role, given, *rest = sys.argv[1:]
+    scene = Scene(**json.loads(given))
+    serve(scene) if role == "server" else take_part(scene, role, *rest)
+    os._exit(0)  # threads of gRPC may be at work still

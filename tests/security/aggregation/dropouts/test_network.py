@@ -1,0 +1,212 @@
+"""Parties and server as processes that speak over gRPC: what becomes of a run when one is killed or stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from secretflow.party.address import Address
+from secretflow.party.authority import make_authority, sign
+from secretflow.party.keys import make_party
+from secretflow.security.aggregation.secagg.dropouts.wire import Hello
+from secretflow.security.aggregation.secagg.errors import AggregationError, ChannelClosedError
+from secretflow.security.aggregation.secagg.transport.network.stream import PartyStream
+from secretflow.security.aggregation.secagg.transport.network.tls import Tls
+
+from .processes import Scene, lines_of, numbers_of
+
+NAMES = ["alice", "bob", "carol", "davy"]
+PROGRAM = Path(__file__).with_name("processes.py")
+ROOT = PROGRAM.parents[4]
+PATIENCE = 240  # seconds, on a machine that is ten times slower
+
+
+class Processes:
+    """Those of one test; all that are left are killed at its end."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._all: dict[str, subprocess.Popen[str]] = {}
+        self.server = self._start("server", scene)
+        assert self.server.stdout is not None and self.server.stderr is not None
+        line = self.server.stdout.readline()
+        assert line, self.server.stderr.read()
+        self.scene = replace(scene, address=json.loads(line)["address"])
+
+    def start(self, party: str, *fault: str, scene: Scene | None = None) -> subprocess.Popen[str]:
+        return self._start(party, scene or self.scene, *fault)
+
+    def _start(self, role: str, scene: Scene, *rest: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PROGRAM), role, scene.as_json(), *rest]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRPC_VERBOSITY": "NONE"}
+        self._all[role] = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        return self._all[role]
+
+    def end(self) -> None:
+        for process in self._all.values():
+            process.kill()
+            process.communicate()
+
+
+def told(process: subprocess.Popen[str]) -> list[dict[str, object]]:
+    """What a process has said when it has ended."""
+    out, errors = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in errors, errors
+    return list(lines_of(out))
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    """Reads until a process says a word."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"{word} was not said")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys and certificates of the parties and the server."""
+    home = tmp_path_factory.mktemp("parties")
+    make_authority(home / "authority")
+    for k, party in enumerate((*NAMES, "server", "mallory")):
+        address = Address("127.0.0.1", 9001 + k)
+        make_party(home / party, party, address)
+        sign(home / "authority", home / party / "request.pem", party, address, 1)
+    return home
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Iterator[list[Processes]]:
+    made: list[Processes] = []
+    yield made
+    for processes in made:
+        processes.end()
+
+
+def check(lines: list[dict[str, object]], survivors: dict[int, list[str]]) -> None:
+    """Looks whether each round has given the average of those who were there."""
+    found = {line["round"]: line for line in lines if "round" in line}
+    assert {number: line["survivors"] for number, line in found.items()} == survivors
+    for number, names in survivors.items():
+        if names:
+            values = [numbers_of(NAMES.index(name), number, 5) for name in names]
+            np.testing.assert_allclose(found[number]["average"], np.mean(values, axis=0), atol=1e-5)
+    assert lines[-1]["end"] == ""
+
+
+@pytest.mark.parametrize("blind", [False, pytest.param(True, marks=pytest.mark.faults)])
+def test_parties_that_speak_over_tls_have_their_average(
+    folder: Path, run: list[Processes], blind: bool
+) -> None:
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder), blind=blind, size=300_000)))
+    parties = [processes.start(name) for name in NAMES]
+    lines = [told(party) for party in parties]
+    for said in lines:
+        check(said, dict.fromkeys(range(3), NAMES))
+    assert len({str(said[0]["joined"]) for said in lines}) == 1
+    assert told(processes.server)[-1]["end"] == ""
+
+
+STAGES = [
+    pytest.param(stage, fault, marks=[] if (stage, fault) == ("agreement", "SIGKILL") else pytest.mark.faults)
+    for stage in ("upload", "agreement", "release")
+    for fault in ("SIGKILL", "SIGSTOP")
+]
+
+
+@pytest.mark.parametrize(("stage", "fault"), STAGES)
+def test_the_others_go_on_when_a_party_is_killed_or_stopped(
+    folder: Path, run: list[Processes], stage: str, fault: str
+) -> None:
+    """In the second of three rounds, before what ends the stage."""
+    deadline = 5.0 if fault == "SIGSTOP" else 60.0  # a killed one need not be waited for
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder), deadline=deadline)))
+    failing = processes.start(NAMES[-1], stage, fault)
+    parties = [processes.start(name) for name in NAMES[:-1]]
+    left = NAMES[:-1]
+    lost: list[str] = [] if stage == "release" else left
+    for party in parties:
+        check(told(party), {0: NAMES, 1: lost, 2: left})
+    if fault == "SIGSTOP":
+        failing.send_signal(signal.SIGCONT)
+        assert told(failing)[-1]["kind"] in ("DroppedOutError", "ChannelClosedError", "TooFewSurvivorsError")
+
+
+@pytest.mark.faults
+def test_too_few_survivors_end_the_run_at_all_parties_with_an_error_that_names_who_is_gone(
+    folder: Path, run: list[Processes]
+) -> None:
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder), min_survivors=4)))
+    processes.start(NAMES[-1], "upload", "SIGKILL")
+    for party in [processes.start(name) for name in NAMES[:-1]]:
+        end = told(party)[-1]
+        assert end["kind"] == "TooFewSurvivorsError"
+        assert "gone: davy" in str(end["end"])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_parties_do_not_wait_for_ever_for_a_server_that_has_gone(
+    folder: Path, run: list[Processes], fault: signal.Signals
+) -> None:
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder), rounds=10**6, deadline=5.0)))
+    parties = [processes.start(name) for name in NAMES]
+    for party in parties:
+        wait_for(party, "round")
+    processes.server.send_signal(fault)
+    for party in parties:
+        assert told(party)[-1]["kind"] == "ChannelClosedError"
+
+
+@pytest.mark.faults
+def test_a_party_that_comes_late_is_waited_for(folder: Path, run: list[Processes]) -> None:
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder))))
+    parties = [processes.start(name) for name in NAMES[:-1]]
+    time.sleep(3)
+    for party in [*parties, processes.start(NAMES[-1])]:
+        check(told(party), dict.fromkeys(range(3), NAMES))
+
+
+@pytest.mark.faults
+def test_who_does_not_come_is_not_waited_for_longer_than_was_said(folder: Path, run: list[Processes]) -> None:
+    scene = Scene(NAMES, folder=str(folder), wait=15.0)
+    run.append(processes := Processes(scene))
+    for party in [processes.start(name) for name in NAMES[:-1]]:
+        check(told(party), dict.fromkeys(range(3), NAMES[:-1]))
+
+
+def test_who_has_no_certificate_of_a_party_takes_no_part(folder: Path, run: list[Processes]) -> None:
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder))))
+    keys = {path.name: path for path in (folder / "mallory").iterdir()}
+    mallory = Tls(keys["key.pem"], keys["cert.pem"], keys["ca.pem"])
+    with PartyStream(processes.scene.address, "alice", "server", mallory, connect_seconds=PATIENCE) as stream:
+        stream.send(Hello())
+        with pytest.raises(ChannelClosedError, match="a party of this aggregation must open the stream"):
+            stream.receive(PATIENCE)
+
+
+def test_a_server_whose_certificate_names_another_party_is_refused(
+    folder: Path, run: list[Processes]
+) -> None:
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder))))
+    with pytest.raises(ChannelClosedError, match="mallory must take streams"):
+        PartyStream(
+            processes.scene.address, "alice", "mallory", processes.scene.tls("alice"), connect_seconds=3
+        )
+
+
+def test_without_tls_a_stream_stays_on_the_machine() -> None:
+    with pytest.raises(AggregationError, match="tls must be given"):
+        PartyStream("10.0.0.1:9", "alice", "server", None, connect_seconds=1)
