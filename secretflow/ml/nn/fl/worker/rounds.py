@@ -16,7 +16,8 @@ from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.client import Client
-from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
+from secretflow.security.aggregation.secagg.errors import AggregationError, RoundLostError
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     agree_on_support,
@@ -63,6 +64,7 @@ class PartyRounds:
         self._rows = rows
         self._weights: np.ndarray | None = None
         self._support: Support | None = None
+        self._may_lose_rounds = isinstance(client, SurvivingClient)
         self._prunes_own = settings.mask_scope == "local"
 
     def start(self) -> Exchanges[None]:
@@ -72,7 +74,7 @@ class PartyRounds:
             AggregationError: the parties do not mean the same fit.
         """
         told = yield from gather(self._client, np.array(self._digest()))
-        if len(set(told.tolist())) > 1:
+        if len(set(told[self._present()].tolist())) > 1:
             raise AggregationError(
                 "all parties must begin a fit with the same settings, epochs trained and, with "
                 "mask_scope='global', masks, got different ones; give all the same, or load the same "
@@ -80,7 +82,7 @@ class PartyRounds:
             )
         if self._rows is not None:
             # One row for each round: everybody's sample counts.
-            self._weights = (yield from gather(self._client, np.array(self._rows))).T
+            self._weights = (yield from self._sample_counts(np.array(self._rows))).T
         arrays, mask = self._training.arrays(), self._training.mask_of_arrays()
         if self._prunes_own:
             self._support = yield from agree_on_support(self._client, arrays, mask)
@@ -100,16 +102,33 @@ class PartyRounds:
                 state.update(entry.tobytes())
         return int.from_bytes(state.digest()[:6], "big")
 
+    def _present(self) -> list[int]:
+        """The positions of those whose numbers are in the last sum."""
+        client = self._client
+        return client.present() if isinstance(client, SurvivingClient) else list(range(client.parties))
+
+    def _sample_counts(self, own: np.ndarray) -> Exchanges[np.ndarray]:
+        """Everybody's sample counts; 1 of who is not there, whose part of the weight is taken out anyway."""
+        counts = yield from gather(self._client, own)
+        absent = np.ones(len(counts), bool)
+        absent[self._present()] = False
+        counts[absent] = 1
+        return counts
+
     def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
         """Trains for some rounds, the last average taken up.
 
         Where a round has failed, here or at another party, the mask is that of its beginning; so are the
         weights if it prunes, or if uploads get noise: the next fit begins with an upload without any.
+
+        A round in which a party was lost too late for the others to go without it is thrown away: weights and
+        mask are those of its beginning, and training goes on with the next rows. The reason is in
+        :mod:`secretflow.security.aggregation.secagg.dropouts.protocol`.
         """
         training = self._training
         for this in rounds:
             before = training.masked.mask
-            undoable = self._fit.adds_noise or this.prunes
+            undoable = self._may_lose_rounds or self._fit.adds_noise or this.prunes
             start = [array.copy() for array in training.arrays()] if undoable else None
             try:
                 samples = training.train(this, self._fit)
@@ -126,7 +145,7 @@ class PartyRounds:
                             f"{weights[self._client.position]}, got {samples}"
                         )
                 else:
-                    weights = yield from gather(self._client, np.array(samples))
+                    weights = yield from self._sample_counts(np.array(samples))
                 if this.prunes and self._prunes_own:
                     # A mask that can only shrink is agreed on where something travels already.
                     within = None if self._settings.regrow_percent else self._support
@@ -134,10 +153,12 @@ class PartyRounds:
                         self._client, upload, training.mask_of_arrays(), within
                     )
                 yield from average_into(self._client, arrays, upload, weights, self._support)
-            except BaseException:
+            except BaseException as error:
                 training.masked.use(before)
                 if start is not None:
                     training.take(start)
+                if isinstance(error, RoundLostError):
+                    continue
                 raise
             training.take_back(arrays)
             if this.prunes and not self._prunes_own:

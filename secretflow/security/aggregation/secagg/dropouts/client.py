@@ -92,6 +92,10 @@ class SurvivingClient(Client):
         self._repeat = lambda: self.upload(replace(call, number=self.next_call()), data)
         return super().upload(replace(call, support=support), data)
 
+    def present(self) -> list[int]:
+        """The positions of the survivors among all names."""
+        return [self.names.index(name) for name in self.survivors]
+
     def answer(self, call: int, survivors: tuple[str, ...]) -> Codes | Declined:
         """Says whether the party goes on with a set of survivors; once a call.
 

@@ -1,0 +1,152 @@
+"""Training goes on with those who are there, and throws away what was released for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import optim
+
+from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.core.torch import optim_wrapper
+from secretflow.ml.nn.fl.plan import Round, plan_epochs
+from secretflow.ml.nn.fl.worker.training import PartyFit
+from secretflow.security.aggregation import SecurePruneAggregator
+from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
+from secretflow.security.aggregation.secagg.dropouts.protocol import with_survivors
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.server import Step, SurvivorServer
+from secretflow.security.aggregation.secagg.keyring import agree_all
+from secretflow.security.aggregation.secagg.protocol import Exchanges
+from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.utils.simulation.data.ndarray import create_ndarray
+from tests.security.aggregation.dropouts.network import Network
+
+from ..conftest import Mlp, model_def
+from .conftest import BATCH, LR, data_of
+
+ROWS = 40
+STEPS = ROWS // BATCH
+
+
+class Federation:
+    """Four workers with a model and their rows, whose clients can go on without each other.
+
+    Attributes:
+        names: of the parties.
+        workers: by name the object that is an actor elsewhere.
+    """
+
+    def __init__(self, devices: SimpleNamespace, mask_scope: str) -> None:
+        parties = [devices.alice, devices.bob, devices.carol, devices.davy]
+        self.names = [party.party for party in parties]
+        model = FLModel(
+            server=devices.carol,
+            device_list=parties,
+            model=model_def(Mlp, optim_wrapper(optim.SGD, lr=LR)),
+            aggregator=SecurePruneAggregator(devices.carol, parties),
+            strategy="fed_avg_w_prune",
+            backend="torch",
+            random_seed=5,
+            prune_end_rate=0.3,
+            prune_percent=20,
+            prune_freq=2,
+            mask_scope=mask_scope,
+        )
+        x, y = data_of(0, 4 * ROWS)
+        parts = {party: (k * ROWS, (k + 1) * ROWS) for k, party in enumerate(parties)}
+        model.fit(
+            create_ndarray(x, parts=parts, axis=0),
+            create_ndarray(y, parts=parts, axis=0, is_label=True),
+            epochs=1,
+            batch_size=BATCH,
+            random_seed=3,
+            verbose=0,
+        )
+        self.settings = model._prune_settings
+        self.workers: dict[str, Any] = {
+            party.party: worker.data._actor_handle for party, worker in model._workers.items()
+        }
+        rules, ring = SurvivorRules.make(4, 3, 2), Ring.make(32, None, 4)
+        clients = [SurvivingClient(name, self.names, ring, rules) for name in self.names]
+        agree_all([client.keys for client in clients])
+        for worker, client in zip(self.workers.values(), clients, strict=True):
+            worker._client = client
+        self.fit = PartyFit(steps=STEPS, random_seed=3, epochs_trained=1)
+        self.plan = self._planned()
+        self.ended: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.names}
+        self.network = Network(
+            SurvivorServer(self.names, rules),
+            {
+                name: with_survivors(worker._client, self.run(name, worker))
+                for name, worker in self.workers.items()
+            },
+            self.ended,
+        )
+
+    def _planned(self) -> list[Round]:
+        sizes, living = self.workers[self.names[0]]._masked.counts()
+        (rounds,) = plan_epochs(
+            self.settings, sizes, living, trained=1, epochs=1, steps=STEPS, aggregate_freq=1
+        )
+        return rounds
+
+    def run(self, name: str, worker: Any) -> Exchanges[None]:
+        """A fit of one epoch; what a party has after each round is kept."""
+        worker.begin_fit(1, self.fit, True)
+        yield from worker._exchanges
+        self.ended[name].append(worker.get_weights())
+        for start, this in enumerate(self.plan, start=2):
+            worker.begin_rounds(start, [this])
+            yield from worker._exchanges
+            self.ended[name].append(worker.get_weights())
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        network = self.network
+        while not reached():
+            for name in self.names:
+                if network.up[name] and not reached():
+                    network.deliver_up(name)
+            for name in self.names:
+                if network.down[name] and not reached():
+                    network.deliver_down(name)
+
+    def in_round(self, number: int, step: Step) -> bool:
+        """Whether all parties are in a round, from 1, and the server waits for this in its average."""
+        return all(len(ended) == number for ended in self.ended.values()) and self.network.server.step is step
+
+
+def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture(params=["local", "global"])
+def federation(request: pytest.FixtureRequest, devices: SimpleNamespace) -> Federation:
+    return Federation(devices, request.param)
+
+
+def test_training_goes_on_without_a_party_that_is_lost(federation: Federation) -> None:
+    federation.until(lambda: federation.in_round(2, Step.UPLOADS))
+    federation.network.cut("davy")
+    federation.network.drain()
+    left = federation.names[:3]
+    assert all(federation.network.ended[name] is None for name in left)
+    assert all(len(federation.ended[name]) == STEPS + 1 for name in left)
+    for name in left:
+        assert not equal(federation.ended[name][-1], federation.ended[name][-2])
+        assert federation.workers[name]._client.survivors == tuple(left)
+
+
+def test_a_round_that_was_lost_after_releases_is_thrown_away(federation: Federation) -> None:
+    """Else the next upload would be what was released and a little more, for other parties."""
+    federation.until(lambda: federation.in_round(2, Step.RELEASES))
+    federation.network.cut("davy")
+    federation.network.drain()
+    for name in federation.names[:3]:
+        ended = federation.ended[name]
+        assert equal(ended[2], ended[1])
+        assert not equal(ended[3], ended[2])
+        assert len(ended) == STEPS + 1
