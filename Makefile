@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
+.PHONY: help env demo experiment test test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-dropouts bench-flower audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -40,7 +40,7 @@ test-production: $(READY) ## three parties in network namespaces, which take roo
 	$(PYTHON) -m pytest tests/production -m namespaces
 
 test-faults: $(READY) ## parties that are killed, stopped or slow, a server that lies, random schedules (8 minutes)
-	$(PYTHON) -m pytest tests/security/aggregation/dropouts -m faults
+	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/security/aggregation/dropouts -m "faults or not faults"
 
 bench-aggregator: $(READY) ## the aggregator beside upstream's, into benchmarks/results/aggregator.json
 	$(PYTHON) -m benchmarks.aggregator
@@ -56,6 +56,9 @@ bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/resu
 
 bench-channels: $(READY) ## the channel to the server beside others, into benchmarks/results/channels.json
 	$(PYTHON) -m benchmarks.channels
+
+bench-dropouts: $(READY) ## rounds that lose parties beside those that cannot, into benchmarks/results/dropouts.json
+	$(PYTHON) -m benchmarks.dropouts
 
 bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
 	$(PYTHON) -m benchmarks.flower

@@ -24,10 +24,13 @@ from secretflow.security.aggregation.secagg.transport.network.stream import Part
 from secretflow.security.aggregation.secagg.transport.network.tls import Tls
 
 from .processes import Scene, lines_of, numbers_of
+from .proxy import Link, Proxy
 
 NAMES = ["alice", "bob", "carol", "davy"]
 PROGRAM = Path(__file__).with_name("processes.py")
 ROOT = PROGRAM.parents[4]
+MARKS = ("<!-- faults: written by make test-faults -->", "<!-- end of faults -->")
+Lines = list[dict[str, object]]
 PATIENCE = 240  # seconds, on a machine that is ten times slower
 
 
@@ -73,6 +76,43 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
         if word in line:
             return
     raise AssertionError(f"{word} was not said")
+
+
+class Table:
+    """What users see of each fault, for the guide."""
+
+    def __init__(self) -> None:
+        self._rows: list[str] = []
+
+    def add(self, who: str, fault: str, when: str, seen: str, after: float, deadline: float) -> None:
+        self._rows.append(f"| {who} | {fault} | {when} | {seen} | {after:.1f} | {deadline:g} |")
+
+    def write(self, page: Path) -> None:
+        """Replaces the table between the two marks of a page."""
+        before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        head = [
+            "| who | fault | when | what the others see | after seconds | deadline |",
+            "|---|---|---|---|---|---|",
+        ]
+        table = "\n".join(["", "", *head, *sorted(self._rows), "", ""])
+        page.write_text(f"{before}{mark}{table}{MARKS[1]}{after}", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    """Written to the page that FAULTS_TABLE names, if it names one."""
+    yield (table := Table())
+    if page := os.environ.get("FAULTS_TABLE"):
+        table.write(Path(page))
+
+
+def seconds(fallen: Lines, word: str, lines: list[Lines], number: int | None = None) -> float:
+    """From a fault until the last of the others has come to a round, or to its end."""
+    (began,) = (line["at"] for line in fallen if word in line)
+    key, value = ("end", None) if number is None else ("round", number)
+    ends = [line["at"] for said in lines for line in said if key in line and value in (None, line[key])]
+    return max(map(float, ends)) - float(began)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +168,7 @@ STAGES = [
 
 @pytest.mark.parametrize(("stage", "fault"), STAGES)
 def test_the_others_go_on_when_a_party_is_killed_or_stopped(
-    folder: Path, run: list[Processes], stage: str, fault: str
+    folder: Path, run: list[Processes], table: Table, stage: str, fault: str
 ) -> None:
     """In the second of three rounds, before what ends the stage."""
     deadline = 5.0 if fault == "SIGSTOP" else 60.0  # a killed one need not be waited for
@@ -137,37 +177,101 @@ def test_the_others_go_on_when_a_party_is_killed_or_stopped(
     parties = [processes.start(name) for name in NAMES[:-1]]
     left = NAMES[:-1]
     lost: list[str] = [] if stage == "release" else left
-    for party in parties:
-        check(told(party), {0: NAMES, 1: lost, 2: left})
+    lines = [told(party) for party in parties]
+    for said in lines:
+        check(said, {0: NAMES, 1: lost, 2: left})
     if fault == "SIGSTOP":
         failing.send_signal(signal.SIGCONT)
-        assert told(failing)[-1]["kind"] in ("DroppedOutError", "ChannelClosedError", "TooFewSurvivorsError")
+    own = told(failing)
+    if fault == "SIGSTOP":
+        assert own[-1]["kind"] in ("DroppedOutError", "ChannelClosedError", "TooFewSurvivorsError")
+    seen = "no average; the next is the others'" if stage == "release" else "the others' average"
+    table.add("a party", fault, f"before its {stage}", seen, seconds(own, "fault", lines, 1), deadline)
 
 
 @pytest.mark.faults
 def test_too_few_survivors_end_the_run_at_all_parties_with_an_error_that_names_who_is_gone(
-    folder: Path, run: list[Processes]
+    folder: Path, run: list[Processes], table: Table
 ) -> None:
     run.append(processes := Processes(Scene(NAMES, folder=str(folder), min_survivors=4)))
-    processes.start(NAMES[-1], "upload", "SIGKILL")
-    for party in [processes.start(name) for name in NAMES[:-1]]:
-        end = told(party)[-1]
-        assert end["kind"] == "TooFewSurvivorsError"
-        assert "gone: davy" in str(end["end"])
+    failing = processes.start(NAMES[-1], "upload", "SIGKILL")
+    lines = [told(party) for party in [processes.start(name) for name in NAMES[:-1]]]
+    for said in lines:
+        assert said[-1]["kind"] == "TooFewSurvivorsError"
+        assert "gone: davy" in str(said[-1]["end"])
+    seen = "too few are left: all end with `TooFewSurvivorsError`, which names who is gone"
+    table.add("a party", "SIGKILL", "before its upload", seen, seconds(told(failing), "fault", lines), 60.0)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_parties_do_not_wait_for_ever_for_a_server_that_has_gone(
-    folder: Path, run: list[Processes], fault: signal.Signals
+    folder: Path, run: list[Processes], table: Table, fault: signal.Signals
 ) -> None:
     run.append(processes := Processes(Scene(NAMES, folder=str(folder), rounds=10**6, deadline=5.0)))
     parties = [processes.start(name) for name in NAMES]
     for party in parties:
         wait_for(party, "round")
+    fallen = [{"at": time.monotonic(), "fault": fault.name}]
     processes.server.send_signal(fault)
-    for party in parties:
-        assert told(party)[-1]["kind"] == "ChannelClosedError"
+    lines = [told(party) for party in parties]
+    for said in lines:
+        assert said[-1]["kind"] == "ChannelClosedError"
+    seen = "all parties end with `ChannelClosedError`"
+    table.add("the server", fault.name, "any", seen, seconds(fallen, "fault", lines), 5.0)
+
+
+@pytest.fixture
+def links() -> Iterator[list[Proxy]]:
+    made: list[Proxy] = []
+    yield made
+    for proxy in made:
+        proxy.close()
+
+
+def behind(processes: Processes, links: list[Proxy], link: Link) -> Scene:
+    """The scene of a party behind a link."""
+    links.append(proxy := Proxy(processes.scene.address, link))
+    return replace(processes.scene, address=proxy.address)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("link", [Link(delay=0.05), Link(bits_per_second=64_000)], ids=str)
+def test_a_party_behind_a_slow_link_takes_part_as_long_as_the_deadline_lets_it(
+    folder: Path, run: list[Processes], links: list[Proxy], link: Link
+) -> None:
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder), size=2000)))
+    slow = processes.start(NAMES[-1], scene=behind(processes, links, link))
+    for party in [slow, *(processes.start(name) for name in NAMES[:-1])]:
+        check(told(party), dict.fromkeys(range(3), NAMES))
+
+
+@pytest.mark.faults
+def test_a_party_whose_link_is_too_slow_is_gone_after_the_deadline(
+    folder: Path, run: list[Processes], links: list[Proxy], table: Table
+) -> None:
+    """Its upload of 800 kB would take 100 seconds, and the others are done in a moment."""
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder), size=200_000, deadline=8.0)))
+    slow = processes.start(NAMES[-1], scene=behind(processes, links, Link(bits_per_second=64_000)))
+    lines = [told(party) for party in [processes.start(name) for name in NAMES[:-1]]]
+    for said in lines:
+        check(said, dict.fromkeys(range(3), NAMES[:-1]))
+    began = [line for line in lines[0] if "joined" in line]
+    after = seconds(began, "joined", lines, 0)
+    table.add("a link", "64 kbit/s", "upload of 800 kB", "the others' average", after, 8.0)
+    assert told(slow)[-1]["end"]
+
+
+@pytest.mark.faults
+def test_the_others_go_on_when_a_link_breaks_in_the_middle_of_a_message(
+    folder: Path, run: list[Processes], links: list[Proxy]
+) -> None:
+    """Each upload has 800 kB, so the second one breaks."""
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder), size=200_000)))
+    failing = processes.start(NAMES[-1], scene=behind(processes, links, Link(breaks_after=1_200_000)))
+    for party in [processes.start(name) for name in NAMES[:-1]]:
+        check(told(party), {0: NAMES, 1: NAMES[:-1], 2: NAMES[:-1]})
+    assert told(failing)[-1]["kind"] == "ChannelClosedError"
 
 
 @pytest.mark.faults

@@ -1,0 +1,123 @@
+"""What it costs that a call may end with those who are there: rounds of 32 parties, all in this process.
+
+A round is the parties' and the server's work with nothing of the network's: encoding, padding, adding, taking
+pads off, opening. The sides alternate. In a round that loses a third the lost ones have uploaded nothing, and
+the others learn of it in that round, so all pads shared with them are taken off. The random schedules are
+those of ``make test-faults``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environment import ROOT, describe, write_json
+from benchmarks.internals import Call, Operation, Survivors, plain_clients
+
+RESULTS = ROOT / "benchmarks" / "results" / "dropouts.json"
+PARTIES = 32
+SCHEDULES = 1000
+_TESTS = "tests/security/aggregation/dropouts/test_schedules.py"
+
+
+def seconds_of_plain_round(numbers: list[list[np.ndarray]]) -> Callable[[int], float]:
+    """A round without the option: all upload, the server adds, all open."""
+    clients, server = plain_clients(PARTIES)
+
+    def one(call: int) -> float:
+        began = time.perf_counter()
+        uploads = [
+            client.upload(Call(call, Operation.AVERAGE), own)
+            for client, own in zip(clients, numbers, strict=True)
+        ]
+        total = server.add(*uploads)
+        for client in clients:
+            client.open(total)
+        return time.perf_counter() - began
+
+    return one
+
+
+def seconds_of_surviving_round(numbers: list[list[np.ndarray]]) -> Callable[[int], float]:
+    """A round with the option, in which nobody is lost."""
+    survivors = Survivors(PARTIES, numbers)
+
+    def one(_: int) -> float:
+        began = time.perf_counter()
+        survivors.round(lost=0)
+        return time.perf_counter() - began
+
+    return one
+
+
+def seconds_of_losing_round(numbers: list[list[np.ndarray]]) -> Callable[[int], float]:
+    """The second round of a session, in which a third of the parties is lost before the upload."""
+
+    def one(_: int) -> float:
+        survivors = Survivors(PARTIES, numbers)
+        survivors.round(lost=0)
+        began = time.perf_counter()
+        survivors.round(lost=PARTIES // 3)
+        return time.perf_counter() - began
+
+    return one
+
+
+def measure(size: int, repeats: int) -> dict[str, float]:
+    """Median seconds of a round of each side; the first round of each is not counted."""
+    rng = np.random.default_rng(0)
+    numbers = [[rng.normal(size=size).astype(np.float32)] for _ in range(PARTIES)]
+    sides = {
+        "plain": seconds_of_plain_round(numbers),
+        "none_lost": seconds_of_surviving_round(numbers),
+        "third_lost": seconds_of_losing_round(numbers),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for call in range(1, repeats + 2):
+        for name, one in sides.items():
+            taken[name].append(one(call))
+    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+
+
+def run_schedules() -> dict[str, int]:
+    """Runs the random schedules; the first that fails ends them."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "faults", _TESTS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    hung = "a run without an end" in done.stdout
+    passed = done.returncode == 0
+    return {"run": SCHEDULES if passed else 0, "hung": int(hung), "wrong": int(not passed and not hung)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=200_000, help="floats that a party uploads")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of each side that are counted")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    logging.disable(logging.INFO)
+    seconds = measure(options.size, options.repeats)
+    results: dict[str, Any] = {
+        "environment": describe(),
+        "parties": PARTIES,
+        "floats": options.size,
+        "seconds": seconds,
+        "none_lost_over_plain": seconds["none_lost"] / seconds["plain"],
+        "third_lost_over_plain": seconds["third_lost"] / seconds["plain"],
+        "schedules": run_schedules(),
+    }
+    write_json(options.out, results)
+    for name in ("none_lost_over_plain", "third_lost_over_plain", "schedules"):
+        print(name, results[name])
+
+
+if __name__ == "__main__":
+    main()
