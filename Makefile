@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
+.PHONY: help env demo experiment docs test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -24,6 +24,9 @@ demo: $(READY) ## train with and without pruning, attack, draw (into demo/)
 
 experiment: $(READY) ## the same with the ten epochs of the figures in dgl/
 	$(PYTHON) experiments/test_h_nn_prune.py --compare --epochs 10 --out dgl
+
+docs: $(READY) ## the documentation site, into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/ruff check .
@@ -64,4 +67,4 @@ evaluate: $(READY) ## accuracy and upload of pruned training, into docs/results 
 	$(PYTHON) -m experiments.evaluate
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

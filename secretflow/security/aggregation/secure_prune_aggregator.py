@@ -172,7 +172,7 @@ class SecurePruneAggregator(Aggregator):
         Args:
             data: as for :meth:`sum`.
             axis: 0 averages element by element; None adds up the elements of each array as well (weights
-            that are arrays weigh the elements, too, as in ``np.average``).
+                that are arrays weigh the elements, too, as in ``np.average``).
             weights: one number or array for each party, or device objects that hold them; None, or one
                 number for all, weighs everybody alike. All parties learn all weights.
             prune_mask: one mask for each party. A mask has one entry for each array, or for each array
