@@ -60,7 +60,7 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
     assert bits(other.uploads()) != bits(encoded.uploads()), "not an alternative: the same inputs"
 
     # What the first of the two must have added instead of its pad, call by call.
-    names = [client._party for client in clients()]
+    names = [client.party for client in clients()]
     ratchet = clients()[one].keys._ratchets[names[two]]
     hidden = {call: ratchet.key_of(call) for call in (1, 2)}
     alternative: dict[int, bytes] = {}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Protocol, TypeVar, cast
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Usage:
@@ -49,3 +53,18 @@ class Usage:
         """Seconds since this was asked last."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
+
+
+class _Used(Protocol):
+    usage: Usage
+
+
+def timed(method: _Method) -> _Method:
+    """Counts the seconds of a method of an object that has a ``usage``."""
+
+    @wraps(method)
+    def counted(self: _Used, *arguments: Any, **options: Any) -> Any:
+        with self.usage.timing():
+            return method(self, *arguments, **options)
+
+    return cast(_Method, counted)
