@@ -17,6 +17,7 @@ from secretflow.device import PYUObject, global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.security.aggregation import SecureAggregator, SecurePruneAggregator
 from secretflow.security.aggregation.secagg.keyring import agree_all
+from secretflow.security.aggregation.secagg.ratchet import Ratchet
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
 from tests.security.aggregation.stepwise import Stepwise
@@ -91,6 +92,9 @@ def make_clients() -> Callable[..., list[Stepwise]]:
                 raw = sha256(f"{seed} {name}".encode()).digest()
                 client.keys._private_key = X25519PrivateKey.from_private_bytes(raw)
         agree_all([client.keys for client in clients])
+        if seed is not None:
+            for client in clients:
+                client.keys._group = Ratchet(sha256(f"{seed}".encode()).digest())
         return clients
 
     return make

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from secretflow.security.aggregation.secagg.call import Operation
+from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.errors import AggregationError, DisagreementError
 from secretflow.security.aggregation.secagg.keyring import agree_all
-from secretflow.security.aggregation.secagg.message import Message
+from secretflow.security.aggregation.secagg.message import Message, add_up
 from secretflow.security.aggregation.secagg.participant import MaskUse, Participant, Request
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.server import Server
+from secretflow.security.aggregation.secagg.weighing import weigh
 
 NAMES = ["alice", "bob", "carol"]
 DATA = [[np.arange(40.0) + 100 * k] for k in range(3)]
@@ -163,3 +165,24 @@ def test_a_server_that_tells_the_truth_is_believed() -> None:
     for k in range(3):
         for outcome in cluster.average([[x[0] * k] for x in DATA], MASKS):
             np.testing.assert_allclose(outcome[0][:20], (np.arange(20.0) + 100) * k, atol=1e-4)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_server_cannot_have_weights_count_that_do_not(which: int) -> None:
+    """The attack: more parties seem to count than do, so that the numbers of one who stands alone are opened."""
+
+    rules = Rules(Ring.make(64, None, 3), 3)
+    clients = [Client(name, NAMES, rules) for name in NAMES]
+    agree_all([client.keys for client in clients])
+    running = [weigh(client, own) for client, own in zip(clients, [1, 1, 10**9], strict=True)]
+    for client in clients:
+        client.number_calls(1)
+    messages = [next(one) for one in running]
+    for _ in range(which):
+        total = add_up(messages)
+        messages = [one.send(total) for one in running]
+    total = add_up(messages)
+    total["body"][0][0] += np.uint64(2)
+    for one in running:
+        with pytest.raises(DisagreementError):
+            one.send(total)

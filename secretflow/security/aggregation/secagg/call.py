@@ -25,11 +25,9 @@ class Call:
         operation: what comes out.
         weights: aggregation weights; None for equal ones.
         support: which elements travel; None for all.
-        is_round: whether its bytes are counted as those of a round.
     """
 
     number: int
     operation: Operation
     weights: AggregationWeights | None = None
     support: Support | None = None
-    is_round: bool = True

@@ -127,8 +127,7 @@ class Client:
 
         Args:
             total: the sum of the proposals.
-            counting: how many parties count by their weight; None if all do. Which ones they are is not
-                known, so an element needs one contributor more for each that does not.
+            counting: how many parties count by their weight; None if all do.
 
         Raises:
             AggregationError: no mask was proposed, or the sum is one of other masks.
@@ -145,6 +144,7 @@ class Client:
         self.transcript.add(total)
         counts = proposed.layout.split_masked(tally(opened["body"][0], self.parties), proposed.living)
         counting = self.parties if counting is None else counting
+        # Which ones do not count is not known, so an element needs one contributor more for each.
         at_least = self.rules.min_contributors + self.parties - counting
         layout = proposed.layout.narrowed(counts, self.parties, at_least)
         return Support(layout, proposed.living, proposed.contributes, counting)
@@ -161,9 +161,8 @@ class Client:
         """
         arrays, is_list = as_arrays(data)
         living = align_mask(mask, arrays)
-        parties = self.parties
-        counts = [None if entry is None else np.where(entry, parties, 0) for entry in living]
-        layout = Layout.dense(arrays, is_list).narrowed(counts, parties, self.rules.min_contributors)
+        counts = [None if entry is None else np.where(entry, self.parties, 0) for entry in living]
+        layout = Layout.dense(arrays, is_list).narrowed(counts, self.parties, self.rules.min_contributors)
         return Support(layout, living, shared=True)
 
     @timed
@@ -202,8 +201,7 @@ class Client:
         floats = self._memory.take(layout.float_size + carried, ring.dtype)
         integers = np.empty(layout.integer_size, "<u8")
         encoder.write_floats(floats[: layout.float_size], arrays)
-        if carried:
-            assert support is not None  # nothing else is partial
+        if support is not None and carried:
             own = round(float(weights.own) * share_one(ring))
             floats[layout.float_size :] = support.has_partial * own
             pads.add_to(floats[layout.float_size :])
@@ -216,8 +214,7 @@ class Client:
             f"exact={weights.exact} denominators={carried}"
         )
         message = self._message(call.number, layout, encoding, [floats, integers, cancelling])
-        if call.is_round:
-            self.usage.count_round(floats.nbytes + integers.nbytes)
+        self.usage.count_round(floats.nbytes + integers.nbytes)
         opening = Opening(
             call=call.number,
             layout=layout,

@@ -12,6 +12,7 @@ from typing import NoReturn, TypedDict
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .checksum import checksum
 from .errors import AggregationError
 from .identity import Identities
 from .keys import KEY_BYTES, Purpose, layout_key, pair_key, session_id, unwrap, wrap
@@ -205,25 +206,8 @@ class KeyRing:
         return Pads(keys, call)
 
     def checksum(self, numbers: np.ndarray) -> np.ndarray:
-        """A sum of numbers of the last call, each times a random one that only the parties know.
-
-        The checksums of the parties' numbers add up to that of their sum. Who adds something to the sum
-        without the key finds its checksum with a chance of 2^-48 (a random linear function as a universal
-        hash, Carter and Wegman 1979).
-
-        Args:
-            numbers: unsigned integers of at most 16 bits, one-dimensional.
-
-        Returns:
-            One integer modulo 2^64.
-        """
-        call, _ = self._of_last_call
-        pads, total = Pads([(self._derived(b"checksum"), False)], call), np.zeros(1, "<u8")
-        piece = Pads.piece(total.dtype)
-        for start in range(0, numbers.size, piece):
-            part = numbers[start : start + piece].astype(total.dtype)
-            total += np.dot(part, pads.draw(part.size, total.dtype))
-        return total
+        """The :func:`~.checksum.checksum` of numbers of the last call, under the key of all parties."""
+        return checksum(self._derived(b"checksum"), self._of_last_call[0], numbers)
 
     def unblinded(self, total: Message) -> Message:
         """A sum without the pad that blinds the server.

@@ -14,6 +14,7 @@ import numpy as np
 from .call import Call, Operation
 from .client import Client
 from .inputs import ArrayMasks
+from .integers import open_integers, upload_integers
 from .message import Message
 from .support import Support
 from .weights import AggregationWeights
@@ -65,17 +66,21 @@ def average_into(
 
 
 def add_up(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
-    """Adds up integers; nobody learns more than the sum.
+    """Adds up integers; nobody learns more than the sum, and a server that changes it is found out.
 
     Args:
         client: of this party.
-        own: integers, of one shape at all parties.
+        own: int64, of one shape at all parties.
 
     Returns:
         int64.
+
+    Raises:
+        DisagreementError: the sum was changed on its way, or the parties were not told the same before.
     """
-    total = yield client.upload(Call(client.next_call(), Operation.SUM, is_round=False), own)
-    return client.open(total)
+    call = client.next_call()
+    total = yield upload_integers(client.keys, client.transcript, call, own)
+    return open_integers(client.keys, client.transcript, call, own.shape, total)
 
 
 def confirm(client: Client, what: bytes) -> Exchanges[None]:

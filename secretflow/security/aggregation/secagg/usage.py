@@ -14,8 +14,8 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 class Usage:
     """Counts bytes and seconds.
 
-    The few dozen bytes of each message's header are not counted, nor are sample counts: 8 bytes for each
-    party and round of an epoch, once a fit.
+    The few dozen bytes of each message's header and the 8 of its last number are not counted, nor is what
+    a fit begins with: 24 bytes for each round of an epoch.
     """
 
     def __init__(self) -> None:

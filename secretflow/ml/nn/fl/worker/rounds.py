@@ -129,15 +129,15 @@ class PartyRounds:
                         )
                 else:
                     weights = yield from weigh(self._client, samples)
-                if self._fit.adds_noise:
-                    weights = None  # the account of the noise is one of equal parts
                 if this.prunes and self._prunes_own:
                     # A mask that can only shrink is agreed on where something travels already.
                     within = None if self._settings.regrow_percent else self._support
                     self._support = yield from agree_on_support(
                         self._client, upload, training.mask_of_arrays(), within, self._counting
                     )
-                yield from average_into(self._client, arrays, upload, weights, self._support)
+                # The account of the noise is one of equal parts.
+                shares = None if self._fit.adds_noise else weights
+                yield from average_into(self._client, arrays, upload, shares, self._support)
             except BaseException:
                 training.masked.use(before)
                 training.take(start)
