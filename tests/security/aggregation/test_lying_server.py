@@ -169,8 +169,7 @@ def test_a_server_that_tells_the_truth_is_believed() -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_server_cannot_have_weights_count_that_do_not(which: int) -> None:
-    """The attack: more parties seem to count than do, so that the numbers of one who stands alone are opened."""
-
+    """The attack: more parties seem to count than do, and what one who stands alone has is opened."""
     rules = Rules(Ring.make(64, None, 3), 3)
     clients = [Client(name, NAMES, rules) for name in NAMES]
     agree_all([client.keys for client in clients])

@@ -1,4 +1,4 @@
-"""Sums of a few integers that the server cannot change unseen, such as counts that decide what is uploaded."""
+"""Sums of a few integers that the server cannot change unseen: counts that decide what is uploaded."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def open_integers(
         raise AggregationError(f"expected the sum of call {call}, got that of call {total['call']}")
     limbs, _ = opened["body"]
     if (limbs > _LARGEST_SUM).any():
-        raise DisagreementError(
-            "the pads of the parties' integers do not cancel: they were not told the same"
-        )
+        raise DisagreementError("the parties were not told the same, so their pads do not cancel")
     check_sum(opened, int(keys.checksum(limbs)[0]))
     transcript.add(total)
-    summed: np.ndarray = (limbs.reshape(_LIMBS.size, -1) << _LIMBS).sum(axis=0, dtype="<u8")
+    summed: np.ndarray = (limbs.reshape(_LIMBS.size, limbs.size // _LIMBS.size) << _LIMBS).sum(
+        axis=0, dtype="<u8"
+    )
     return summed.view("<i8").reshape(shape)
