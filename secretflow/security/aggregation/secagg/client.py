@@ -191,7 +191,7 @@ class Client:
             raise AggregationError(
                 "the parties have not settled masks for data of these shapes and types: give new mask objects"
             )
-        self._contributions.check(layout, support)
+        self._contributions.check(layout, support, weights.counts)
         denominators = support.denominators_for(weights) if support else None
         carried = layout.partial.size if denominators is None else 0
 
@@ -221,12 +221,12 @@ class Client:
             layout_name=message["layout"],
             ring=ring,
             encoding=message["encoding"],
-            integer_divisor=(weights.total if weights.exact else self._ring.one) if average else None,
+            integer_divisor=(weights.total if weights.exact else ring.one) if average else None,
             weight_total=weights.total if average and np.ndim(weights.total) else None,
             denominators=denominators,
         )
         self._pending = Uploaded(opening, weights, support)
-        self._contributions.record(layout, support)
+        self._contributions.record(layout, support, weights.counts)
         return message
 
     @timed

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,6 +21,11 @@ from .layout import Layout
 from .support import Support
 from .weights import AggregationWeights
 
+_JOINS = (
+    "prune_mask must leave out what was averaged without this party before, or with a weight of it that does "
+    "not count: with it, the next average would tell its numbers; make a new aggregator for data that have "
+    "nothing to do with the last"
+)
 _FEWEST_NUMBERS = 32  # a smaller array may well be the same by chance
 _MOST_ARRAYS = 2**16
 _NONCE = bytes(12)
@@ -66,8 +72,8 @@ class Contributions:
         contributes: list[np.ndarray | None] = []
         leaves: list[np.ndarray | None] = []
         for mask, seen in zip(living, self._of(layout), strict=True):
-            if mask is None:
-                self._check(seen, None)
+            if mask is None and seen is not None and (seen == _Seen.WITHOUT).any():
+                raise AggregationError(_JOINS)
             if mask is None or seen is None:
                 contributes.append(mask)
                 leaves.append(None if mask is None else np.zeros(mask.size, bool))
@@ -76,53 +82,69 @@ class Contributions:
                 leaves.append(~mask & (seen == _Seen.WITH))
         return contributes, leaves
 
-    def check(self, layout: Layout, support: Support | None) -> None:
-        """Refuses an upload without an agreement, where sums have gone on without this party.
+    def check(self, layout: Layout, support: Support | None, counts: Any) -> None:
+        """Refuses an upload in which this party joins a sum that has gone on without it, or leaves one.
+
+        Masks that were agreed on have neither; weights may have.
 
         Args:
             layout: what travels.
             support: what was agreed on; None if everything travels.
+            counts: where the own weight counts, boolean; it broadcasts to the arrays.
 
         Raises:
-            AggregationError: an element was in a sum that this party was not in.
+            AggregationError: it does.
         """
-        if layout is self._recorded or (support is not None and not support.shared):
+        if not self._fixed or (layout is self._recorded and np.all(counts)):
             return
-        for seen, index in zip(self._of(layout), layout.support, strict=True):
-            self._check(seen, index)
+        for seen, (index, adds) in zip(self._of(layout), _added(layout, support, counts), strict=True):
+            if seen is None:
+                continue
+            before = seen if index is None else seen[index]
+            if ((before == _Seen.WITHOUT) & adds).any():
+                raise AggregationError(_JOINS)
+            if ((before == _Seen.WITH) & ~adds).any():
+                raise AggregationError(
+                    "weights must let this party count where it did before: the difference of the averages "
+                    "would tell its numbers"
+                )
 
-    def record(self, layout: Layout, support: Support | None) -> None:
+    def record(self, layout: Layout, support: Support | None, counts: Any) -> None:
         """Takes down an upload.
 
         Args:
             layout: what travels.
             support: as for :meth:`check`.
+            counts: as for :meth:`check`.
         """
-        if not self._fixed or layout is self._recorded:
+        if not self._fixed or (layout is self._recorded and np.all(counts)):
             return
-        self._recorded = layout
-        contributes = None if support is None or support.shared else support.contributes
+        self._recorded = layout if np.all(counts) else None
         seen = self._of(layout)
-        for k, (shape, index) in enumerate(zip(layout.shapes, layout.support, strict=True)):
-            if seen[k] is None:
-                seen[k] = np.zeros(int(np.prod(shape, dtype=np.int64)), np.uint8)
-            mask = None if contributes is None else contributes[k]
-            where = slice(None) if index is None else index
+        for k, (index, adds) in enumerate(_added(layout, support, counts)):
             array = seen[k]
-            assert array is not None
-            array[where] = _Seen.WITH if mask is None else np.where(mask[where], _Seen.WITH, _Seen.WITHOUT)
+            if array is None:
+                array = seen[k] = np.zeros(int(np.prod(layout.shapes[k], dtype=np.int64)), np.uint8)
+            array[slice(None) if index is None else index] = np.where(adds, _Seen.WITH, _Seen.WITHOUT)
 
     def _of(self, layout: Layout) -> list[np.ndarray | None]:
         return self._seen.setdefault((layout.shapes, layout.dtypes), [None] * len(layout.shapes))
 
-    @staticmethod
-    def _check(seen: np.ndarray | None, index: np.ndarray | None) -> None:
-        if seen is not None and (seen[slice(None) if index is None else index] == _Seen.WITHOUT).any():
+
+def _added(
+    layout: Layout, support: Support | None, counts: Any
+) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+    """Of each array what travels, and whether a party adds its number to it with a weight that counts."""
+    for k, (shape, index) in enumerate(zip(layout.shapes, layout.support, strict=True)):
+        where = slice(None) if index is None else index
+        try:
+            adds = np.broadcast_to(counts, shape).ravel()[where]
+        except ValueError:
             raise AggregationError(
-                "prune_mask must leave out what was averaged without this party before: with it, the next "
-                "average would tell its numbers; make a new aggregator for data that have nothing to do with "
-                "the last"
-            )
+                f"weights: a weight of shape {np.shape(counts)} does not fit data[{k}] of shape {shape}"
+            ) from None
+        mask = None if support is None or support.shared else support.contributes[k]
+        yield index, adds if mask is None else adds & mask[where]
 
 
 class Averaged:

@@ -38,8 +38,10 @@ def weigh(client: Client, own: object) -> Exchanges[AggregationWeights]:
     if not np.all(total > 0):
         raise AggregationError("weights add up to 0: at least one must be positive")
     rules, parties = client.rules, client.parties
-    counting = yield from add_up(client, counts(weight, total, parties, rules).astype(np.int64))
-    return AggregationWeights(weight[()], total[()], parties, exact, int(np.min(counting)), object())
+    enough = counts(weight, total, parties, rules)
+    counting = yield from add_up(client, enough.astype(np.int64))
+    fewest = int(np.min(counting))
+    return AggregationWeights(weight[()], total[()], parties, exact, enough, fewest, object())
 
 
 def weigh_rounds(client: Client, rows: Sequence[int]) -> Exchanges[list[AggregationWeights]]:
@@ -58,14 +60,17 @@ def weigh_rounds(client: Client, rows: Sequence[int]) -> Exchanges[list[Aggregat
     own = np.asarray(rows, np.int64)
     totals = yield from add_up(client, own)
     parties, rules = client.parties, client.rules
-    enough = counts(own, totals, parties, rules)
-    counting, others = yield from add_up(client, np.stack([enough, own != own[0]]).astype(np.int64))
+    # Over all rounds, so that it is the same in each.
+    enough = counts(own, totals, parties, rules).all()
+    bits = np.stack([np.full(own.size, enough), own != own[0]]).astype(np.int64)
+    counting, others = yield from add_up(client, bits)
     found: list[AggregationWeights] = []
     for k in range(own.size):
         if found and not others[k]:
             found.append(found[0])
         else:
-            found.append(AggregationWeights(own[k], totals[k], parties, True, int(counting[k]), object()))
+            fewest = int(counting[k])
+            found.append(AggregationWeights(own[k], totals[k], parties, True, enough, fewest, object()))
     for weights in found:
         weights.check_counting(rules, masked=True)
     return found

@@ -27,6 +27,7 @@ class AggregationWeights:
         total: sum of all weights.
         parties: how many there are.
         exact: whether all weights are integers, so that averages of integers lose nothing.
+        counts: whether the own weight counts, boolean, a number or of the weight's shape.
         counting: how many parties count, at the element where they are fewest.
         name: equal for equal weights of all parties.
     """
@@ -35,6 +36,7 @@ class AggregationWeights:
     total: Any
     parties: int
     exact: bool
+    counts: Any
     counting: int
     name: object
 
@@ -53,15 +55,17 @@ class AggregationWeights:
             AggregationError: a weight is negative, not a number or above 2^53, or they add up to 0.
         """
         if not weights:
-            return cls(np.int64(1), np.int64(parties), parties, True, parties, "equal")
+            return cls(np.int64(1), np.int64(parties), parties, True, True, parties, "equal")
         known = [checked(weight, f"weights[{k}]") for k, weight in enumerate(weights)]
         total = sum(known[1:], start=known[0])
         if (total == 0).any():
             raise AggregationError("weights add up to 0: at least one must be positive")
         exact = all(weight.dtype.kind in "iu" for weight in known)
-        counting = sum(counts(weight, total, parties, rules).astype(int) for weight in known)
+        enough = [counts(weight, total, parties, rules) for weight in known]
+        counting = sum(one.astype(int) for one in enough)
         name = tuple((weight.shape, weight.tobytes()) for weight in known)
-        return cls(known[position], total, parties, exact, int(np.min(counting)), name)
+        fewest = int(np.min(counting))
+        return cls(known[position], total, parties, exact, enough[position], fewest, name)
 
     @property
     def own(self) -> float | np.ndarray:
