@@ -97,6 +97,23 @@ def estimate(rounds: Sequence[Uploads]) -> Estimates:
     return Estimates(*(np.concatenate(values) for values in found))
 
 
+def rows_by_label(labels: np.ndarray) -> np.ndarray:
+    """Rows of each party in turn, half of them of two digits that are its own, the others of all.
+
+    Parties of the same labels have updates so alike that the average is nearly everybody's already.
+
+    Args:
+        labels: of all images.
+    """
+    rng = np.random.default_rng(0)
+    found = []
+    for party in range(PARTIES):
+        own = rng.permutation(np.flatnonzero(labels // 2 == party))[: ROWS // 2]
+        rest = rng.permutation(np.flatnonzero(labels // 2 != party))[: ROWS - own.size]
+        found.append(rng.permutation(np.concatenate([own, rest])))
+    return np.concatenate(found)
+
+
 def train(images: Any, batch_size: int, epochs: int, **options: Any) -> Estimates:
     """Trains with masks of the parties' own, and estimates.
 
@@ -126,7 +143,7 @@ def train(images: Any, batch_size: int, epochs: int, **options: Any) -> Estimate
             }
             return FedNdarray(parts, PartitionWay.HORIZONTAL)
 
-        rows = PARTIES * ROWS
+        chosen = rows_by_label(images.y_train)
         model = FLModel(
             server=sf.PYU("server"),
             device_list=parties,
@@ -146,8 +163,8 @@ def train(images: Any, batch_size: int, epochs: int, **options: Any) -> Estimate
         )
         with watched_uploads(PARTIES) as rounds:
             model.fit(
-                split(images.x_train[:rows].astype(np.float32)[:, None] / 255),
-                split(np.eye(10, dtype=np.float32)[images.y_train[:rows]]),
+                split(images.x_train[chosen].astype(np.float32)[:, None] / 255),
+                split(np.eye(10, dtype=np.float32)[images.y_train[chosen]]),
                 epochs=epochs,
                 batch_size=batch_size,
                 aggregate_freq=-(-ROWS // batch_size),

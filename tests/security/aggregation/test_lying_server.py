@@ -113,7 +113,7 @@ def test_a_server_that_raises_the_counts_of_an_agreement_is_refused_before_anyth
 def test_counts_cannot_be_changed_together_with_their_checksum(added: int, checksum: int) -> None:
     def lie(_: str, total: Message) -> Message:
         if total["encoding"].startswith("mask"):
-            total["body"][0][30] += np.uint8(added)
+            total["body"][0][30:31] += np.uint8(added)
             total["body"][1] += np.uint64(checksum)
         return total
 

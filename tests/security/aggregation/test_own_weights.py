@@ -84,7 +84,7 @@ def test_a_party_without_rows_is_known_not_to_count_and_the_others_not_which_it_
 
 def test_an_average_under_weights_at_the_parties_is_the_same_to_the_last_bit(consortium: Any) -> None:
     rng = np.random.default_rng(2)
-    data = consortium.held([[rng.normal(size=(4, 5)), np.array([k])] for k in range(3)])
+    data = consortium.held([[rng.normal(size=(4, 5)), np.full((4, 1), k)] for k in range(3)])
     for weights in ([1, 2, 3], [0.5, 1.25, 3.0], [rng.integers(1, 9, (4, 1)) for _ in range(3)]):
         given, at_parties = (
             sf.reveal(consortium.aggregator(3).average(data, 0, chosen))

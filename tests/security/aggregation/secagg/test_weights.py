@@ -69,7 +69,7 @@ def test_with_masks_a_weight_is_one_positive_number(bad: Any) -> None:
         ([1, 1, 1], 3),
         ([0, 0, 1], 1),
         ([1e-9, 1e-9, 1], 1),
-        ([1, 100, 200], 3),
+        ([1, 100, 198], 3),
         ([1, 150, 150], 2),
         ([np.array([1, 0]), np.array([1, 1]), np.array([1, 1])], 2),
         ([np.array([[0], [1]]), np.array([1, 1]), 1], 2),

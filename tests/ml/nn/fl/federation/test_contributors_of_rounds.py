@@ -17,7 +17,7 @@ from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
 from ..conftest import Mlp, model_def
-from .conftest import BATCH, LR, data_of, masks_of, weights_of
+from .conftest import BATCH, data_of, masks_of, weights_of
 
 NAMES = ["alice", "bob", "carol"]
 
@@ -32,7 +32,7 @@ def trained(
     model = FLModel(
         server=devices.davy,
         device_list=parties,
-        model=model_def(Mlp, optim_wrapper(optim.SGD, lr=LR)),
+        model=model_def(Mlp, optim_wrapper(optim.SGD, lr=1.0)),
         aggregator=SecurePruneAggregator(devices.davy, parties, **how),
         strategy="fed_avg_w_prune",
         backend="torch",
@@ -42,9 +42,13 @@ def trained(
     )
     ends = np.cumsum([0, *rows])
     places = {party: (ends[k], ends[k + 1]) for k, party in enumerate(parties)}
-    arrays = [data_of(seed, count) for seed, count in enumerate(rows)]
-    x, y = (create_ndarray(np.concatenate(both), parts=places, axis=0) for both in zip(*arrays, strict=True))
-    batches = {party: max(1, count * BATCH // min(rows)) for party, count in zip(parties, rows, strict=True)}
+    own = [data_of(seed, count) for seed, count in enumerate(rows)]
+    x = create_ndarray(np.concatenate([features for features, _ in own]), parts=places, axis=0)
+    # Each party calls the classes otherwise, so that they prune otherwise.
+    named = [np.roll(labels, k, axis=1) for k, (_, labels) in enumerate(own)]
+    y = create_ndarray(np.concatenate(named), parts=places, axis=0)
+    smallest = min(BATCH, *rows)
+    batches = {party: count * smallest // min(rows) for party, count in zip(parties, rows, strict=True)}
     with watched_uploads(3) as rounds:
         for _ in range(2):
             model.fit(x, y, epochs=3, batch_size=batches, aggregate_freq=2, verbose=0)
