@@ -85,6 +85,34 @@ def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
         )
 
 
+def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> None:
+    """Refuses noise whose account of privacy would not hold.
+
+    Every party adds its part of the noise, so all parts must arrive at every weight. With masks of their own
+    fewer do, and the masks come from weights without noise.
+
+    Args:
+        dp_strategy: upstream's ``DPStrategyFL``, or None.
+        settings: what the user chose about pruning.
+        parties: how many train; all do in each round.
+
+    Raises:
+        ValueError: masks are the parties' own, or the noise is split over another number of parties.
+    """
+    noise = getattr(dp_strategy, "model_gdp", None)
+    if noise is None:
+        return
+    if settings.mask_scope != "global":
+        raise ValueError(
+            "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
+            f"only their parts of the noise arrive, got {settings.mask_scope!r}"
+        )
+    for name in ("num_clients", "num_updates"):
+        number = getattr(noise, name, parties)
+        if number != parties:
+            raise ValueError(f"{name} of model_gdp must be {parties}, as many as train, got {number}")
+
+
 def check_capture(gradient_capture: GradientCapture | None, device_list: list[PYU]) -> None:
     """Refuses a capture by somebody who does not train: nothing would ever be written."""
     names = [device.party for device in device_list]

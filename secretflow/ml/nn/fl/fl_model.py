@@ -14,6 +14,7 @@ from secretflow.ml.nn.fl.checks import (
     check_capture,
     check_keywords,
     check_model,
+    check_privacy,
     check_server_agg_method,
     upstreams_fit,
 )
@@ -265,6 +266,7 @@ class FLModel(WithTrainingData):
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
         options.check_parties(set(self._workers))
+        check_privacy(self.dp_strategy, self._prune_settings, len(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
         if options.random_seed is None:

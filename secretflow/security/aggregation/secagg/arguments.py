@@ -52,8 +52,8 @@ def by_party(objects: Sequence[PYUObject], name: str, parties: Sequence[PYU]) ->
     return found
 
 
-def weights_in_order(weights: Any, data: Sequence[PYUObject], parties: Sequence[PYU]) -> list[Any]:
-    """Everybody's weight in the order of the parties; empty for equal ones.
+def weights_by_party(weights: Any, data: Sequence[PYUObject], parties: Sequence[PYU]) -> dict[PYU, Any]:
+    """Everybody's weight, in the order of the parties; empty for equal ones.
 
     Args:
         weights: one for each of ``data``, a number for all, or None.
@@ -64,7 +64,7 @@ def weights_in_order(weights: Any, data: Sequence[PYUObject], parties: Sequence[
         AggregationError: they are neither, or one is at another party than its data.
     """
     if weights is None or isinstance(weights, (int, float, np.number)):
-        return []
+        return {}
     if not hasattr(weights, "__len__"):
         raise AggregationError(f"weights must be one for each party, a number or None, got {weights!r}")
     if len(weights) != len(data):
@@ -74,4 +74,4 @@ def weights_in_order(weights: Any, data: Sequence[PYUObject], parties: Sequence[
         if isinstance(weight, DeviceObject) and weight.device != datum.device:
             raise AggregationError("Device of weight is not same with the corresponding data.")
         found[datum.device] = weight
-    return [found[party] for party in parties]
+    return {party: found[party] for party in parties}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import AggregationError
+from .errors import AggregationError, DisagreementError
 from .kernels import scatter_for
 from .layout import Layout
 from .message import Message
@@ -51,10 +51,12 @@ class Opening:
 
         Raises:
             AggregationError: it is that of another call, layout or encoding.
+            DisagreementError: the pads of the uploads do not cancel.
         """
         expected = (self.call, self.layout_name, self.encoding)
         if (total["call"], total["layout"], total["encoding"]) != expected:
             raise AggregationError(f"expected the sum of call {self.call}, got that of call {total['call']}")
+        check_sum(total, 0)
 
     def open(self, total: Message) -> np.ndarray | list[np.ndarray]:
         """Decodes a sum and puts its numbers where they belong; what did not travel is 0.
@@ -103,6 +105,19 @@ class Opening:
             whole = integers[place].reshape(layout.shapes[k])
             values = whole if self.integer_divisor is None else whole / self.integer_divisor
             np.copyto(arrays[k], values, casting="unsafe")
+
+
+def check_sum(total: Message, expected: int) -> None:
+    """Looks whether the last number of a sum, which all parties add a pad to as well, is the expected one.
+
+    Raises:
+        DisagreementError: it is not.
+    """
+    if int(total["body"][-1][0]) != expected:
+        raise DisagreementError(
+            "the parties were not told the same, or a sum was changed on its way, by a failure or by a "
+            "server that lies; the last sum cannot be read, begin again from what all parties have"
+        )
 
 
 def share_one(ring: Ring) -> float:

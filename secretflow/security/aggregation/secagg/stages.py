@@ -30,11 +30,13 @@ class Proposed:
         call: number of the call.
         layout: whose elements are agreed on.
         living: for each array the own flat mask, boolean, or None where everything lives.
+        contributes: for each array where the party would add its numbers, boolean, or None where everywhere.
     """
 
     call: int
     layout: Layout
     living: Sequence[np.ndarray | None]
+    contributes: Sequence[np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)

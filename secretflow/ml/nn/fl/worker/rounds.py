@@ -10,31 +10,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-import numpy as np
-
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.client import Client
-from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.errors import AggregationError, DisagreementError
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     agree_on_support,
     average_into,
-    gather,
+    confirm,
 )
 from secretflow.security.aggregation.secagg.support import Support
+from secretflow.security.aggregation.secagg.weighing import WEIGHING_EXCHANGES, weigh, weigh_rounds
+from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
 
 def exchanges_of_start(settings: PruneSettings, rows_known: bool) -> int:
     """How many messages each party sends in :meth:`PartyRounds.start`."""
-    return 2 + rows_known + (settings.mask_scope == "local")
+    return 2 + rows_known * WEIGHING_EXCHANGES + (settings.mask_scope == "local")
 
 
 def exchanges_of(rounds: Sequence[Round], settings: PruneSettings, rows_known: bool) -> int:
     """How many messages each party sends in :meth:`PartyRounds.rounds`."""
     agreements = sum(this.prunes for this in rounds) if settings.mask_scope == "local" else 0
-    return len(rounds) * (1 if rows_known else 2) + agreements
+    return len(rounds) * (1 if rows_known else 1 + WEIGHING_EXCHANGES) + agreements
 
 
 class PartyRounds:
@@ -61,7 +61,8 @@ class PartyRounds:
         self._settings = settings
         self._fit = fit
         self._rows = rows
-        self._weights: np.ndarray | None = None
+        self._weights: list[AggregationWeights] | None = None
+        self._counting: int | None = None  # fewest parties that count in a round, if that is known before
         self._support: Support | None = None
         self._prunes_own = settings.mask_scope == "local"
 
@@ -71,46 +72,47 @@ class PartyRounds:
         Raises:
             AggregationError: the parties do not mean the same fit.
         """
-        told = yield from gather(self._client, np.array(self._digest()))
-        if len(set(told.tolist())) > 1:
+        try:
+            yield from confirm(self._client, self._common())
+        except DisagreementError:
             raise AggregationError(
                 "all parties must begin a fit with the same settings, epochs trained and, with "
                 "mask_scope='global', masks, got different ones; give all the same, or load the same "
                 "checkpoint everywhere"
-            )
+            ) from None
         if self._rows is not None:
-            # One row for each round: everybody's sample counts.
-            self._weights = (yield from gather(self._client, np.array(self._rows))).T
+            self._weights = yield from weigh_rounds(self._client, self._rows)
+            self._counting = min(weights.counting for weights in self._weights)
         arrays, mask = self._training.arrays(), self._training.mask_of_arrays()
         if self._prunes_own:
-            self._support = yield from agree_on_support(self._client, arrays, mask)
+            self._support = yield from agree_on_support(self._client, arrays, mask, counting=self._counting)
         else:
             self._support = self._client.shared_support(arrays, mask)
         yield from average_into(self._client, arrays, arrays, support=self._support)
         self._training.take_back(arrays)
 
-    def _digest(self) -> int:
-        """What all parties must have in common, in 48 bits, so that the sum of all parties' fits."""
+    def _common(self) -> bytes:
+        """What all parties must have in common, as a hash."""
         mask = self._training.masked.mask
         # What was chosen stands for how: a function has another name in every process.
         settings = replace(self._settings, prunable=tuple(mask))
-        state = sha256(repr((settings, self._fit.shared())).encode())
+        state = sha256(repr((settings, self._fit.shared(), self._fit.adds_noise)).encode())
         if not self._prunes_own:
             for entry in mask.values():
                 state.update(entry.tobytes())
-        return int.from_bytes(state.digest()[:6], "big")
+        return state.digest()
 
     def rounds(self, rounds: Sequence[Round]) -> Exchanges[None]:
         """Trains for some rounds, the last average taken up.
 
-        Where a round has failed, here or at another party, the mask is that of its beginning; so are the
-        weights if it prunes, or if uploads get noise: the next fit begins with an upload without any.
+        Where a round has failed, here or at another party, weights and mask are those of its beginning. So
+        nothing that it uploaded is uploaded again under other weights, nor what rests on a sum that the
+        parties were not told alike.
         """
         training = self._training
         for this in rounds:
             before = training.masked.mask
-            undoable = self._fit.adds_noise or this.prunes
-            start = [array.copy() for array in training.arrays()] if undoable else None
+            start = [array.copy() for array in training.arrays()]
             try:
                 samples = training.train(this, self._fit)
                 if this.prunes and self._prunes_own:
@@ -120,24 +122,25 @@ class PartyRounds:
                 upload = training.noised(arrays, self._fit)
                 if self._weights is not None:
                     weights = self._weights[this.number - 1]
-                    if weights[self._client.position] != samples:
+                    if weights.weight != samples:
                         raise ValueError(
                             f"the batches of a round must have as many rows as their sampler says, "
-                            f"{weights[self._client.position]}, got {samples}"
+                            f"{weights.weight}, got {samples}"
                         )
                 else:
-                    weights = yield from gather(self._client, np.array(samples))
+                    weights = yield from weigh(self._client, samples)
                 if this.prunes and self._prunes_own:
                     # A mask that can only shrink is agreed on where something travels already.
                     within = None if self._settings.regrow_percent else self._support
                     self._support = yield from agree_on_support(
-                        self._client, upload, training.mask_of_arrays(), within
+                        self._client, upload, training.mask_of_arrays(), within, self._counting
                     )
-                yield from average_into(self._client, arrays, upload, weights, self._support)
+                # The account of the noise is one of equal parts.
+                shares = None if self._fit.adds_noise else weights
+                yield from average_into(self._client, arrays, upload, shares, self._support)
             except BaseException:
                 training.masked.use(before)
-                if start is not None:
-                    training.take(start)
+                training.take(start)
                 raise
             training.take_back(arrays)
             if this.prunes and not self._prunes_own:

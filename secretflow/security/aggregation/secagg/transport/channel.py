@@ -33,8 +33,8 @@ _LENGTH = struct.Struct("!I")
 _BUFFER_BYTES = 1 << 22
 _MOST_HEADER_BYTES = 1 << 16
 _MOST_ELEMENTS = 1 << 32
-_DTYPES = ("|u1", "<u4", "<u8")
-"""Of masks, and of the elements of both rings."""
+_DTYPES = ("|u1", "<u2", "<u4", "<u8")
+"""Of ballots on masks, and of the elements of both rings."""
 
 
 class _Header(TypedDict):

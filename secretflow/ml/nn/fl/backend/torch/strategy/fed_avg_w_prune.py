@@ -124,7 +124,8 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
         """
         rows = rows_by_round(self.train_set, fit.steps, fit.aggregate_freq) if rows_known else None
         self._rounds = PartyRounds(self._client, self._training, self._settings, fit, rows)
-        self._begin(start, self._rounds.start())
+        # All begin with an average of weights that no party has trained on since, so anew.
+        self._begin(start, self._rounds.start(), anew=True)
 
     def begin_rounds(self, start: int, rounds: Sequence[Round]) -> None:
         """Begins what :meth:`PartyRounds.rounds` exchanges.
