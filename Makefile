@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower audit evaluate clean
+.PHONY: help env demo experiment docs test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower bench-leaving audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -59,6 +59,9 @@ bench-channels: $(READY) ## the channel to the server beside others, into benchm
 
 bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
 	$(PYTHON) -m benchmarks.flower
+
+bench-leaving: $(READY) ## what a party that leaves a weight leaks, and the rules' cost, into benchmarks/results/leaving.json
+	$(PYTHON) -m benchmarks.leaving
 
 audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; goes on where it was stopped)
 	$(PYTHON) experiments/leakage_audit.py --out dgl/audit
