@@ -96,7 +96,8 @@ def test_the_aggregator_names_what_is_no_number(devices: SimpleNamespace, number
 
 def average_of(devices: SimpleNamespace, weights: list[int], values: list[float], **ring: Any) -> float:
     parties = [devices.alice, devices.bob, devices.carol][: len(weights)]
-    aggregator = SecurePruneAggregator(devices.davy, parties, **ring)
+    # All have agreed that a party may stand alone.
+    aggregator = SecurePruneAggregator(devices.davy, parties, min_contributors=1, min_share=1e-9, **ring)
     data = [party(lambda v=v: np.array([v]))() for party, v in zip(parties, values, strict=True)]
     return float(np.ravel(sf.reveal(aggregator.average(data, weights=weights)))[0])
 
@@ -106,7 +107,7 @@ def test_a_party_that_the_ring_would_round_away_is_told_of_64_bits(
     devices: SimpleNamespace, weights: list[int]
 ) -> None:
     values = [0.05] * (len(weights) - 1) + [0.0]
-    with pytest.raises(AggregationError, match=r"weights\[0\] must be at least .* ring_bits=64"):
+    with pytest.raises(AggregationError, match=r"weight of alice must be at least .* ring_bits=64"):
         average_of(devices, weights, values)
     ours = average_of(devices, weights, values, ring_bits=64)
     assert ours == pytest.approx(
@@ -130,10 +131,15 @@ def test_training_with_parties_of_very_unequal_size_is_told_of_64_bits(devices: 
     held = [
         spread(devices, (4, 12_000), np.concatenate(both)) for both in ((x, big), (y, np.zeros(12_000, int)))
     ]
+
+    def fit(**options: Any) -> None:
+        aggregator = SecurePruneAggregator(devices.carol, [devices.alice, devices.bob], **options)
+        build(devices, linear, nn.CrossEntropyLoss, aggregator=aggregator).fit(
+            *held, batch_sampling_rate=1.0, verbose=0
+        )
+
+    with pytest.raises(AggregationError, match="min_share"):
+        fit()
     with pytest.raises(AggregationError, match="ring_bits=64"):
-        build(devices, linear, nn.CrossEntropyLoss).fit(*held, batch_sampling_rate=1.0, verbose=0)
-    members = [devices.alice, devices.bob]
-    wide = SecurePruneAggregator(devices.carol, members, ring_bits=64)
-    build(devices, linear, nn.CrossEntropyLoss, aggregator=wide).fit(
-        *held, batch_sampling_rate=1.0, verbose=0
-    )
+        fit(min_share=1e-4)
+    fit(min_share=1e-4, ring_bits=64)
