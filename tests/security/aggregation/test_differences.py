@@ -76,6 +76,15 @@ def test_the_same_data_under_other_weights_are_refused(consortium: Any, at_parti
         average(other, [1, 2, 3, 4])
 
 
+def test_a_result_with_values_of_ones_own_in_it_is_not_taken_for_public(consortium: Any) -> None:
+    aggregator = consortium.aggregator(4)
+    masks = consortium.held(masks_but(2, slice(0, 500)))  # so the others keep these to themselves
+    results = list(sf.reveal(aggregator.average_at_parties(consortium.held(DATA), None, masks)).values())
+    aggregator.average_at_parties(consortium.held(results), [1, 2, 3, 4], masks)
+    with pytest.raises(AggregationError, match="must be new under new weights"):
+        aggregator.average_at_parties(consortium.held(results), [4, 3, 2, 1], masks)
+
+
 def test_a_result_may_be_averaged_under_any_weights(consortium: Any) -> None:
     """Layers that are not trained: all parties have the same numbers, which everybody knows."""
     aggregator = consortium.aggregator(4)

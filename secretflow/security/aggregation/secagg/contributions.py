@@ -154,7 +154,7 @@ class Averaged:
         # Under a key of its own: what is kept tells nothing of the data.
         self._key = AESGCM(secrets.token_bytes(32))
         self._shares: OrderedDict[bytes, bytes] = OrderedDict()
-        self._public: set[bytes] = set()
+        self._public: OrderedDict[bytes, bytes] = OrderedDict()
 
     def check(self, arrays: Sequence[np.ndarray], weights: AggregationWeights, party: str) -> None:
         """Refuses data that were averaged under another share of the weight.
@@ -184,24 +184,30 @@ class Averaged:
         """
         share = self._tag(np.asarray(weights.own))
         for tag in self._private_tags(arrays):
-            self._shares[tag] = share
-            self._shares.move_to_end(tag)
-        while len(self._shares) > _MOST_ARRAYS:
-            self._shares.popitem(last=False)
+            _remember(self._shares, tag, share)
 
-    def take_result(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes down what came out last: everybody has it, so no average gives it away."""
-        self._public = set(self._tags(arrays))
+    def take_results(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes down arrays that all parties have, so no average gives them away."""
+        for array in arrays:
+            _remember(self._public, self._tag(array), b"")
 
     def _private_tags(self, arrays: Sequence[np.ndarray]) -> list[bytes]:
-        return [tag for tag in self._tags(arrays) if tag not in self._public]
-
-    def _tags(self, arrays: Sequence[np.ndarray]) -> list[bytes]:
+        """Of each large array that not all have, and of all arrays together unless all have them."""
         tags = [self._tag(array) for array in arrays]
-        large = [tag for tag, array in zip(tags, arrays, strict=True) if array.size >= _FEWEST_NUMBERS]
+        private = [(tag, array) for tag, array in zip(tags, arrays, strict=True) if tag not in self._public]
+        if not private:
+            return []
+        large = [tag for tag, array in private if array.size >= _FEWEST_NUMBERS]
         return [*large, self._tag(np.frombuffer(b"".join(tags), np.uint8))]
 
     def _tag(self, array: np.ndarray) -> bytes:
         # GCM's tag over data that are not encrypted: quick, and as good as a hash to whoever has not the key.
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         return self._key.encrypt(_NONCE, array.dtype.str.encode(), data.data)[-16:]
+
+
+def _remember(known: OrderedDict[bytes, bytes], tag: bytes, value: bytes) -> None:
+    known[tag] = value
+    known.move_to_end(tag)
+    if len(known) > _MOST_ARRAYS:
+        known.popitem(last=False)

@@ -261,7 +261,9 @@ class Participant:
         message = client.upload(Call(client.next_call(), request.operation, shares, support), data)
         self._data_before.record(arrays, shares)
         result = client.open((yield message), data)
-        self._data_before.take_result(as_arrays(result)[0])
+        opened = as_arrays(result)[0]
+        private = set() if support is None else support.private_arrays()
+        self._data_before.take_results([array for k, array in enumerate(opened) if k not in private])
         return result
 
     def _supported(

@@ -87,6 +87,10 @@ class Support:
         for k, index in self._pruned:
             opened[k].flat[index] = 0
 
+    def private_arrays(self) -> set[int]:
+        """The numbers of the arrays of which this party keeps elements that do not travel."""
+        return {k for k, _ in self._private}
+
     def keep_private(self, opened: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> None:
         """Writes the own values of elements that this party keeps, but too few others do to travel.
 
