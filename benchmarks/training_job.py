@@ -40,7 +40,7 @@ class Job:
             its right and below.
         data_first: has the parties' rows ready before the model is made.
         one_process: SecretFlow's debug mode: all parties in this process, one after the other.
-        processor_time: of an epoch the seconds of this process on the processor, in place of those of the clock.
+        processor_time: an epoch's seconds are those of this process on the processor, not the clock's.
     """
 
     aggregator: str
