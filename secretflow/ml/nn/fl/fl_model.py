@@ -274,13 +274,12 @@ class FLModel(WithTrainingData):
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
-        trained = self.epochs_trained()
         return FitSession(
             self._workers,
             self._aggregator,
             self._prune_settings,
             options,
-            options.for_parties(steps, trained, self.dp_strategy),
+            options.for_parties(steps, self.epochs_trained(), self.dp_strategy),
             validate=partial(self._validate, options=options),
         ).run()
 
