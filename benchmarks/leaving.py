@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -223,6 +224,7 @@ def costs(repeats: int, rounds: int) -> dict[str, Any]:
         rounds: of an epoch.
     """
     images = load_images()
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other spin, which would count
     settings = {
         **SIDES["fork"],
         "parties": 3,
