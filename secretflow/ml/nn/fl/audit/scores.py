@@ -99,7 +99,7 @@ def label_accuracy(labels: torch.Tensor, truth: torch.Tensor) -> float:
     """
     same = tuple(labels.shape) == tuple(truth.shape)
     _validate.check(same, "labels", tuple(labels.shape), f"of the shape of truth, {tuple(truth.shape)}")
-    return float((labels == truth).float().mean())
+    return float((labels.to(truth.device) == truth).float().mean())
 
 
 def nearest(
@@ -115,7 +115,7 @@ def nearest(
     Returns:
         Numbers of candidates, int64 of shape (batch,).
     """
-    found = _clipped(images, value_range)
+    found = _clipped(images.to(candidates.device), value_range)
     return torch.cdist(found.flatten(1).double(), candidates.flatten(1).double()).argmin(dim=1)
 
 
@@ -171,7 +171,7 @@ def match(images: torch.Tensor, truth: torch.Tensor, value_range: Range | None =
 
 
 def _comparable(images: torch.Tensor, truth: torch.Tensor, value_range: Range | None) -> torch.Tensor:
-    """The reconstruction within the range, once it is clear that it can be held against the truth."""
+    """The reconstruction, within the range and beside the truth, once it is clear that they can be compared."""
     for name, value in (("images", images), ("truth", truth)):
         _validate.instance(name, value, torch.Tensor, "a tensor")
     same = tuple(images.shape) == tuple(truth.shape)
@@ -182,7 +182,7 @@ def _comparable(images: torch.Tensor, truth: torch.Tensor, value_range: Range | 
         within = low <= found[0] and found[1] <= high
         what = f"within value_range, {low} to {high}; None is without bounds"
         _validate.check(within, "truth", found, what)
-    return _clipped(images, value_range)
+    return _clipped(images.to(truth.device), value_range)
 
 
 def _clipped(images: torch.Tensor, value_range: Range | None) -> torch.Tensor:
