@@ -259,7 +259,9 @@ class FLModel(WithTrainingData):
             raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}")
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
         if len(set(epochs)) != 1:
-            raise ValueError(f"all parties must have trained as many epochs, got {epochs}: load the same one")
+            raise ValueError(
+                f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
+            )
         return epochs[0]
 
     def _fit_pruned(self, options: FitOptions) -> History:

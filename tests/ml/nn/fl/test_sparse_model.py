@@ -119,9 +119,9 @@ def _other_header(old: bytes, new: bytes) -> Callable[[Path], None]:
     ("damage", "message"),
     [
         (_other_header(b'"dtype":"F32"', b'"dtype":"I32"'), "is damaged"),
-        (_cut, "cannot be read"),
-        (_text, "cannot be read"),
-        (_foreign, "has the format None: only"),
+        (_cut, "damaged or no safetensors file"),
+        (_text, "damaged or no safetensors file"),
+        (_foreign, "path must be .* of format None"),
         (_without_values, "is damaged"),
         (_one_bit, "is damaged"),
     ],

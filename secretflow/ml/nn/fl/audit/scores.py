@@ -171,7 +171,7 @@ def match(images: torch.Tensor, truth: torch.Tensor, value_range: Range | None =
 
 
 def _comparable(images: torch.Tensor, truth: torch.Tensor, value_range: Range | None) -> torch.Tensor:
-    """The reconstruction, within the range and beside the truth, once it is clear that they can be compared."""
+    """The reconstruction within the range, beside the truth, once it is clear that the two compare."""
     for name, value in (("images", images), ("truth", truth)):
         _validate.instance(name, value, torch.Tensor, "a tensor")
     same = tuple(images.shape) == tuple(truth.shape)

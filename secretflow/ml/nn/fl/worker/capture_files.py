@@ -261,4 +261,4 @@ def _read_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path.name} is not a file of tensors ({error})") from error
+        raise ValueError(f"{path.name} must be a file of tensors, got one that is not ({error})") from error

@@ -152,6 +152,10 @@ class LocalTraining:
         """What is averaged, without what is withheld; on the CPU it shares memory with the model."""
         return [value.numpy(force=True) for value in self._averaged().values()]
 
+    def names(self) -> list[str]:
+        """The names of :meth:`arrays`."""
+        return list(self._averaged())
+
     def mask_of_arrays(self) -> ListMask:
         """The mask as it goes with :meth:`arrays`."""
         return self.masked.list_for(self._averaged())

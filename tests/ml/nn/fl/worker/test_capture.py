@@ -130,7 +130,7 @@ class _Trap:
 def test_loading_runs_no_code_of_the_file(tmp_path, parts):
     write_capture(str(tmp_path / "capture"), **parts)
     torch.save(_Trap(), tmp_path / "capture" / "x.pt")
-    with pytest.raises(ValueError, match="not a file of tensors"):
+    with pytest.raises(ValueError, match=r"must be a file of tensors"):
         load_capture(tmp_path / "capture")
 
 
