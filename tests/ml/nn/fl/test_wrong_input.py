@@ -356,6 +356,8 @@ CALLS: dict[str, Call] = {
             "fxp_bits": [0, 1.5, 99],
             "ring_bits": [16, "32", None],
             "min_contributors": [0, 3, 1.5],
+            "min_share": [-1, 2, "0"],
+            "fixed_contributors": FLAG,
             "server_blind": FLAG,
             "identities": [3, "keys"],
         },
@@ -375,7 +377,7 @@ CALLS: dict[str, Call] = {
             "device_list": [[], None, ["alice", "bob"]],
             "model": [None, 3],
             "aggregator": [None, 3],
-            "strategy": ["fed_avg_prune", None],
+            "strategy": ["fed_avg_prune"],
             "backend": ["tensorflow", None],
             "random_seed": [-1, 0.5, "1"],
             "skip_bn": FLAG,
@@ -384,9 +386,9 @@ CALLS: dict[str, Call] = {
             **PRUNING,
             "local_objective": ["sgd"],
             "mu": ["1", -1],
-            "num_gpus": [-1, 0.5, "1"],
-            "consensus_num": COUNT,
+            "num_gpus": [-1, "1"],
         },
+        any=("consensus_num",),  # upstream's, of other strategies
     ),
     "fit": Call(
         FitOptions,
@@ -394,10 +396,9 @@ CALLS: dict[str, Call] = {
         {
             "x": [None, 3, np.zeros((4, 4))],
             "y": [None, np.zeros(4)],
-            "batch_size": [*COUNT, None],
+            "batch_size": COUNT,
             "batch_sampling_rate": [0, 1.5, "1"],
             "epochs": COUNT,
-            "verbose": ["1", None],
             "callbacks": [3, [3]],
             "shuffle": FLAG,
             "class_weight": [3, {0: -1}],
@@ -414,7 +415,7 @@ CALLS: dict[str, Call] = {
             "dataset_builder": [3],
             "wait_steps": COUNT,
         },
-        any=("label_decoder",),  # upstream's, a function of the user's
+        any=("label_decoder", "verbose"),  # upstream's
         called={"class_weight": r"class_weight(\[0\])?", "x": "[xy]", "validation_data": "validation_data"},
     ),
 }
@@ -423,7 +424,7 @@ METHODS: dict[str, tuple[dict[str, list[Any]], Callable[[FLModel], Callable[...,
     "load_model": ({"model_path": [None, 3, {}, "/no/such/file"]}, lambda model: model.load_model),
     "export_sparse": ({"path": [None, 3, {}]}, lambda model: model.export_sparse),
     "predict": ({"x": [None, 3], "batch_size": [0, "2"]}, lambda model: model.predict),
-    "evaluate": ({"x": [None, 3], "batch_size": [0, "2"]}, lambda model: model.evaluate),
+    "evaluate": ({"batch_size": [0, "2"]}, lambda model: model.evaluate),
 }
 
 
@@ -459,7 +460,7 @@ def test_wrong_input_of_a_method_is_refused_in_one_sentence(devices: SimpleNames
     for argument, values in wrong.items():
         for value in values:
             with pytest.raises(REFUSALS) as refusal:
-                method(model)(**{**(right if "x" in wrong else {}), argument: value})
+                method(model)(**{**(right if name in ("predict", "evaluate") else {}), argument: value})
             assert re.match(rf"{argument} {FORM}", str(refusal.value), re.DOTALL), (
                 argument,
                 value,

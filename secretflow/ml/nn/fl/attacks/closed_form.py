@@ -66,7 +66,7 @@ def closed_form_attack(
         ValueError: the input goes into no fully connected layer with bias, or a batch holds more than one
             row.
     """
-    check_observations(observations)
+    check_observations(observations, progress)
     found = [_recover(observation) for observation in observations]
     if progress is not None:
         progress(1.0)

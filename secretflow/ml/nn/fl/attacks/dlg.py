@@ -74,7 +74,7 @@ def dlg_attack(
         TypeError: something is not an observation, or not settings.
         ValueError: the observations cannot be attacked together, or the labels are not theirs.
     """
-    check_observations(observations)
+    check_observations(observations, progress)
     _validate.instance("settings", settings, DLGSettings, "DLGSettings")
     fixed = None if labels is None else one_hot_labels(labels, observations)
     objective = Objective(observations, labels=fixed)

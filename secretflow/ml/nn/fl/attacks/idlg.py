@@ -99,7 +99,7 @@ def idlg_attack(
         ValueError: a batch holds more than one row, the label cannot be read off, or the observations cannot
             be attacked together.
     """
-    check_observations(observations)
+    check_observations(observations, progress)
     for observation in observations:
         _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for iDLG")
     labels = torch.stack([labels_from_gradient(observation) for observation in observations])

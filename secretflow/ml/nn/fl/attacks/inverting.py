@@ -83,7 +83,7 @@ def inverting_attack(
         ValueError: labels cannot be read off or are not theirs, or the observations cannot be attacked
             together.
     """
-    check_observations(observations)
+    check_observations(observations, progress)
     _validate.instance("settings", settings, InvertingSettings, "InvertingSettings")
     if labels is None:
         known = torch.stack([labels_from_gradient(observation) for observation in observations])

@@ -172,19 +172,24 @@ def _check_range(value: object) -> None:
     _validate.check(value[0] < value[1], "value_range", value, what)  # type: ignore[index]
 
 
-def check_observations(observations: object) -> None:
+def check_observations(observations: object, progress: object = None) -> None:
     """Refuses what an attack cannot be made on.
 
     Args:
         observations: what the user gave.
+        progress: what the user gave.
 
     Raises:
-        TypeError: it is no sequence of observations.
+        TypeError: it is no sequence of observations, or ``progress`` no function.
         ValueError: it is empty.
     """
     sequence = isinstance(observations, Sequence) and all(isinstance(o, Observation) for o in observations)
     _validate.check(sequence, "observations", observations, "a sequence of Observation", TypeError)
     _validate.check(bool(observations), "observations", observations, "at least one")
+    callable_ = progress is None or callable(progress)
+    _validate.check(
+        callable_, "progress", progress, "a function of the part that is done, or None", TypeError
+    )
 
 
 @dataclass(frozen=True)

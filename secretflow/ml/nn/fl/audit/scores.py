@@ -97,6 +97,8 @@ def label_accuracy(labels: torch.Tensor, truth: torch.Tensor) -> float:
     Raises:
         ValueError: the shapes differ.
     """
+    for name, value in (("labels", labels), ("truth", truth)):
+        _validate.instance(name, value, torch.Tensor, "a tensor")
     same = tuple(labels.shape) == tuple(truth.shape)
     _validate.check(same, "labels", tuple(labels.shape), f"of the shape of truth, {tuple(truth.shape)}")
     return float((labels.to(truth.device) == truth).float().mean())
@@ -177,6 +179,9 @@ def _comparable(images: torch.Tensor, truth: torch.Tensor, value_range: Range | 
     same = tuple(images.shape) == tuple(truth.shape)
     _validate.check(same, "images", tuple(images.shape), f"of the shape of truth, {tuple(truth.shape)}")
     if value_range is not None and truth.numel():
+        pair = isinstance(value_range, tuple) and len(value_range) == 2
+        ordered = pair and value_range[0] < value_range[1]
+        _validate.check(ordered, "value_range", value_range, "two numbers, the smaller one first, or None")
         low, high = value_range
         found = (float(truth.min()), float(truth.max()))
         within = low <= found[0] and found[1] <= high

@@ -76,6 +76,8 @@ class PartyStep:
         for name in ("weights", "mask"):
             _validate.instance(name, getattr(self, name), Mapping, "a mapping from names to tensors")
         rows = (len(self.x), *self.y.shape[1:]) if self.x.dim() else ()
+        names = isinstance(self.evaluating, tuple) and all(isinstance(n, str) for n in self.evaluating)
+        _validate.check(names, "evaluating", self.evaluating, "a tuple of names of modules", TypeError)
         what = f"of shape {rows[:1]}, one label for each row of x"
         _validate.check(tuple(self.y.shape) == rows[:1], "y", tuple(self.y.shape), what)
 
@@ -117,6 +119,7 @@ def weight_update(party: PartyStep, steps: int, learning_rate: float) -> tuple[t
     Raises:
         ValueError: a number is out of its range.
     """
+    _validate.instance("party", party, PartyStep, "a PartyStep")
     _validate.integer("steps", steps, 1)
     _validate.number("learning_rate", learning_rate, above=0)
     net = in_mode(party.model(), party.evaluating)
@@ -153,6 +156,7 @@ def plain_aggregate(uploads: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Te
     Raises:
         ValueError: there is no upload.
     """
+    _validate.instance("uploads", uploads, Sequence, "a sequence of uploads")
     _validate.check(len(uploads) > 0, "uploads", uploads, "the uploads of at least one party")
     return tuple(torch.stack(list(arrays)).mean(dim=0) for arrays in zip(*uploads, strict=True))
 

@@ -126,6 +126,7 @@ def write_capture(
         FileExistsError: the folder exists and is not empty.
         ValueError: the parts do not belong together.
     """
+    instance("directory", directory, (str, Path), "a path")
     capture = Capture(
         x, y, weights, mask, tuple(gradients), party, round_number, density, optimizer, tuple(evaluating)
     )
