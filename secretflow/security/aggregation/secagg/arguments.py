@@ -64,8 +64,8 @@ def by_party(objects: Sequence[PYUObject], name: str, parties: Sequence[PYU]) ->
         )
     if len(objects) != len(parties):
         raise AggregationError(
-            f"{name} must be one object for each party (Length of the data not equals devices: {len(objects)} vs "
-            f"{len(parties)}), got {objects}"
+            f"{name} must be one object for each party (Length of the data not equals devices: "
+            f"{len(objects)} vs {len(parties)}), got {objects}"
         )
     found = {item.device: item for item in objects}
     if set(found) != set(parties):
