@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 
 from secretflow import _validate
@@ -149,7 +150,8 @@ def check_choices(
         ValueError: one is out of its range.
     """
     _validate.instance("server", server, PYU, "a PYU")
-    _validate.integer("random_seed", random_seed, 0, 2**32 - 1, optional=True)
+    seed = int(random_seed) if isinstance(random_seed, np.integer) else random_seed
+    _validate.integer("random_seed", seed, 0, 2**32 - 1, optional=True)
     _validate.flag("skip_bn", skip_bn)
     allowed = wp_strategy is None or wp_strategy is True
     _validate.check(allowed, "wp_strategy", wp_strategy, f"True or None with strategy={PRUNE_STRATEGY!r}")
