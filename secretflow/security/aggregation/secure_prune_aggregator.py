@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from secretflow import _validate
 from secretflow.device import PYU, DeviceObject, PYUObject
 from secretflow.security.aggregation.aggregator import Aggregator
 from secretflow.security.aggregation.secagg.agreements import Agreements
@@ -110,6 +111,7 @@ class SecurePruneAggregator(Aggregator):
         identities: Identities | None = None,
     ) -> None:
         check_members(device, participants, server_blind, identities)
+        _validate.flag("fixed_contributors", fixed_contributors)
         ring = Ring.make(ring_bits, fxp_bits, len(participants))
         rules = Rules.make(
             ring, len(participants), min_contributors, min_share, fixed_contributors, server_blind
