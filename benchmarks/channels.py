@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/channels.json")
     chosen = parser.parse_args()
     if chosen.repeats < 1:
-        parser.error(f"--repeats {chosen.repeats} is not allowed: from 1 up")
+        parser.error(f"argument --repeats: must be at least 1, got {chosen.repeats}")
 
     environment = describe()
     cases: dict[str, Any] = {}

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from secretflow import _validate
 from secretflow.device import PYU, DeviceObject, PYUObject
 from secretflow.security.aggregation.aggregator import Aggregator
 from secretflow.security.aggregation.secagg.agreements import Agreements
-from secretflow.security.aggregation.secagg.arguments import by_party, check_participants, weights_by_party
+from secretflow.security.aggregation.secagg.arguments import by_party, check_members, weights_by_party
 from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.group import Group
@@ -85,6 +86,7 @@ class SecurePruneAggregator(Aggregator):
 
     Raises:
         AggregationError: fewer than two parties, more than 255, or one twice.
+        TypeError: something is of another type.
         ValueError: a number is out of its range, or the server shall be blind and is a participant.
 
     Examples:
@@ -108,11 +110,8 @@ class SecurePruneAggregator(Aggregator):
         server_blind: bool = False,
         identities: Identities | None = None,
     ) -> None:
-        check_participants(participants)
-        if server_blind and device in participants:
-            raise ValueError(
-                f"server_blind must be False where device={device} is a participant and has the key, got True"
-            )
+        check_members(device, participants, server_blind, identities)
+        _validate.flag("fixed_contributors", fixed_contributors)
         ring = Ring.make(ring_bits, fxp_bits, len(participants))
         rules = Rules.make(
             ring, len(participants), min_contributors, min_share, fixed_contributors, server_blind

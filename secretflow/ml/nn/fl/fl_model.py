@@ -6,21 +6,23 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from secretflow.device import PYU, PYUObject, reveal, wait
+from secretflow.device import PYU, PYUObject, reveal
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
     check_backend,
     check_capture,
+    check_choices,
     check_keywords,
     check_model,
     check_privacy,
     check_server_agg_method,
+    check_strategy,
     upstreams_fit,
 )
 from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.model_files import WithModelFiles
 from secretflow.ml.nn.fl.options import FitOptions
-from secretflow.ml.nn.fl.party_paths import path_of
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession, refuse_within_a_fit
 from secretflow.ml.nn.fl.signature import takes_arguments_of
@@ -31,7 +33,7 @@ from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.utils.random import global_random
 
 
-class FLModel(WithTrainingData):
+class FLModel(WithModelFiles, WithTrainingData):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -101,8 +103,7 @@ class FLModel(WithTrainingData):
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
         self.wp_strategy = strategy == PRUNE_STRATEGY
         if self.wp_strategy:
-            if wp_strategy is False:
-                raise ValueError(f"wp_strategy must be True or None with strategy={strategy!r}, got False")
+            check_choices(server, random_seed, skip_bn, wp_strategy, kwargs.get("num_gpus", 0))
             self._prune_settings = PruneSettings(**chosen)
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
@@ -147,6 +148,7 @@ class FLModel(WithTrainingData):
         skip_bn: bool,
     ) -> None:
         """Makes one worker at each party."""
+        check_strategy(strategy, backend)
         if not self.wp_strategy:
             super().init_workers(model, device_list, strategy, backend, random_seed, num_gpus, skip_bn)
             return
@@ -207,48 +209,6 @@ class FLModel(WithTrainingData):
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))
 
-    def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
-        """Has every party write the living weights of its model to its own disk.
-
-        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads them.
-
-        Args:
-            path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-
-        Raises:
-            ValueError: the strategy does not prune.
-        """
-        if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
-        wait(
-            [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
-        )
-
-    def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
-        """Has every party load its model.
-
-        A run that was stopped while its parties saved may have left some of them one checkpoint ahead. Those
-        load the one before, which :class:`~secretflow.ml.nn.fl.callbacks.Checkpoint` keeps, so all go on
-        from the same epoch.
-
-        Args:
-            model_path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-            **kwargs: upstream's.
-
-        Raises:
-            FileNotFoundError: a party has no such file.
-            ValueError: a file is damaged, or the parties have no epoch in common.
-        """
-        if self.wp_strategy:
-            saved = [
-                worker.saved_epoch(path_of(device, model_path, is_test))
-                for device, worker in self._workers.items()
-            ]
-            kwargs["epoch"] = min(reveal(saved))
-        super().load_model(model_path, is_test=is_test, **kwargs)
-
     def epochs_trained(self) -> int:
         """Epochs of this model with pruning so far, those before it was saved and loaded included.
 
@@ -259,7 +219,9 @@ class FLModel(WithTrainingData):
             raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}")
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
         if len(set(epochs)) != 1:
-            raise ValueError(f"all parties must have trained as many epochs, got {epochs}: load the same one")
+            raise ValueError(
+                f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
+            )
         return epochs[0]
 
     def _fit_pruned(self, options: FitOptions) -> History:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from secretflow import _validate
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.keyring import agree_all
@@ -27,7 +28,14 @@ def padded_uploads(
 
     Returns:
         What each party sends, and what is public about how to read their sum.
+
+    Raises:
+        ValueError: there are fewer than two parties, or not one mask for each.
     """
+    _validate.check(len(uploads) >= 2, "uploads", len(uploads), "of at least two parties")
+    _validate.check(
+        len(masks) == len(uploads), "masks", len(masks), f"one for each of {len(uploads)} uploads"
+    )
     names = [f"party{number}" for number in range(len(uploads))]
     rules = Rules.make(Ring.make(32, None, len(names)), len(names))
     clients = [Client(name, names, rules) for name in names]

@@ -6,7 +6,9 @@ They are generators of what the party exchanges with the server, see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 
@@ -88,8 +90,21 @@ class PartyRounds:
             self._support = yield from agree_on_support(self._client, arrays, mask, counting=self._counting)
         else:
             self._support = self._client.shared_support(arrays, mask)
-        yield from average_into(self._client, arrays, arrays, support=self._support)
+        with self._tensors_named():
+            yield from average_into(self._client, arrays, arrays, support=self._support)
         self._training.take_back(arrays)
+
+    @contextmanager
+    def _tensors_named(self) -> Iterator[None]:
+        """Has an error of the aggregation, which knows numbers of arrays, name the tensor of the model."""
+        try:
+            yield
+        except AggregationError as error:
+            found = re.match(r"data\[(\d+)\]", str(error))
+            if found is None:
+                raise
+            name = self._training.names()[int(found[1])]
+            raise AggregationError(name + str(error)[found.end() :]) from error
 
     def _common(self) -> bytes:
         """What all parties must have in common, as a hash."""
@@ -138,7 +153,8 @@ class PartyRounds:
                     )
                 # The account of the noise is one of equal parts.
                 shares = None if self._fit.adds_noise else weights
-                yield from average_into(self._client, arrays, upload, shares, self._support)
+                with self._tensors_named():
+                    yield from average_into(self._client, arrays, upload, shares, self._support)
             except BaseException:
                 training.masked.use(before)
                 training.take(start)

@@ -151,7 +151,7 @@ def _gradients(
     if not mask.keys() <= found.keys():
         name = "regrow_percent" if settings.regrow_percent else "prune_criterion"
         raise ValueError(
-            f"{name}={getattr(settings, name)!r} needs the gradient of every prunable weight, but after the "
-            "last batch of the round some have none"
+            f"{name} must be left alone where a prunable weight has no gradient after the last batch of a "
+            f"round, got {getattr(settings, name)!r}"
         )
     return found

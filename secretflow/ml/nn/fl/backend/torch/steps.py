@@ -57,7 +57,7 @@ def training_step(
     _, loss = self.forward_step(batch, batch_idx, dataloader_idx, **weighted)
     if not self.automatic_optimization:
         return None
-    if loss is None:
+    if loss is None and self.training:  # evaluation needs none
         raise ValueError("loss_fn of TorchModel must be given for a model without a training_step, got None")
     return loss
 
