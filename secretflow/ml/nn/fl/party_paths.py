@@ -23,5 +23,6 @@ def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool, name: str
     """
     own = path.get(device) if isinstance(path, Mapping) else path
     _validate.instance(name, own, (str, Path), f"a path, or one for each party, {device.party} included")
+    assert own is not None  # no path is refused above
     target = Path(own)
     return str(target.parent / device.party / target.name if is_test else target)

@@ -63,7 +63,7 @@ def first_names(net: nn.Module) -> dict[str, str]:
 def by_first_name(net: nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
     """Tensors by the names under which they are passed; those that a net does not have are left out."""
     names = first_names(net)
-    return {names[name]: value for name, value in reversed(tensors.items()) if name in names}
+    return {names[name]: value for name, value in reversed(list(tensors.items())) if name in names}
 
 
 def called(net: nn.Module, tensors: Tensors, x: torch.Tensor) -> Any:

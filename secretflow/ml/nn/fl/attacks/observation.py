@@ -166,10 +166,10 @@ def _check_all_tensors(argument: str, tensors: Mapping[Any, Any]) -> None:
 
 def _check_range(value: object) -> None:
     what = "two numbers, the smaller one first, or None"
-    pair = isinstance(value, tuple) and len(value) == 2
-    numbers = pair and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in value)
+    ends = value if isinstance(value, tuple) and len(value) == 2 else (None,)
+    numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends)
     _validate.check(numbers, "value_range", value, what, TypeError)
-    _validate.check(value[0] < value[1], "value_range", value, what)  # type: ignore[index]
+    _validate.check(ends[0] < ends[-1], "value_range", value, what)
 
 
 def check_observations(observations: object, progress: object = None) -> None:
