@@ -169,7 +169,7 @@ def _check_range(value: object) -> None:
     ends = value if isinstance(value, tuple) and len(value) == 2 else (None,)
     numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends)
     _validate.check(numbers, "value_range", value, what, TypeError)
-    _validate.check(ends[0] < ends[-1], "value_range", value, what)
+    _validate.check(ends[0] < ends[-1], "value_range", value, what)  # type: ignore[operator]
 
 
 def check_observations(observations: object, progress: object = None) -> None:
