@@ -49,7 +49,7 @@ class FLModel(WithTrainingData):
         prune_percent: see there.
         mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
             ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion`` and ``prunable``.
+            ``prune_criterion``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
@@ -112,7 +112,7 @@ class FLModel(WithTrainingData):
             check_aggregator(aggregator, device_list)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
-            check_model(model, self._prune_settings.prunable)
+            check_model(model, self._prune_settings)
         else:
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})

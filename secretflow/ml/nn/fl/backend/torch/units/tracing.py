@@ -1,0 +1,52 @@
+"""The graph of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Any
+
+from torch import fx, nn
+
+from secretflow.ml.nn.fl.backend.torch.evaluation import evaluation_mode
+
+
+class _Tracer(fx.Tracer):
+    """Remembers in which layer it is, so that an error can name it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = ""
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        outer, self.path = self.path, self.path_of_module(m)
+        result = super().call_module(m, forward, args, kwargs)
+        self.path = outer  # not after an error: the innermost layer is the one to name
+        return result
+
+
+def traced(model: nn.Module) -> fx.Graph:
+    """The graph of a model's ``forward`` in evaluation mode; inputs that have a default are left out.
+
+    Args:
+        model: left as it is; also without memory for its weights ("meta").
+
+    Raises:
+        ValueError: :mod:`torch.fx` cannot follow it; the message names the layer.
+    """
+    tracer = _Tracer()
+    inputs = signature(model.forward).parameters.values()
+    defaults = {each.name: each.default for each in inputs if each.default is not Parameter.empty}
+    try:
+        with evaluation_mode(model):
+            return tracer.trace(model, defaults or None)
+    except Exception as error:
+        layer = model.get_submodule(tracer.path)
+        told = f"{tracer.path} ({type(layer).__name__})" if tracer.path else type(model).__name__
+        raise ValueError(
+            f"model must be traceable by torch.fx so that its units can be removed, got {told}, whose forward "
+            f"is not: {(str(error).splitlines() or [type(error).__name__])[0]}; decide by settings of the "
+            "model, not by values or sizes of tensors, or leave prune_structure out"
+        ) from error
