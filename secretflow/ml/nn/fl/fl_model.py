@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from secretflow.device import PYU, PYUObject, reveal, wait
+from secretflow.device import PYU, PYUObject, reveal
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
@@ -18,6 +18,7 @@ from secretflow.ml.nn.fl.checks import (
     check_server_agg_method,
     upstreams_fit,
 )
+from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.party_paths import path_of
@@ -31,7 +32,7 @@ from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.utils.random import global_random
 
 
-class FLModel(WithTrainingData):
+class FLModel(WithExports, WithTrainingData):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -206,24 +207,6 @@ class FLModel(WithTrainingData):
         if not self.wp_strategy:
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))
-
-    def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
-        """Has every party write the living weights of its model to its own disk.
-
-        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads them.
-
-        Args:
-            path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-
-        Raises:
-            ValueError: the strategy does not prune.
-        """
-        if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
-        wait(
-            [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
-        )
 
     def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
         """Has every party load its model.

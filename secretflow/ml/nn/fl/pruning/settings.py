@@ -64,10 +64,10 @@ class PruneSettings:
             recurrent (LSTM, GRU, RNN) and attention layers.
         prune_structure: what a step removes. None: single weights. "filter": output channels of
             convolutions; "neuron": outputs of linear layers; "unit": both. Then ``prune_end_rate``,
-            ``prune_percent`` and the schedule count these units, not weights: when half of all units are left,
-            about a quarter of the weights live, since what reads a removed unit goes as well. ``prunable``
-            chooses the weights that may lose outputs, None all that can: the model's outputs stay, and so do
-            units that cannot be followed through the model. See
+            ``prune_percent`` and the schedule count these units, not weights: when half of all units are
+            left, about a quarter of the weights live, since what reads a removed unit goes as well.
+            ``prunable`` chooses the weights that may lose outputs, None all that can: the model's outputs
+            stay, and so do units that cannot be followed through the model. See
             :mod:`~secretflow.ml.nn.fl.pruning.structure`. Not with ``regrow_percent``.
 
     Raises:

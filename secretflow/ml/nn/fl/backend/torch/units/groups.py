@@ -18,7 +18,7 @@ from .flow import Flow, first_names
 from .functions import Called, through_function
 from .ids import Channels, Ids
 from .layers import through_layer
-from .tracing import traced
+from .tracing import traced, without_steps
 
 _WHAT = {
     "filter": "output channels of convolutions",
@@ -57,6 +57,7 @@ def unit_groups(model: nn.Module, prune_structure: str, choice: Prunable = None)
         ValueError: the model cannot be traced; nothing may be removed; or a chosen weight's units must stay.
             The message names a layer.
     """
+    model = without_steps(model)
     chosen = prunable_parameters(model, choice)
     found = followed(model)
     kinds = ("filter", "neuron") if prune_structure == "unit" else (prune_structure,)
@@ -102,6 +103,7 @@ def followed(model: nn.Module) -> Followed:
     Raises:
         ValueError: it cannot be traced, or its weights overlap.
     """
+    model = without_steps(model)
     tensors = tensors_of(model)
     views = views_of(tensors, [name for name, value in tensors.items() if value.dim() >= 2])
     graph, flow = traced(model), Flow(first_names(model, views))
@@ -111,8 +113,8 @@ def followed(model: nn.Module) -> Followed:
         if node.op == "call_module":
             layer = model.get_submodule(str(node.target))
             inputs = [known[each] for each in node.all_input_nodes]
-            tensors = [each if isinstance(each, Channels) else None for each in inputs]
-            known[node] = through_layer(flow, str(node.target), layer, tensors)
+            units = [each if isinstance(each, Channels) else None for each in inputs]
+            known[node] = through_layer(flow, str(node.target), layer, units)
         elif node.op in ("call_function", "call_method"):
             known[node] = through_function(flow, Called(node, args, kwargs))
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -66,25 +65,26 @@ def _layer(
     lives: np.ndarray,
 ) -> nn.Module:
     """A copy of a layer with fewer units."""
-    small = copy.deepcopy(layer)
-    for tensors in (small._parameters, small._buffers):
-        for name, value in tensors.items():
-            if value is not None and value.dim():
-                of = found.flow.names[f"{path}.{name}"]
-                dims = [d for d in range(value.dim()) if (of, d) in places]
-                tensor = reduce(lambda t, d: _some(t, d, places[of, d]), dims, value.detach())
-                tensors[name] = (
-                    nn.Parameter(tensor, value.requires_grad) if tensors is small._parameters else tensor
-                )
-    units = (
-        int(lives[found.flow.ids.roots(found.flow.normed[path])].sum()) if path in found.flow.normed else 0
-    )
-    _describe(small, units)
+    small, flow = copy.deepcopy(layer), found.flow
+    for name, parameter in small._parameters.items():
+        if parameter is not None:
+            smaller = _some(parameter.detach(), flow.names[f"{path}.{name}"], places)
+            small._parameters[name] = nn.Parameter(smaller, parameter.requires_grad)
+    for name, buffer in small._buffers.items():
+        if buffer is not None:
+            small._buffers[name] = _some(buffer, flow.names[f"{path}.{name}"], places)
+    normed = flow.normed.get(path)
+    _describe(small, 0 if normed is None else int(lives[flow.ids.roots(normed)].sum()))
     return small
 
 
-def _some(tensor: torch.Tensor, dim: int, stays: np.ndarray) -> torch.Tensor:
-    return tensor.index_select(dim, torch.from_numpy(np.flatnonzero(stays)).to(tensor.device))
+def _some(tensor: torch.Tensor, name: str, places: dict[tuple[str, int], np.ndarray]) -> torch.Tensor:
+    """The positions of a tensor that stay."""
+    for dim in range(tensor.dim()):
+        if (name, dim) in places:
+            stay = torch.from_numpy(np.flatnonzero(places[name, dim]))
+            tensor = tensor.index_select(dim, stay.to(tensor.device))
+    return tensor
 
 
 def _describe(layer: Any, units: int) -> None:

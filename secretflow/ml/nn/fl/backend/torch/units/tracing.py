@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any
 
 from torch import fx, nn
 
+from secretflow.ml.nn.core.torch import BaseModule
 from secretflow.ml.nn.fl.backend.torch.evaluation import evaluation_mode
 
 
@@ -25,6 +27,24 @@ class _Tracer(fx.Tracer):
         result = super().call_module(m, forward, args, kwargs)
         self.path = outer  # not after an error: the innermost layer is the one to name
         return result
+
+
+def without_steps(model: nn.Module) -> nn.Module:
+    """A model as its user wrote it.
+
+    Args:
+        model: the user's, or one to whose class upstream has added steps of training, with a ``forward`` of
+            any arguments that calls the user's.
+
+    Returns:
+        The model, or one of its arrays and the user's class.
+    """
+    kind = type(model)
+    if kind.forward is not BaseModule.forward:
+        return model
+    plain = copy.copy(model)
+    plain.__class__ = next(each for each in kind.__mro__[1:] if each not in BaseModule.__mro__)
+    return plain
 
 
 def traced(model: nn.Module) -> fx.Graph:
@@ -45,8 +65,9 @@ def traced(model: nn.Module) -> fx.Graph:
     except Exception as error:
         layer = model.get_submodule(tracer.path)
         told = f"{tracer.path} ({type(layer).__name__})" if tracer.path else type(model).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise ValueError(
             f"model must be traceable by torch.fx so that its units can be removed, got {told}, whose forward "
-            f"is not: {(str(error).splitlines() or [type(error).__name__])[0]}; decide by settings of the "
-            "model, not by values or sizes of tensors, or leave prune_structure out"
+            f"is not: {reason}; decide by settings of the model, not by values or sizes of tensors, or leave "
+            "prune_structure out"
         ) from error
