@@ -33,9 +33,11 @@ def thin_out(net: nn.Module, part: float, seed: int) -> nn.Module:
             parameter.mul_(2 / max(1, parameter[0].numel()) ** 0.5).sub_(0.3 / parameter[0].numel() ** 0.5)
     structure = unit_groups(net, "unit")
     rng = np.random.default_rng(seed)
-    living = [(rng.random(group.size) >= part).astype(np.uint8) for group in structure]
-    for units in living:
-        units[rng.integers(units.size)] = 1
+    living = []
+    for group in structure:
+        units = np.ones(group.size, np.uint8)
+        units[rng.permutation(group.size)[: min(round(part * group.size), group.size - 1)]] = 0
+        living.append(units)
     shapes = {name: entry.shape for name, entry in full_mask_of(net).items()}
     apply_mask(net, mask_of_units(structure, shapes, living))
     return net.eval()

@@ -1,7 +1,8 @@
-"""Structured pruning end to end: whole units go, the report is true, and the small net computes the same."""
+"""Structured pruning end to end: whole units go, the report is true, the small net computes the same."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import nn, optim
 
 import secretflow as sf
+from experiments.dgl_utils import ConvNet
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import TorchModel, optim_wrapper
 from secretflow.ml.nn.fl.small_model import export_dense_small, load_dense_small
@@ -21,7 +23,8 @@ from secretflow.ml.nn.fl.sparse_model import load_sparse
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
-CLASSES, ROWS_EACH, SIZE = 4, 16, 12
+CLASSES, ROWS_EACH, SIZE = 4, 32, 12
+DOCS = Path(__file__).resolve().parents[4] / "docs"
 
 
 class Cnn(nn.Module):
@@ -94,7 +97,7 @@ def images(devices: SimpleNamespace) -> Images:
 
 
 def fit(images: Images, model: FLModel, epochs: int = 3) -> Any:
-    return model.fit(images.x, images.y, epochs=epochs, batch_size=8, verbose=0, random_seed=1)
+    return model.fit(images.x, images.y, epochs=epochs, batch_size=16, verbose=0, random_seed=1)
 
 
 def nets_of(model: FLModel, net: Callable[[], nn.Module]) -> dict[str, nn.Module]:
@@ -141,7 +144,7 @@ def test_units_go_the_report_is_true_and_the_small_net_computes_the_same(
     model.export_sparse(f"{tmp_path}/sparse", is_test=True)
     for device, worker in model._workers.items():
         party, trained = device.party, nets[device.party]
-        sizes = sf.reveal(worker.party_state(4))
+        sizes = sf.reveal(worker.party_state(2))
         assert sizes["sizes"] == UNITS[net, structure]
         assert sum(sizes["living"]) == sum(sizes["sizes"]) // 2
         state = trained.state_dict()
@@ -167,3 +170,110 @@ def test_units_go_the_report_is_true_and_the_small_net_computes_the_same(
         count = sum(p.numel() for p in small.parameters())
         assert count < 0.75 * sum(p.numel() for p in trained.parameters())
         assert all(torch.equal(a, b) for a, b in zip(small.parameters(), loaded.parameters(), strict=True))
+
+
+def test_what_goes_with_a_unit_is_zero_and_what_both_keep_is_averaged(images: Images) -> None:
+    """Statistics of a removed channel would spoil the average of the others'."""
+    model = images.make(Cnn, prune_structure="filter")
+    fit(images, model)
+    alice, bob = (net.state_dict() for net in nets_of(model, Cnn).values())
+    lives = [state["body.0.weight"].flatten(1).any(dim=1) for state in (alice, bob)]
+    for name in ("body.0.bias", *(f"body.1.{each}" for each in ("weight", "bias", "running_var"))):
+        for state, living in zip((alice, bob), lives, strict=True):
+            assert torch.equal(state[name] != 0, living)
+        both = lives[0] & lives[1]
+        assert torch.equal(alice[name][both], bob[name][both])
+    assert not torch.equal(*lives), "the parties must differ for this to say something"
+
+
+def test_only_rows_and_columns_that_live_travel(images: Images) -> None:
+    model = images.make(Cnn, prune_structure="unit", mask_scope="global", prune_end_rate=0.3)
+    rounds = fit(images, model, epochs=5).local_history["alice_round_payload_bytes"]
+    state = nets_of(model, Cnn)["alice"].state_dict()
+    floats = sum(torch.count_nonzero(v).item() for v in state.values() if v.is_floating_point())
+    integers = sum(v.numel() for v in state.values() if not v.is_floating_point())
+    assert rounds[-1] == [4 * floats + 8 * integers] * 2
+    assert rounds[-1][0] < 0.25 * rounds[0][0]
+
+
+@pytest.mark.parametrize("mask_scope", ["local", "global"])
+def test_training_goes_on_from_a_checkpoint_of_whole_units(
+    images: Images, tmp_path: Path, mask_scope: str
+) -> None:
+    options = {"prune_structure": "unit", "mask_scope": mask_scope, "prune_percent": 20}
+    straight = images.make(Cnn, **options)
+    fit(images, straight, epochs=4)
+    first, second = images.make(Cnn, **options), images.make(Cnn, **options)
+    fit(images, first, epochs=2)
+    first.save_model(f"{tmp_path}/model", is_test=True)
+    second.load_model(f"{tmp_path}/model", is_test=True)
+    fit(images, second, epochs=2)
+    for party, net in nets_of(straight, Cnn).items():
+        again = nets_of(second, Cnn)[party].state_dict()
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_of_single_weights_is_refused(images: Images, tmp_path: Path) -> None:
+    model = images.make(Cnn)
+    fit(images, model, epochs=1)
+    model.save_model(f"{tmp_path}/model", is_test=True)
+    with pytest.raises(ValueError, match="mask must prune whole units with prune_structure"):
+        images.make(Cnn, prune_structure="unit").load_model(f"{tmp_path}/model", is_test=True)
+
+
+def test_the_criterion_may_look_at_gradients(images: Images) -> None:
+    model = images.make(Residual, prune_structure="filter", prune_criterion="snip")
+    fit(images, model)
+    for worker in model._workers.values():
+        state = sf.reveal(worker.party_state(2))
+        assert sum(state["living"]) == sum(state["sizes"]) // 2
+
+
+@pytest.mark.parametrize("page", ["training.md", "training.zh-CN.md"])
+def test_the_example_of_the_page_runs_as_printed(
+    images: Images, devices: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    (code,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+        if "prune_structure" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {
+        "FLModel": FLModel,
+        "SecurePruneAggregator": SecurePruneAggregator,
+        "charlie": devices.carol,
+        "alice": devices.alice,
+        "bob": devices.bob,
+        "x": images.x,
+        "y": images.y,
+        "Net": Cnn,
+        "model_def": TorchModel(Cnn, nn.CrossEntropyLoss, optim_wrapper(optim.Adam, lr=1e-2), []),
+    }
+    exec(code, names)
+    # Both parties write to one disk here, bob last.
+    trained = nets_of(names["model"], Cnn)["bob"]
+    x = torch.randn(3, 1, SIZE, SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(names["small"](x), trained(x), rtol=0, atol=1e-5)
+    assert sum(p.numel() for p in names["small"].parameters()) < 0.6 * sum(
+        p.numel() for p in trained.parameters()
+    )
+
+
+def test_a_small_model_needs_whole_units(images: Images) -> None:
+    with pytest.raises(
+        ValueError, match=r"prune_structure must be one of .* for export_dense_small, got None"
+    ):
+        images.make(Cnn).export_dense_small("nowhere")
+
+
+def test_a_model_without_units_to_remove_is_refused_before_any_worker_starts(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "secretflow.ml.nn.fl.fl_model.dispatch_strategy", lambda *_, **__: pytest.fail("a worker was started")
+    )
+    with pytest.raises(ValueError, match=r"got fc.weight, whose units are read by softmax"):
+        images.make(ConvNet, prune_structure="neuron")

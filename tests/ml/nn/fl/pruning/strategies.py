@@ -41,8 +41,8 @@ def nets(draw: st.DrawFn) -> tuple[list[np.ndarray], list[np.ndarray], list[np.n
 def chains(draw: st.DrawFn) -> tuple[Structure, Mask]:
     """Layers one behind the other, and the mask under which all their units live.
 
-    Each reads the units of the one before, some of them several times, as after a flattening, and has its own at
-    one or two positions.
+    Each reads the units of the one before, some of them several times, as after a flattening, and has its
+    own at one or two positions.
     """
     sizes = draw(st.lists(st.integers(1, 7), min_size=1, max_size=4))
     groups: list[UnitGroup] = []

@@ -133,7 +133,8 @@ def first_names(model: nn.Module, views: Mapping[str, View]) -> dict[str, str]:
     ]
     for name, tensor in tensors:
         names[name] = first.setdefault(id(tensor), name)
-    return {name: views[name].of if name in views else of for name, of in names.items()}
+    same = {name: view.of for name, view in views.items() if view.positions is None}
+    return {name: same.get(name, of) for name, of in names.items()}
 
 
 def computes_anew(layer: nn.Module) -> bool:

@@ -67,7 +67,7 @@ def traced(model: nn.Module) -> fx.Graph:
         told = f"{tracer.path} ({type(layer).__name__})" if tracer.path else type(model).__name__
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise ValueError(
-            f"model must be traceable by torch.fx so that its units can be removed, got {told}, whose forward "
-            f"is not: {reason}; decide by settings of the model, not by values or sizes of tensors, or leave "
-            "prune_structure out"
+            "model must be traceable by torch.fx so that its units can be removed, got "
+            f"{told}, whose forward is not: {reason}; decide by settings of the model, not by values or "
+            "sizes of tensors, or leave prune_structure out"
         ) from error
