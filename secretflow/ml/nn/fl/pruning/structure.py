@@ -128,11 +128,14 @@ def check_whole_units(structure: Structure, mask: Mask) -> None:
 
     Args:
         structure: of the model.
-        mask: with an entry for each weight of the structure.
+        mask: by name.
 
     Raises:
-        ValueError: it does.
+        ValueError: it does, or a weight of the structure has no entry.
     """
+    for axis in (axis for group in structure for axis in (*group.made_by, *group.read_by)):
+        if axis.name not in mask:
+            raise ValueError(f"mask must have an entry for {axis.name} with prune_structure, got none")
     living = living_units(structure, mask)
     whole = mask_of_units(structure, {name: entry.shape for name, entry in mask.items()}, living)
     for name, entry in mask.items():

@@ -52,6 +52,10 @@ class StructuredModel(MaskedModel):
         self.use(prune_model(self._net, self._mask, settings, epoch, self._views, self._structure))
         return True
 
+    def densities(self) -> dict[str, float]:
+        """As of :meth:`MaskedModel.densities`, and under "units" the fraction of living units."""
+        return {**super().densities(), "units": density(self._units())}
+
     def counts(self) -> tuple[list[int], list[int]]:
         """Units and living units of each group: what the plan is made from."""
         units = self._units().values()

@@ -138,6 +138,8 @@ def test_a_mask_of_single_weights_is_refused_by_name() -> None:
     mask = {"a": np.array([[1, 0], [1, 1]], np.uint8), "b": np.ones((3, 2), np.uint8)}
     with pytest.raises(ValueError, match=r"mask must prune whole units .*, got one .* single weights of a"):
         check_whole_units((group,), mask)
+    with pytest.raises(ValueError, match="mask must have an entry for b with prune_structure, got none"):
+        check_whole_units((group,), {"a": mask["a"]})
 
 
 def test_units_have_no_gradient_to_come_back_by() -> None:
