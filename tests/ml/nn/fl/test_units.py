@@ -83,6 +83,21 @@ class Reader(nn.Module):
         return self.out(self.how(self.hidden(x)))
 
 
+class Twice(nn.Module):
+    """A layer's weight is used by the layer and by a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.hidden(x)) + x.matmul(self.hidden.weight).sum(dim=1, keepdim=True)
+
+
+class OwnLinear(nn.Linear):
+    """Computes what its parent does."""
+
+
 class OwnView(nn.Module):
     """A decoder that is its encoder's transpose."""
 
@@ -106,6 +121,7 @@ REFUSED = [
     (Reader(lambda x: x[:, [1, 0, 2, 3, 4, 5]]), "neuron", None, "got hidden.weight, .* read by getitem"),
     (Reader(lambda x: x / x.size(1)), "neuron", None, "got hidden.weight, .* read by size"),
     (Reader(spectral_norm(nn.Linear(6, 6))), "neuron", ["hidden*"], "got hidden.weight, .* read by how"),
+    (Twice(), "neuron", None, "got hidden.weight, .* which is used outside of its layer"),
     (OwnView(), "neuron", None, "whose units are in memory that .* and .* share"),
     (ResNet18(), "filter", ["body.0.weight"], "got body.0.weight, .* tied to those of body.3.conv2"),
 ]
@@ -117,6 +133,10 @@ def test_what_must_stay_is_refused_by_name_and_reason(
 ) -> None:
     with pytest.raises(ValueError, match=f"^model must .*{message}"):
         unit_groups(net, structure, choice)
+
+
+def test_a_subclass_that_computes_the_same_has_units() -> None:
+    assert sizes(nn.Sequential(OwnLinear(3, 5), nn.ReLU(), OwnLinear(5, 2)), "neuron") == {"0.weight": 5}
 
 
 def test_following_units_leaves_the_model_as_it_is() -> None:

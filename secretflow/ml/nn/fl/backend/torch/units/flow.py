@@ -103,9 +103,14 @@ class Flow:
         for name, view in views.items():
             if view.positions is None and {name, view.of} <= self.met:
                 continue
-            for (array, _), ids in self.axes.items():
-                if array in (name, view.of):
-                    self.ids.keep(ids, f"are in memory that {view.of} and {name} share")
+            for array in (name, view.of):
+                self.keep_array(array, f"are in memory that {view.of} and {name} share")
+
+    def keep_array(self, name: str | None, why: str) -> None:
+        """Says that the units of an array, if it has any, must stay."""
+        for (array, _), ids in self.axes.items():
+            if array == name:
+                self.ids.keep(ids, why)
 
     def _bind(self, path: str, tensor: str, dim: int, ids: np.ndarray, role: str) -> None:
         key = self._key(path, tensor, dim)

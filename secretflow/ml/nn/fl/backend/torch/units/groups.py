@@ -123,6 +123,10 @@ def followed(model: nn.Module) -> Followed:
                 if isinstance(known[each], Channels):
                     flow.keep(known[each], "are the model's output")
     flow.keep_shared(views)
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            name = flow.names.get(str(node.target))
+            flow.keep_array(name, f"are in {name}, which is used outside of its layer")
     structure, kept = _grouped(flow)
     return Followed(graph, flow, structure, kept)
 
@@ -131,18 +135,15 @@ def _grouped(flow: Flow) -> tuple[Structure, dict[str, str]]:
     """The groups: layers with a unit in common are in one; and why the others' units must stay."""
     roots = {key: flow.ids.roots(ids) for key, ids in flow.axes.items()}
     layers = Ids()
-    numbers = {
-        root: int(layers.fresh(1)[0]) for root in np.unique(np.concatenate([*roots.values(), []])).tolist()
-    }
+    layers.fresh(flow.ids.count())
     made = [key for key in flow.axes if "makes" in flow.roles[key]]
     for key in made:
-        own = np.array([numbers[root] for root in roots[key].tolist()])
-        layers.tie(own[1:], own[:-1])
-    groups: list[UnitGroup] = []
-    kept: dict[str, str] = {}
+        layers.tie(roots[key][1:], roots[key][:-1])
     by_group: dict[int, list[tuple[str, int]]] = {}
     for key in made:
-        by_group.setdefault(int(layers.roots(np.array([numbers[roots[key][0]]]))[0]), []).append(key)
+        by_group.setdefault(int(layers.roots(roots[key][:1])[0]), []).append(key)
+    groups: list[UnitGroup] = []
+    kept: dict[str, str] = {}
     for makers in by_group.values():
         units = np.unique(np.concatenate([roots[key] for key in makers]))
         reason = flow.ids.reason(units)

@@ -77,9 +77,10 @@ def _convolution(flow: Flow, path: str, layer: conv._ConvNd, x: Value) -> Value:
 
 
 def _norm(flow: Flow, path: str, layer: Any, x: Value) -> Value:
-    """Batch and instance normalisation: each unit by itself."""
+    """Batch and instance normalisation: each unit by itself, the latter over its places."""
     ids = None if x is None else x.widened(layer.num_features)
-    if x is None or ids is None:
+    placeless = isinstance(layer, instancenorm._InstanceNorm) and x is not None and not x.after
+    if x is None or ids is None or placeless:
         _keep_all(flow, path, layer, x)
         return None
     for tensor in ("weight", "bias", "running_mean", "running_var"):
@@ -117,8 +118,9 @@ def _each_by_itself(flow: Flow, path: str, layer: nn.Module, x: Value) -> Value:
 
 
 def _spatial(flow: Flow, path: str, layer: nn.Module, x: Value) -> Value:
-    """Pooling and padding within the dimensions after that of the units; its class names their number."""
-    if x is not None and x.after != int(type(layer).__name__[-2]):
+    """Pooling and padding within the dimensions after that of the units; torch's class names their number."""
+    kind = next(each for each in type(layer).__mro__ if each.__module__.startswith("torch.nn"))
+    if x is not None and x.after != int(kind.__name__[-2]):
         _keep_all(flow, path, layer, x)
         return None
     return x

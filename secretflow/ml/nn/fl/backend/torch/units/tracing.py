@@ -20,6 +20,12 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.path = ""
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Also a user's subclass of a layer of torch's that computes what that one does."""
+        inherits = type(m).forward.__module__.startswith("torch.nn.modules")
+        contains = isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+        return (inherits and not contains) or super().is_leaf_module(m, module_qualified_name)
+
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
