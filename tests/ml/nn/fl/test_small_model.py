@@ -113,6 +113,20 @@ class TiedHeads(nn.Module):
         return self.out(torch.relu(self.a(x))) + self.out(torch.relu(self.b(-x)))
 
 
+class SharedNorm(nn.Module):
+    """A normalisation without parameters is called for two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3)
+        self.norm = nn.GroupNorm(4, 8, affine=False)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.b(torch.relu(self.norm(self.a(x))))))
+        return self.out(F.adaptive_max_pool2d(x, 1).squeeze(-1).squeeze(-1))
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(
         *(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5)),
@@ -136,6 +150,7 @@ NETS: dict[Callable[[], nn.Module], tuple[int, ...]] = {
     Depthwise: (1, 12, 12),
     Gated: (2, 9),
     TiedHeads: (6,),
+    SharedNorm: (1, 9, 9),
     mlp: (6,),
     plain_cnn: (1, 12, 12),
 }

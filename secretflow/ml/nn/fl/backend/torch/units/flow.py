@@ -72,6 +72,10 @@ class Flow:
         if layer._parameters.get(tensor, layer._buffers.get(tensor)) is not None:
             self._bind(path, tensor, 0, ids, "carries")
 
+    def normalises(self, path: str, ids: np.ndarray) -> None:
+        """Says which units a layer normalises; the same each time that it is called."""
+        self.ids.tie(self.normed.setdefault(path, ids), ids)
+
     def input(self, x: Value, width: int, why: str) -> np.ndarray:
         """The units that a layer of a width reads; those of an input of the model, which stay, if there are
         none.

@@ -85,7 +85,7 @@ def _norm(flow: Flow, path: str, layer: Any, x: Value) -> Value:
         return None
     for tensor in ("weight", "bias", "running_mean", "running_var"):
         flow.carries(path, layer, tensor, ids)
-    flow.normed[path] = ids
+    flow.normalises(path, ids)
     return Channels(ids, x.after)
 
 
@@ -99,7 +99,7 @@ def _group_norm(flow: Flow, path: str, layer: nn.GroupNorm, x: Value) -> Value:
     flow.ids.tie(together.ravel(), np.repeat(together[:, 0], together.shape[1]))
     for tensor in ("weight", "bias"):
         flow.carries(path, layer, tensor, ids)
-    flow.normed[path] = ids
+    flow.normalises(path, ids)
     return Channels(ids, x.after)
 
 
