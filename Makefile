@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower bench-leaving audit evaluate clean
+.PHONY: help env demo experiment docs test test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower bench-leaving bench-small audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -62,6 +62,9 @@ bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/res
 
 bench-leaving: $(READY) ## what a party that leaves a weight leaks, and the rules' cost, into benchmarks/results/leaving.json
 	$(PYTHON) -m benchmarks.leaving
+
+bench-small: $(READY) ## the small net of structured pruning beside the whole one, into benchmarks/results/small_export.json
+	$(PYTHON) -m benchmarks.small_export
 
 audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; goes on where it was stopped)
 	$(PYTHON) experiments/leakage_audit.py --out dgl/audit

@@ -15,7 +15,8 @@ from secretflow import _validate
 from secretflow.device import PYU
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
-from secretflow.ml.nn.fl.pruning import Prunable, PruneSettings
+from secretflow.ml.nn.fl.backend.torch.units import unit_groups
+from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import _strategy_dispatcher
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
@@ -173,7 +174,7 @@ def check_strategy(strategy: Any, backend: str) -> None:
     _validate.one_of("strategy", strategy, known)
 
 
-def check_model(model: Any, prunable: Prunable) -> None:
+def check_model(model: Any, settings: PruneSettings) -> None:
     """Refuses a model with nothing to prune, or with what cannot be averaged, before any worker starts.
 
     The model is built without memory for its weights. One that cannot be built so is left to the workers,
@@ -181,7 +182,7 @@ def check_model(model: Any, prunable: Prunable) -> None:
 
     Args:
         model: as ``FLModel`` gets it.
-        prunable: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
+        settings: what the user chose about pruning.
 
     Raises:
         ValueError: the model is not allowed.
@@ -195,7 +196,9 @@ def check_model(model: Any, prunable: Prunable) -> None:
     except Exception as error:
         logging.debug("the model cannot be built without memory: %r", error)
         return
-    prunable_shapes(module, prunable)
+    prunable_shapes(module, settings.prunable)
+    if settings.prune_structure is not None:
+        unit_groups(module, settings.prune_structure, settings.prunable)
     for name, value in module.state_dict().items():
         if value.dtype == torch.bfloat16:
             raise ValueError(

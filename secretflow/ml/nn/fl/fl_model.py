@@ -20,6 +20,7 @@ from secretflow.ml.nn.fl.checks import (
     check_strategy,
     upstreams_fit,
 )
+from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.model_files import WithModelFiles
 from secretflow.ml.nn.fl.options import FitOptions
@@ -33,7 +34,7 @@ from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.utils.random import global_random
 
 
-class FLModel(WithModelFiles, WithTrainingData):
+class FLModel(WithExports, WithModelFiles, WithTrainingData):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -51,7 +52,7 @@ class FLModel(WithModelFiles, WithTrainingData):
         prune_percent: see there.
         mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
             ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion`` and ``prunable``.
+            ``prune_criterion``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
@@ -113,7 +114,7 @@ class FLModel(WithModelFiles, WithTrainingData):
             check_aggregator(aggregator, device_list)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
-            check_model(model, self._prune_settings.prunable)
+            check_model(model, self._prune_settings)
         else:
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from secretflow import _validate
-from secretflow.device import PYU, reveal, wait
-from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
+from secretflow.device import PYU, reveal
 from secretflow.ml.nn.fl.party_paths import path_of
 
 
@@ -16,12 +15,10 @@ class WithModelFiles:
 
     Attributes:
         wp_strategy: whether the strategy prunes.
-        strategy: its name.
     """
 
     wp_strategy: bool
-    strategy: str
-    _workers: Mapping[PYU, Any]
+    _workers: dict[PYU, Any]
 
     def save_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
         """Has every party save its model on its own disk.
@@ -37,24 +34,6 @@ class WithModelFiles:
         """
         self._check_paths(model_path, is_test)
         super().save_model(model_path, is_test=is_test, **kwargs)  # type: ignore[misc]
-
-    def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
-        """Has every party write the living weights of its model to its own disk.
-
-        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads them.
-
-        Args:
-            path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-
-        Raises:
-            ValueError: the strategy does not prune.
-        """
-        if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
-        wait(
-            [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
-        )
 
     def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
         """Has every party load its model.

@@ -158,7 +158,7 @@ class LocalTraining:
 
     def mask_of_arrays(self) -> ListMask:
         """The mask as it goes with :meth:`arrays`."""
-        return self.masked.list_for(self._averaged())
+        return self.masked.entries_for(self._averaged())
 
     def withhold(self) -> None:
         """Takes what is withheld out of the model, when a round has been trained."""
