@@ -8,7 +8,7 @@ DEMO_EPOCHS ?= 1
 DEMO_OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment test test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-dropouts bench-flower audit evaluate clean
+.PHONY: help env demo experiment docs test test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-dropouts bench-flower bench-leaving bench-small audit evaluate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -24,6 +24,9 @@ demo: $(READY) ## train with and without pruning, attack, draw (into demo/)
 
 experiment: $(READY) ## the same with the ten epochs of the figures in dgl/
 	$(PYTHON) experiments/test_h_nn_prune.py --compare --epochs 10 --out dgl
+
+docs: $(READY) ## the documentation site, into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/ruff check .
@@ -63,6 +66,12 @@ bench-dropouts: $(READY) ## rounds that lose parties beside those that cannot, i
 bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
 	$(PYTHON) -m benchmarks.flower
 
+bench-leaving: $(READY) ## what a party that leaves a weight leaks, and the rules' cost, into benchmarks/results/leaving.json
+	$(PYTHON) -m benchmarks.leaving
+
+bench-small: $(READY) ## the small net of structured pruning beside the whole one, into benchmarks/results/small_export.json
+	$(PYTHON) -m benchmarks.small_export
+
 audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; goes on where it was stopped)
 	$(PYTHON) experiments/leakage_audit.py --out dgl/audit
 
@@ -70,4 +79,4 @@ evaluate: $(READY) ## accuracy and upload of pruned training, into docs/results 
 	$(PYTHON) -m experiments.evaluate
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -239,10 +239,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.repeats < 1:
-        parser.error(f"--repeats {arguments.repeats} is not allowed: from 1 up")
+        parser.error(f"argument --repeats: must be at least 1, got {arguments.repeats}")
     sizes = [size for size in SIZES if size <= arguments.largest]
     if not sizes:
-        parser.error(f"--largest {arguments.largest} is not allowed: from {SIZES[0]} up")
+        parser.error(f"argument --largest: must be at least {SIZES[0]}, got {arguments.largest}")
 
     sf.init(
         [*(f"party{k:02}" for k in range(max(PARTIES))), "server"], debug_mode=True, logging_level="error"

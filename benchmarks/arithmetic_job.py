@@ -1,7 +1,7 @@
-"""The arithmetic of a party's training and nothing else: no SecretFlow, no messages, no metrics.
+"""The arithmetic of the parties' training and nothing else: no SecretFlow, no messages, no metrics.
 
-It runs the steps of :mod:`benchmarks.training_job` in a plain process, for :mod:`benchmarks.rounds` to say
-what a round costs on top::
+It runs the steps of :mod:`benchmarks.training_job` in a plain process for each party, all at the same time as
+in a round, for :mod:`benchmarks.rounds` to say what a round costs on top of the slower one::
 
     python benchmarks/arithmetic_job.py '{"images": "images.npz", "rounds": 200, "epochs": 3}' report.json
 """
@@ -12,7 +12,9 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class ArithmeticJob:
         epochs: epochs; the first one warms up.
         batch_size: rows of a step.
         learning_rate: of Adam.
+        parties: how many train at the same time, each in a process with rows of its own.
     """
 
     images: str
@@ -42,17 +45,25 @@ class ArithmeticJob:
     epochs: int
     batch_size: int = 32
     learning_rate: float = 1e-2
+    parties: int = 2
 
 
 def run(job: ArithmeticJob) -> dict[str, Any]:
-    """Trains.
+    """Trains all parties.
 
     Returns:
-        ``epochs``: seconds of each epoch; ``history``: empty.
+        ``epochs``: seconds of each epoch of the slower party; ``history``: empty.
     """
+    with ProcessPoolExecutor(job.parties, get_context("spawn")) as pool:
+        seconds = list(pool.map(train, [job] * job.parties, range(job.parties)))
+    return {"epochs": [max(epoch) for epoch in zip(*seconds, strict=True)], "history": {}}
+
+
+def train(job: ArithmeticJob, party: int) -> list[float]:
+    """Trains one party; returns the seconds of each epoch."""
     # As many as Ray gives an actor.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    x, y = map(torch.from_numpy, own_rows(job.images, party=0, rows=job.rounds * job.batch_size))
+    x, y = map(torch.from_numpy, own_rows(job.images, party=party, rows=job.rounds * job.batch_size))
     batches = list(zip(x.split(job.batch_size), y.split(job.batch_size), strict=True))
     net = load_nets().ConvNet()
     weights = [weight.detach() for weight in net.parameters() if weight.dim() >= 2]
@@ -68,7 +79,7 @@ def run(job: ArithmeticJob) -> dict[str, Any]:
             optimizer.step()
             torch._foreach_mul_(weights, masks)
         epochs.append(time.perf_counter() - began)
-    return {"epochs": epochs, "history": {}}
+    return epochs
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def main() -> None:
     chosen = parser.parse_args()
     for name, least in (("repeats", 1), ("rounds", 2)):
         if getattr(chosen, name) < least:
-            parser.error(f"--{name} {getattr(chosen, name)} is not allowed: from {least} up")
+            parser.error(f"argument --{name}: must be at least {least}, got {getattr(chosen, name)}")
 
     flower = Side(flower_python(), ROOT / "benchmarks/flower_job.py")
     fork = Side(Path(sys.executable), settings=SIDES["fork"])

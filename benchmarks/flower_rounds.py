@@ -38,7 +38,7 @@ class FlowerJob:
     def __post_init__(self) -> None:
         for name, least in (("parties", 2), ("rounds", 2), ("epochs", 2), ("batch_size", 1), ("poll", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} is not allowed: from {least} up")
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     @property
     def rows(self) -> int:

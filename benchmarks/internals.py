@@ -1,14 +1,15 @@
 """What benchmarks use of the fork that is not its public interface, and nothing else does.
 
 :mod:`benchmarks.aggregator` times one party's and the server's part of a call by themselves, and
-:mod:`benchmarks.channel_sides` the channel between them; :mod:`benchmarks.training` finds the server's
-process by the name of its actor.
+:mod:`benchmarks.channel_sides` the channel between them; :mod:`benchmarks.leaving` reads what is uploaded;
+:mod:`benchmarks.training` finds the server's process by the name of its actor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -26,9 +27,11 @@ from secretflow.security.aggregation.secagg.errors import ChannelClosedError
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import Message
 from secretflow.security.aggregation.secagg.pads import Pads
-from secretflow.security.aggregation.secagg.protocol import combine
+from secretflow.security.aggregation.secagg.protocol import average_into
 from secretflow.security.aggregation.secagg.ring import Ring, encode_padded
+from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.server import Server
+from secretflow.security.aggregation.secagg.support import Support
 from secretflow.security.aggregation.secagg.transport.channel import Channel, Listener
 
 __all__ = [
@@ -42,9 +45,11 @@ __all__ = [
     "Pads",
     "Ring",
     "Survivors",
+    "Uploads",
     "aggregators",
     "encode_padded",
     "plain_clients",
+    "watched_uploads",
 ]
 
 SERVER_ACTOR = Server.__name__
@@ -64,7 +69,8 @@ def aggregators(parties: int) -> tuple[list[Any], list[Client], Server]:
 def plain_clients(parties: int) -> tuple[list[Client], Server]:
     """Clients that have agreed on keys, and their server."""
     names = [f"party{k:02}" for k in range(parties)]
-    clients = [Client(name, names, Ring.make(32, None, parties), min_contributors=2) for name in names]
+    rules = Rules.make(Ring.make(32, None, parties), parties)
+    clients = [Client(name, names, rules) for name in names]
     agree_all([client.keys for client in clients])
     return clients, Server()
 
@@ -79,11 +85,11 @@ class Survivors:
 
     def __init__(self, parties: int, numbers: Sequence[list[np.ndarray]]) -> None:
         names = [f"party{k:02}" for k in range(parties)]
-        rules = SurvivorRules.make(parties, parties // 2 + 1, 2)
-        ring = Ring.make(32, None, parties)
-        clients = [SurvivingClient(name, names, ring, rules) for name in names]
+        rules = Rules.make(Ring.make(32, None, parties), parties)
+        survivors = SurvivorRules.make(parties, parties // 2 + 1, rules.min_contributors)
+        clients = [SurvivingClient(name, names, rules, survivors) for name in names]
         agree_all([client.keys for client in clients])
-        self._server = SurvivorServer(names, rules)
+        self._server = SurvivorServer(names, survivors)
         self._clients = dict(zip(names, clients, strict=True))
         self._numbers = dict(zip(names, numbers, strict=True))
 
@@ -94,9 +100,8 @@ class Survivors:
         for name in there:
             own = self._numbers[name]
             own[0][0] += 1  # what was agreed to be opened with all is not uploaded for fewer
-            steps[name] = with_survivors(
-                self._clients[name], combine(self._clients[name], Operation.AVERAGE, own)
-            )
+            client, opened = self._clients[name], [np.empty_like(array) for array in own]
+            steps[name] = with_survivors(client, average_into(client, opened, own))
         said = {name: next(step) for name, step in steps.items()}
         for last in (False, False, True):
             told: Outgoing = []
@@ -107,3 +112,72 @@ class Survivors:
                 with suppress(StopIteration) if last else nullcontext():
                     if name in there:
                         said[name] = steps[name].send(answer)
+
+
+@dataclass
+class Uploads:
+    """What parties uploaded for one average; all float numbers of a party in one row.
+
+    Attributes:
+        numbers: shape (parties, numbers).
+        contributes: whether a number is in the sum, boolean of that shape.
+        shares: of the total weight, of each party.
+    """
+
+    numbers: np.ndarray
+    contributes: np.ndarray
+    shares: np.ndarray
+
+    def contributors(self) -> np.ndarray:
+        """How many parties stand behind each number."""
+        return self.contributes.sum(axis=0)
+
+    def travels(self) -> np.ndarray:
+        """Whether a number is in anybody's upload."""
+        return self.contributors() > 0
+
+    def weight(self) -> np.ndarray:
+        """The sum of shares behind each number."""
+        return self.shares @ self.contributes
+
+    def average(self) -> np.ndarray:
+        """What is opened; 0 for a number that does not travel."""
+        weight = self.weight()
+        return self.shares @ (self.numbers * self.contributes) / np.where(weight > 0, weight, 1)
+
+
+@contextmanager
+def watched_uploads(parties: int) -> Iterator[list[Uploads]]:
+    """Takes down what clients of this process upload for averages of rounds, call by call."""
+    seen: dict[int, Uploads] = {}
+    rounds: list[Uploads] = []
+    upload = Client.upload
+
+    def watched(client: Client, call: Call, data: Any) -> Message:
+        message = upload(client, call, data)
+        if call.operation is Operation.AVERAGE and call.support is not None:
+            numbers = np.concatenate([np.ravel(array) for array in data]).astype(np.float64)
+            if call.number not in seen:
+                shape = (parties, numbers.size)
+                seen[call.number] = Uploads(np.zeros(shape), np.zeros(shape, bool), np.zeros(parties))
+                rounds.append(seen[call.number])
+            own = seen[call.number]
+            own.numbers[client.position] = numbers
+            own.contributes[client.position] = _contributed(call.support, data)
+            own.shares[client.position] = 1 / parties if call.weights is None else call.weights.own
+        return message
+
+    vars_of_client: Any = Client
+    vars_of_client.upload = watched
+    try:
+        yield rounds
+    finally:
+        vars_of_client.upload = upload
+
+
+def _contributed(support: Support, data: Sequence[np.ndarray]) -> np.ndarray:
+    places = []
+    for array, index, mask in zip(data, support.layout.support, support.contributes, strict=True):
+        travels = np.ones(array.size, bool) if index is None else np.isin(np.arange(array.size), index)
+        places.append(travels if mask is None else travels & mask)
+    return np.concatenate(places)

@@ -196,7 +196,7 @@ def main() -> None:
     chosen = parser.parse_args()
     repeats = (1 if chosen.quick else 3) if chosen.repeats is None else chosen.repeats
     if repeats < 1:
-        parser.error(f"--repeats {repeats} is not allowed: from 1 up")
+        parser.error(f"argument --repeats: must be at least 1, got {repeats}")
 
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npz"

@@ -85,13 +85,13 @@ def _jobs(chosen: Options) -> list[tuple[Case, Recipe]]:
     for _, recipe in jobs:
         if recipe.prune_end_epoch > recipe.epochs:
             raise ValueError(
-                f"--prune-end-epoch {recipe.prune_end_epoch} is not allowed with --epochs {recipe.epochs}: "
-                "no more than the epochs"
+                f"argument --prune-end-epoch: must be at most --epochs, {recipe.epochs}, got "
+                f"{recipe.prune_end_epoch}"
             )
     if chosen.regrow_percent and any(case.method == "global" for case in cases):
         raise ValueError(
-            f"--regrow-percent {chosen.regrow_percent} is not allowed with global masks: name dense,local in "
-            "--only"
+            "argument --regrow-percent: must be left out with global masks (--only dense,local), got "
+            f"{chosen.regrow_percent}"
         )
     return jobs
 

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         datasets = [dataset for dataset in load_datasets(chosen.data) if dataset.name in chosen.datasets]
         if not datasets:
-            raise ValueError(f"--datasets {chosen.datasets} is not allowed: CIFAR-100 needs --data")
+            raise ValueError(
+                f"argument --datasets: must have another than CIFAR-100 without --data, got {chosen.datasets}"
+            )
         chosen.out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))

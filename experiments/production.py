@@ -66,7 +66,7 @@ def own_rows(position: int, parties: int, rows: int, data: str | None) -> Images
     images = load_images(data)
     if rows * parties > len(images.x_train):
         raise ValueError(
-            f"rows={rows} is not allowed with {parties} parties: there are {len(images.x_train)} in all"
+            f"rows must be at most {len(images.x_train) // parties} with {parties} parties, got {rows}"
         )
     mine = slice(position, rows * parties, parties)
     return Images(images.x_train[mine], images.y_train[mine], images.x_test[mine], images.y_test[mine])

@@ -73,7 +73,8 @@ def _images(settings: Settings) -> Images:
     held = round(SPLIT["alice"] * len(images.x_train))
     if settings.attack_image >= held:
         raise ValueError(
-            f"--attack-image {settings.attack_image} is not allowed: alice has the rows 0 to {held - 1}"
+            f"argument --attack-image: must be from 0 to {held - 1}, alice's rows, got "
+            f"{settings.attack_image}"
         )
     return images
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments.audit.cells import ATTACKS, DEFENCES, GROUP, NOISE, REMOVED, VIEWS
 from experiments.audit.data import CANDIDATES
 from experiments.audit.effort import Effort
+from experiments.command_line import refuse
 
 DATASETS = ("MNIST", "colour crops", "CIFAR-100")
 
@@ -121,27 +122,29 @@ def parse_effort(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
         "workers",
     ):
         if getattr(chosen, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} {getattr(chosen, name)} is not allowed: at least 1")
+            _refuse(parser, name, "at least 1", getattr(chosen, name))
     # Aggregates of eight parties attack whole groups, and identification needs them among its candidates.
     most = CANDIDATES - GROUP
     if not 0 <= chosen.first <= most - 1:
-        parser.error(f"--first {chosen.first} is not allowed: from 0 to {most - 1}")
+        _refuse(parser, "first", f"from 0 to {most - 1}", chosen.first)
     if chosen.images > most - chosen.first:
-        parser.error(
-            f"--images {chosen.images} is not allowed with --first {chosen.first}: at most "
-            f"{most - chosen.first}"
-        )
+        what = f"at most {most - chosen.first} with --first {chosen.first}"
+        _refuse(parser, "images", what, chosen.images)
     if not chosen.minutes > 0:
-        parser.error(f"--minutes {chosen.minutes} is not allowed: above 0")
+        _refuse(parser, "minutes", "above 0", chosen.minutes)
     if any(not 0 <= level < 1 for level in chosen.removed):
-        parser.error(f"--removed {chosen.removed} is not allowed: parts in [0, 1)")
+        _refuse(parser, "removed", "parts in [0, 1)", chosen.removed)
     if any(not 0 < level < float("inf") for level in chosen.noise):
-        parser.error(f"--noise {chosen.noise} is not allowed: numbers above 0")
+        _refuse(parser, "noise", "numbers above 0", chosen.noise)
     if not 0 <= chosen.tv_weight < float("inf"):
-        parser.error(f"--tv-weight {chosen.tv_weight} is not allowed: a number from 0 up")
+        _refuse(parser, "tv_weight", "a number of at least 0", chosen.tv_weight)
     effort = Effort(**{name: getattr(chosen, name) for name in asdict(Effort())})
     try:
         effort.dlg(1), effort.inverting(1)
     except ValueError as error:
-        parser.error(str(error))
+        refuse(parser, Effort, error)
     return effort
+
+
+def _refuse(parser: argparse.ArgumentParser, name: str, what: str, value: object) -> None:
+    parser.error(f"argument --{name.replace('_', '-')}: must be {what}, got {value}")

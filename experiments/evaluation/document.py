@@ -134,7 +134,7 @@ def _why_missed(judged: Iterable[Verdict]) -> list[str]:
 
 def _reason(verdict: Verdict) -> str:
     if verdict.pruned is None or verdict.pruned.loss is None:
-        raise ValueError(f"verdict={verdict!r} is not allowed: one of a target that was measured")
+        raise ValueError(f"verdict must be one of a target that was measured, got {verdict!r}")
     if verdict.target.within is not None:
         deviation = verdict.pruned.deviation
         return (

@@ -209,6 +209,6 @@ def select(cases: Iterable[Case], only: str) -> list[Case]:
         kinds = [kind for kind, choices in _CHOICES.items() if word in map(str, choices)]
         if not kinds:
             allowed = "; ".join(", ".join(map(str, choices)) for choices in _CHOICES.values())
-            raise ValueError(f"--only: {word!r} is not allowed: values between commas, of {allowed}")
+            raise ValueError(f"argument --only: must be values between commas, of {allowed}, got {word!r}")
         wanted.setdefault(kinds[0], set()).add(_READERS.get(kinds[0], str)(word))
     return [case for case in cases if all(getattr(case, kind) in values for kind, values in wanted.items())]

@@ -49,7 +49,7 @@ def _read(
         value = kind(text)
         if is_allowed(value):
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {allowed}")
+    raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}")
 
 
 @dataclass(frozen=True)

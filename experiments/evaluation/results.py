@@ -92,8 +92,8 @@ class Results:
                 continue
             if (other := [row[name] for name in _SCHEDULE]) != own:
                 raise ValueError(
-                    f"{', '.join(_SCHEDULE)} = {own} is not allowed: {self._path} has runs of the same rows "
-                    f"and epochs with {other}; choose another folder with --out"
+                    f"{', '.join(_SCHEDULE)} must be {other}, as of the runs of the same rows and epochs in "
+                    f"{self._path}, got {own}; choose another folder with --out"
                 )
 
     def add(self, row: Row) -> None:
@@ -109,9 +109,9 @@ def _read(path: Path) -> list[Row]:
         rows = json.loads(path.read_text(encoding="utf-8"))
         complete = isinstance(rows, list) and all(needed <= set(row) for row in rows)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not allowed: no rows of an evaluation ({error})") from None
+        raise ValueError(f"{path} must hold rows of an evaluation, got what is none ({error})") from None
     if not complete:
-        raise ValueError(f"{path} is not allowed: each row of an evaluation has {sorted(needed)}")
+        raise ValueError(f"{path} must hold rows with {sorted(needed)}, got others")
     return rows
 
 

@@ -37,8 +37,9 @@ def test_training_is_the_same_to_the_last_bit(
     ray_devices: SimpleNamespace, away: list[int], options: dict[str, Any], agreements: int
 ) -> None:
     _, history, weights = fitted(ray_devices, **options)
-    # Before the first round a digest, sample counts, masks of the parties' own and weights are exchanged.
-    start = 3 if options.get("mask_scope") == "global" else 4
+    # Before the first round: what all have in common, the total of sample counts and who counts, masks of the
+    # parties' own, and weights.
+    start = 4 if options.get("mask_scope") == "global" else 5
     assert sum(away) == start + 3 * ROUNDS + agreements
     away.clear()
     sfd.set_distribution_mode(DISTRIBUTION_MODE.DEBUG)

@@ -30,7 +30,7 @@ def parties(ray_devices: SimpleNamespace) -> list[Any]:
 def test_averages_over_processes_are_right_at_the_server_and_at_the_parties(
     ray_devices: SimpleNamespace, parties: list[Any]
 ) -> None:
-    aggregator = SecurePruneAggregator(ray_devices.davy, parties)
+    aggregator = SecurePruneAggregator(ray_devices.davy, parties, min_contributors=2)
     data = held(parties, [[x.reshape(1, 4), np.array(k)] for x, k in zip(MATRICES, (10, 10, 6), strict=True)])
     masks = held(parties, [[mask.reshape(1, 4)] for mask in MASKS])
     weights = held(parties, WEIGHTS)
@@ -43,7 +43,7 @@ def test_averages_over_processes_are_right_at_the_server_and_at_the_parties(
         for party in parties[1:]:
             np.testing.assert_allclose(at_parties[party][0], AT_THE_SERVER, atol=1e-5)
         assert all(result[1] == COUNTERS for result in at_parties.values())
-    blind = SecurePruneAggregator(ray_devices.davy, parties, server_blind=True)
+    blind = SecurePruneAggregator(ray_devices.davy, parties, min_contributors=2, server_blind=True)
     for result in sf.reveal(blind.average_at_parties(data, weights, masks)).values():
         np.testing.assert_allclose(result[0][:, :2], [[4.75, 4]], atol=1e-5)
 
@@ -51,7 +51,9 @@ def test_averages_over_processes_are_right_at_the_server_and_at_the_parties(
 def test_an_error_at_one_party_names_it_and_the_next_call_is_right(
     ray_devices: SimpleNamespace, parties: list[Any]
 ) -> None:
-    aggregator = SecurePruneAggregator(ray_devices.davy, parties)
+    # The same data come under other weights and masks.
+    free = {"min_contributors": 2, "fixed_contributors": False}
+    aggregator = SecurePruneAggregator(ray_devices.davy, parties, **free)
     good = held(parties, [[x] for x in MATRICES])
     broken = held(parties, [[MATRICES[0]], [MATRICES[1] * 1e6], [MATRICES[2]]])
     masks, wrong = (held(parties, [[mask[:size]] for mask in MASKS]) for size in (4, 3))

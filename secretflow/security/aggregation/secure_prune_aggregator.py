@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from secretflow import _validate
 from secretflow.device import PYU, DeviceObject, PYUObject
 from secretflow.security.aggregation.aggregator import Aggregator
-from secretflow.security.aggregation.secagg.arguments import by_party, check_participants, weights_in_order
+from secretflow.security.aggregation.secagg.agreements import Agreements
+from secretflow.security.aggregation.secagg.arguments import by_party, check_members, weights_by_party
 from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.group import Group
 from secretflow.security.aggregation.secagg.identity import Identities, identities_here
-from secretflow.security.aggregation.secagg.participant import MaskUse, Request
+from secretflow.security.aggregation.secagg.participant import Request
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.transport.driver import DriverTransport
 from secretflow.security.aggregation.secagg.transport.interface import Transport
 from secretflow.security.aggregation.secagg.transport.local import LocalTransport
@@ -35,19 +38,21 @@ class SecurePruneAggregator(Aggregator):
     Guarantee, if everybody follows the protocol: the server, together with up to n - 2 parties, learns
     about the others' numbers and masks no more than what the results say. Visible to all, by design:
 
-    * the average, how many parties keep each element, and everybody's weight (the sample counts);
-    * for an element that some parties have pruned, the share of the weight behind its average, and with
-      unequal weights this tells which parties keep it;
+    * the average, how many parties keep each element, and the total of the weights;
+    * for an element that some parties have pruned, the share of the weight behind its average;
     * where ``k`` parties keep an element, any ``k - 1`` of them learn the last one's number from its
       average: against ``t`` parties that pool what they know, set ``min_contributors`` to ``t + 2``;
     * with two parties, each learns the other's numbers from the average itself, whatever the protocol;
-    * an average with very unequal weights is nearly the heaviest party's numbers;
     * an error about a number that does not fit names its party's largest magnitude.
 
-    An element that fewer than ``min_contributors`` parties keep is never uploaded, so with the default no
-    number that one party alone keeps is in any sum. It counts parties, not their weights: without masks a
-    party of weight 0 adds nothing and hides nobody. Dropped parties are not tolerated: a call that misses a
-    message has no result, and later calls are not affected by it.
+    Behind every opened element stand at least ``min_contributors`` parties that count: that add their
+    number to it with a weight of at least ``min_share`` of an equal one. An element with fewer is in no
+    upload. It stays each party's own and goes on learning there. Weights with which too few count are
+    refused. Between calls an element keeps the contributors of its first sum, or does not travel; data are
+    averaged under one weighting alone. If the server works together with no party, it cannot have an element
+    opened by false counts; if it tells parties different things, it cannot read what they upload then, and
+    they refuse the sum. Dropped parties are not tolerated: a call that misses a message has no result, and
+    later calls are not affected by it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
@@ -62,8 +67,14 @@ class SecurePruneAggregator(Aggregator):
         fxp_bits: fractional bits; default 20 in a ring of 32 bits (numbers up to about 2,047), 40 in a
             ring of 64 bits.
         ring_bits: 32 or 64; a number takes 4 or 8 bytes on the wire.
-        min_contributors: fewest parties that must keep an element for it to be uploaded; from 1 to the
-            number of parties.
+        min_contributors: fewest parties that must count at an element for it to be uploaded; from 1 to the
+            number of parties. By default 3, and 2 where there are two: then each reads the other's number
+            off the average. With 2 of more than two, so do the two that keep an element.
+        min_share: what a party must hold to count, as a part of an equal share of the weight.
+        fixed_contributors: False lifts the rules between calls, for masks of the parties' own to share
+            more. Then a server that only listens estimates the last update of a party that leaves an
+            element: with a correlation of 0.95 for full batches and 0.81 for batches of 32, where the average
+            before alone gives 0.47 and 0.60 (five parties, ``make bench-leaving``).
         server_blind: one party adds one more pad, from a key that only the parties have, and the parties
             take it off the sum. The server then learns nothing but sizes, not even the average; results
             are to be had with :meth:`average_at_parties` only. A server that colludes with a party falls
@@ -75,6 +86,7 @@ class SecurePruneAggregator(Aggregator):
 
     Raises:
         AggregationError: fewer than two parties, more than 255, or one twice.
+        TypeError: something is of another type.
         ValueError: a number is out of its range, or the server shall be blind and is a participant.
 
     Examples:
@@ -92,22 +104,20 @@ class SecurePruneAggregator(Aggregator):
         fxp_bits: int | None = None,
         *,
         ring_bits: int = 32,
-        min_contributors: int = 2,
+        min_contributors: int | None = None,
+        min_share: float = 0.01,
+        fixed_contributors: bool = True,
         server_blind: bool = False,
         identities: Identities | None = None,
     ) -> None:
-        check_participants(participants)
-        _validate.integer("min_contributors", min_contributors, 1, len(participants))
-        if server_blind and device in participants:
-            raise ValueError(
-                f"server_blind must be False where device={device} is a participant and has the key, got True"
-            )
+        check_members(device, participants, server_blind, identities)
+        _validate.flag("fixed_contributors", fixed_contributors)
         ring = Ring.make(ring_bits, fxp_bits, len(participants))
-        identities = identities or identities_here()
-        self._group = Group(device, participants, ring, min_contributors, server_blind, identities)
-        # The objects that the masks of the last call were, and what they were for.
-        self._last_masks: tuple[list[PYUObject], MaskUse] | None = None
-        self._agreements = 0
+        rules = Rules.make(
+            ring, len(participants), min_contributors, min_share, fixed_contributors, server_blind
+        )
+        self._group = Group(device, participants, rules, identities or identities_here())
+        self._agreements = Agreements()
 
     @property
     def participants(self) -> list[PYU]:
@@ -125,7 +135,7 @@ class SecurePruneAggregator(Aggregator):
                 :class:`~secretflow.security.aggregation.secagg.participant.Participant`.
         """
         if self._group.host_at(hosts):
-            self._last_masks = None
+            self._agreements.forget()
 
     def fingerprint(self) -> dict[PYU, PYUObject]:
         """The key agreement in short, at each party: 16 hexadecimal digits, the same at all parties.
@@ -172,9 +182,9 @@ class SecurePruneAggregator(Aggregator):
         Args:
             data: as for :meth:`sum`.
             axis: 0 averages element by element; None adds up the elements of each array as well (weights
-            that are arrays weigh the elements, too, as in ``np.average``).
+                that are arrays weigh the elements, too, as in ``np.average``).
             weights: one number or array for each party, or device objects that hold them; None, or one
-                number for all, weighs everybody alike. All parties learn all weights.
+                number for all, weighs everybody alike. Of objects at the parties only the total is told.
             prune_mask: one mask for each party. A mask has one entry for each array, or for each array
                 of two or more dimensions: an array of 0 and 1 of that array's shape, or None where
                 everything lives, at the same entries for all parties. The masks are agreed on again
@@ -182,10 +192,11 @@ class SecurePruneAggregator(Aggregator):
 
         Returns:
             The average, at the server. Float dtypes are kept with axis 0, averages of integers are float64.
-            An element that travels from nobody is 0.
+            An element that does not travel is 0.
 
         Raises:
-            AggregationError: the arguments do not belong to this aggregator's parties.
+            AggregationError: the arguments do not belong to this aggregator's parties, too few of them count,
+                or data have been averaged under other weights before.
         """
         return self._at_server(data, axis, Operation.AVERAGE, weights, prune_mask)
 
@@ -250,7 +261,7 @@ class SecurePruneAggregator(Aggregator):
         group = self._group
         if axis not in (0, None):
             raise AggregationError(f"axis must be 0 or None, got {axis!r}")
-        if group.server_blind:
+        if group.rules.server_blind:
             raise AggregationError(
                 "server_blind=True leaves the server no result: average_at_parties gives it to the parties"
             )
@@ -269,32 +280,20 @@ class SecurePruneAggregator(Aggregator):
     ) -> PYUObject:
         """Has all parties make a request; returns the last sum, at the server."""
         own = by_party(data, "data", self._group.parties)
-        everybodys = weights_in_order(weights, data, self._group.parties)
+        everybodys = weights_by_party(weights, data, self._group.parties)
         masks: dict[PYU, PYUObject] | dict[PYU, None] = dict.fromkeys(own)
-        request = Request(operation, agreement=self._agreements)
+        at_parties = any(isinstance(weight, DeviceObject) for weight in everybodys.values())
+        request = Request(operation, own_weight=at_parties)
         if prune_mask is not None:
             masks = by_party(prune_mask, "prune_mask", self._group.parties)
-            use = MaskUse.SHARED if same_mask else MaskUse.AGREE
-            if self._are_last(prune_mask, use):
-                request = Request(operation, MaskUse.LAST, self._agreements)
-            else:
-                self._last_masks = None
-                self._agreements += 1
-                request = Request(operation, use, self._agreements)
+            use, number = self._agreements.begin(prune_mask, same_mask)
+            request = replace(request, masks=use, agreement=number)
 
         def begin(party: PYU, start: int) -> PYUObject:
-            there = [w.to(party) if isinstance(w, DeviceObject) else w for w in everybodys]
-            return self._group.members[party].begin_request(start, request, own[party], masks[party], *there)
+            known = [everybodys[party]] if request.own_weight else everybodys.values()
+            return self._group.members[party].begin_request(start, request, own[party], masks[party], *known)
 
         total = DriverTransport(self._group).last_sum(begin, request.exchanges)
-        if prune_mask is not None and request.masks is not MaskUse.LAST:
-            self._last_masks = list(prune_mask), request.masks
+        if prune_mask is not None:
+            self._agreements.end(prune_mask, request.masks)
         return total
-
-    def _are_last(self, masks: Sequence[PYUObject], use: MaskUse) -> bool:
-        # Objects on devices never change, so the same objects are the same masks, and every party's
-        # driver comes to the same decision without looking at a value.
-        if self._last_masks is None:
-            return False
-        known, last = self._last_masks
-        return last is use and all(new is old for new, old in zip(masks, known, strict=True))

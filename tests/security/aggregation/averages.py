@@ -40,7 +40,7 @@ def cases(draw: st.DrawFn) -> Case:
     layout = draw(st.lists(st.tuples(shape, kind, st.booleans()), min_size=1, max_size=4))
     weights = draw(
         st.none()
-        | st.lists(st.integers(1, 1000), min_size=parties, max_size=parties)
+        | st.lists(st.integers(1, 100), min_size=parties, max_size=parties)
         | st.lists(st.floats(0.01, 10), min_size=parties, max_size=parties)
     )
     exact = weights is None or isinstance(weights[0], int)

@@ -20,12 +20,12 @@ class Stepwise(Client):
         return self.support
 
     def average(self, call: int, data: Any, *weights: Any) -> Message:
-        return self.upload(Call(call, Operation.AVERAGE, weights), data)
+        return self.upload(Call(call, Operation.AVERAGE, self.weights_of(weights)), data)
 
     def sparse_average(self, call: int, data: Any, *weights: Any) -> Message:
         """An average of what the masks settled last let through."""
         assert self.support is not None
-        return self.upload(Call(call, Operation.AVERAGE, weights, self.support), data)
+        return self.upload(Call(call, Operation.AVERAGE, self.weights_of(weights), self.support), data)
 
     def sum(self, call: int, data: Any) -> Message:
         return self.upload(Call(call, Operation.SUM), data)

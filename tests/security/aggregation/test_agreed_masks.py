@@ -14,6 +14,7 @@ from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import add_up
 from secretflow.security.aggregation.secagg.participant import MaskUse, Participant, Request
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 
 from .uploads import AVERAGE, VALUES, MakeClients, assert_average
 
@@ -35,7 +36,7 @@ def test_after_a_lost_agreement_about_masks_the_old_ones_are_not_used(failing: i
     names = ["alice", "bob", "carol"]
     parties = [Participant() for _ in names]
     for party, name in zip(parties, names, strict=True):
-        party.make_client(name, names, Ring.make(32, None, 3), 2)
+        party.make_client(name, names, Rules(Ring.make(32, None, 3), 2))
     agree_all([party._client.keys for party in parties])
 
     def begin(start: int, use: MaskUse, mask: Any) -> None:
@@ -109,7 +110,7 @@ def test_an_agreement_that_a_party_never_heard_of_is_not_taken_for_its_last_one(
     names = ["alice", "bob"]
     parties = [Participant() for _ in names]
     for party, name in zip(parties, names, strict=True):
-        party.make_client(name, names, Ring.make(32, None, 2), 1)
+        party.make_client(name, names, Rules(Ring.make(32, None, 2), 1))
     agree_all([party._client.keys for party in parties])
     for party, x in zip(parties, VALUES, strict=False):
         party.begin_request(1, Request(Operation.AVERAGE, MaskUse.AGREE, 1), x, [np.array([1, 1, 0])])

@@ -15,6 +15,7 @@ from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.message import add_up
 from secretflow.security.aggregation.secagg.pads import Pads
+from secretflow.security.aggregation.secagg.rules import Rules
 from tests.security.aggregation.stepwise import Stepwise as Client
 
 from .uploads import AVERAGE, VALUES, MakeClients, uploads
@@ -88,7 +89,7 @@ def test_skipped_call_numbers_do_no_harm(make_clients: MakeClients) -> None:
 
 def test_nothing_is_uploaded_before_keys_are_agreed(make_clients: MakeClients) -> None:
     ready = make_clients(2)[0]
-    fresh = Client("alice", ["alice", "bob"], ready._ring, 1)
+    fresh = Client("alice", ["alice", "bob"], Rules(ready.rules.ring, 1))
     with pytest.raises(AggregationError, match="not agreed on keys"):
         fresh.average(1, VALUES[0])
     with pytest.raises(AggregationError, match="not agreed on keys"):
@@ -129,7 +130,7 @@ def test_payloads_of_different_calls_inputs_or_encodings_are_not_added(make_clie
 
         def act(client: Client, how: Any, call: int = call) -> Any:
             operation, weights, data = how
-            return client.upload(Call(call, operation, weights), data)
+            return client.upload(Call(call, operation, client.weights_of(weights)), data)
 
         refused(field, partial(act, how=mine), partial(act, how=theirs))
     call += 1

@@ -16,7 +16,7 @@ def test_other_weights_and_other_masks_bring_other_denominators(consortium: Any)
         consortium.held([[np.array(mask)] for mask in masks])
         for masks in ([[1, 1], [1, 0], [0, 1]], [[0, 1], [1, 1], [1, 1]])
     )
-    aggregator = consortium.aggregator(3)
+    aggregator = consortium.aggregator(3, min_contributors=2, fixed_contributors=False)
     rounds = [
         (first, [1, 1, 1], [6.0, 4.5]),
         (first, [1, 3, 1], [5.0, 4.5]),
@@ -36,7 +36,7 @@ def test_other_weights_and_other_masks_bring_other_denominators(consortium: Any)
 def test_denominators_travel_once_for_the_same_masks_and_weights(consortium: Any) -> None:
     masks = consortium.held([[np.array([1, 1, 1, 0])], [np.array([1, 1, 0, 0])], [np.array([1, 0, 0, 0])]])
     data = consortium.held([[np.ones(4)]] * 3)
-    aggregator = consortium.aggregator(3)
+    aggregator = consortium.aggregator(3, min_contributors=2)
     uploaded = []
     for _ in range(3):
         aggregator.average_at_parties(data, prune_mask=masks)

@@ -97,7 +97,7 @@ def test_sums_and_averages_of_all_elements_are_right_for_floats_too(
     # More than float16 could hold: 65,504.
     assert sf.reveal(ours.sum(data)) == pytest.approx(400 * 930)
     assert sf.reveal(ours.average(data)) == pytest.approx(400 * 310)
-    weights = [RNG.uniform(size=(40, 10)) for _ in range(3)]
+    weights = [RNG.uniform(0.1, 1, size=(40, 10)) for _ in range(3)]
     expected = np.average(np.stack(inputs), axis=None, weights=np.stack(weights))
     result = sf.reveal(ours.average(data, weights=weights))
     assert result == pytest.approx(expected, abs=0.25 if dtype == "f2" else 1e-3)  # float16 has steps of 0.25

@@ -14,6 +14,7 @@ from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import add_up
 from secretflow.security.aggregation.secagg.participant import MaskUse, Participant, Request
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 
 from .uploads import AVERAGE, VALUES, MakeClients, assert_average
 
@@ -82,7 +83,7 @@ def test_a_driver_that_asks_for_too_few_or_too_many_messages_is_told(messages: i
     names = ["alice", "bob"]
     parties = [Participant() for _ in names]
     for party, name in zip(parties, names, strict=True):
-        party.make_client(name, names, Ring.make(32, None, 2), 1)
+        party.make_client(name, names, Rules(Ring.make(32, None, 2), 1))
     agree_all([party._client.keys for party in parties])
     for party, x in zip(parties, VALUES, strict=False):
         party.begin_request(1, Request(Operation.AVERAGE, MaskUse.AGREE), x, [np.ones(3)])

@@ -88,24 +88,29 @@ def test_no_public_method_gives_a_key_away(
     returned["agree"] = alone.agree(returned["public_key"], KeyRing("bob", []).public_key())
     assert secret and not shows(pickle.dumps(returned), secret)
     returned["fingerprint"] = first.keys.fingerprint()
-    returned["share_group_key"] = first.keys.share_group_key()
-    second.keys.take_group_key(returned["share_group_key"])
+    pair = [KeyRing(name, ["alice", "bob"]) for name in ("alice", "bob")]
+    keys = [ring.public_key() for ring in pair]
+    confirmations = [ring.agree(*keys) for ring in pair]
+    for ring in pair:
+        ring.confirm(*confirmations)
+    returned["share_group_key"] = pair[0].share_group_key()
     returned["propose"] = first.propose(1, data, mask)
-    returned["settle"] = first.settle(add_up([returned["propose"], second.propose(1, data, mask)]))
-    second.settle(add_up([returned["propose"], second.propose(2, data, mask) | {"call": 1}]) | {"call": 2})
+    counts = add_up([returned["propose"], second.propose(1, data, mask)])
+    returned["settle"], _ = first.settle(counts), second.settle(counts)
+    returned["weights_of"] = first.weights_of([1, 2])
+    returned["checksum"] = first.keys.checksum(np.arange(3, dtype="u1"))
     returned["upload"] = first.average(3, data)
     returned["opening"] = first.opening()
-    other = second.average(3, data)
-    first.average(4, data)
-    returned["open"] = first.open(add_up([returned["upload"], other]) | {"call": 4})
-    first.average(5, data)
+    total = add_up([first.average(4, data), second.average(4, data)])
+    returned["open"], _ = first.open(total), second.open(total)
+    total = add_up([first.average(5, data), second.average(5, data)])
     written = [np.zeros(3)]
-    assert first.open_into(add_up([returned["upload"], other]) | {"call": 5}, written) is None
+    assert first.open_into(total, written) is None
     returned["open_into"] = written
     returned["shared_support"] = first.shared_support(data, mask)
     returned["next_call"] = first.next_call()
     returned["name_of"] = first.keys.name_of(Layout.dense(data, True))
-    returned["unblinded"] = first.keys.unblinded(add_up([returned["upload"], other]) | {"call": 5})
+    returned["unblinded"] = first.keys.unblinded(total)
     public = {
         name
         for owner in (Client, KeyRing)

@@ -13,6 +13,7 @@ from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import add_up
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 from tests.security.aggregation.stepwise import Stepwise as Client
 
 SHAPES = [(4, 5), (7,), (3, 3)]
@@ -34,7 +35,7 @@ def agreed(clients: list[Client], call: int, masks: list[MaskOfParty], shrunk: b
 
 def of_three(min_contributors: int) -> list[Client]:
     names = ["alice", "bob", "carol"]
-    clients = [Client(name, names, Ring.make(32, None, 3), min_contributors) for name in names]
+    clients = [Client(name, names, Rules(Ring.make(32, None, 3), min_contributors)) for name in names]
     agree_all([client.keys for client in clients])
     return clients
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,16 +54,19 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
     def clients() -> list[Client]:
         return make_clients(parties, seed=5, ring_bits=ring_bits)
 
-    view = Round(clients(), data, masks, weights)
+    seen = clients()
+    heard = {1: seen[one].transcript.digest}
+    view = Round(seen, data, masks, weights)
+    heard[2] = seen[one].transcript.digest
     encoded = without_pads(monkeypatch, lambda: Round(clients(), data, masks, weights))
     other = without_pads(monkeypatch, lambda: Round(clients(), other_data, other_masks, weights))
     assert bits([other.total["body"]]) == bits([encoded.total["body"]]), "not an alternative: another sum"
     assert bits(other.uploads()) != bits(encoded.uploads()), "not an alternative: the same inputs"
 
     # What the first of the two must have added instead of its pad, call by call.
-    names = [client._party for client in clients()]
+    names = [client.party for client in clients()]
     ratchet = clients()[one].keys._ratchets[names[two]]
-    hidden = {call: ratchet.key_of(call) for call in (1, 2)}
+    hidden = {call: hmac.digest(ratchet.key_of(call), heard[call], "sha256") for call in (1, 2)}
     alternative: dict[int, bytes] = {}
     for call, before, after in (
         (1, encoded.proposals[one], other.proposals[one]),

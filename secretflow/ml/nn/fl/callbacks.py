@@ -34,6 +34,7 @@ class Checkpoint(Callback):
         is_test: adds the party's name to the folder, for parties that share a disk.
 
     Raises:
+        TypeError: ``path`` is no string, or ``is_test`` neither True nor False.
         ValueError: ``path`` has no folder or ``every`` is below 1.
 
     Examples:
@@ -45,6 +46,8 @@ class Checkpoint(Callback):
 
     def __init__(self, path: str, every: int = 1, is_test: bool = False) -> None:
         super().__init__()
+        _validate.instance("path", path, str, "'folder/name'")
+        _validate.flag("is_test", is_test)
         has_both = bool(Path(path).name) and "/" in path and not path.endswith("/")
         _validate.check(has_both, "path", path, "'folder/name'")
         _validate.integer("every", every, at_least=1)
@@ -84,6 +87,7 @@ class TensorBoard(Callback):
         log_dir: folder for the event files.
 
     Raises:
+        TypeError: ``log_dir`` is no path.
         ImportError: tensorboard is not installed.
         ValueError: when training begins, with another strategy than ``fed_avg_w_prune``, whose history no
             callback sees.
@@ -91,6 +95,7 @@ class TensorBoard(Callback):
 
     def __init__(self, log_dir: str | Path) -> None:
         super().__init__()
+        _validate.instance("log_dir", log_dir, (str, Path), "a path")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

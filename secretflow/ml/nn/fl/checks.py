@@ -8,12 +8,16 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 
+from secretflow import _validate
 from secretflow.device import PYU
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
-from secretflow.ml.nn.fl.pruning import Prunable, PruneSettings
+from secretflow.ml.nn.fl.backend.torch.units import unit_groups
+from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.strategy_dispatcher import _strategy_dispatcher
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
 
@@ -78,6 +82,8 @@ def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
             f"aggregator must be a SecurePruneAggregator with strategy={PRUNE_STRATEGY!r}, for it takes "
             f"masks, got {aggregator!r}"
         )
+    pyus = isinstance(device_list, (list, tuple)) and all(isinstance(device, PYU) for device in device_list)
+    _validate.check(pyus, "device_list", device_list, "a list of PYU, the parties", TypeError)
     if set(aggregator.participants) != set(device_list):
         raise ValueError(
             f"device_list must be the aggregator's participants, {aggregator.participants!r}, got "
@@ -85,9 +91,39 @@ def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
         )
 
 
+def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> None:
+    """Refuses noise whose account of privacy would not hold.
+
+    Every party adds its part of the noise, so all parts must arrive at every weight. With masks of their own
+    fewer do, and the masks come from weights without noise.
+
+    Args:
+        dp_strategy: upstream's ``DPStrategyFL``, or None.
+        settings: what the user chose about pruning.
+        parties: how many train; all do in each round.
+
+    Raises:
+        ValueError: masks are the parties' own, or the noise is split over another number of parties.
+    """
+    noise = getattr(dp_strategy, "model_gdp", None)
+    if noise is None:
+        return
+    if settings.mask_scope != "global":
+        raise ValueError(
+            "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
+            f"only their parts of the noise arrive, got {settings.mask_scope!r}"
+        )
+    for name in ("num_clients", "num_updates"):
+        number = getattr(noise, name, parties)
+        if number != parties:
+            raise ValueError(f"{name} of model_gdp must be {parties}, as many as train, got {number}")
+
+
 def check_capture(gradient_capture: GradientCapture | None, device_list: list[PYU]) -> None:
     """Refuses a capture by somebody who does not train: nothing would ever be written."""
     names = [device.party for device in device_list]
+    kinds = (GradientCapture, type(None))
+    _validate.instance("gradient_capture", gradient_capture, kinds, "a GradientCapture or None")
     if gradient_capture is not None and gradient_capture.party not in names:
         raise ValueError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
 
@@ -98,7 +134,47 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
 
 
-def check_model(model: Any, prunable: Prunable) -> None:
+def check_choices(
+    server: Any, random_seed: int | None, skip_bn: bool, wp_strategy: bool | None, num_gpus: float
+) -> None:
+    """Refuses what upstream would pass on as it is.
+
+    Args:
+        server: as ``FLModel`` gets it, also for the rest.
+        random_seed: of the initial weights.
+        skip_bn: whether batch normalisation stays at the parties.
+        wp_strategy: the name of the first version for the strategy.
+        num_gpus: of each party.
+
+    Raises:
+        TypeError: one is of another type.
+        ValueError: one is out of its range.
+    """
+    _validate.instance("server", server, PYU, "a PYU")
+    seed = int(random_seed) if isinstance(random_seed, np.integer) else random_seed
+    _validate.integer("random_seed", seed, 0, 2**32 - 1, optional=True)
+    _validate.flag("skip_bn", skip_bn)
+    allowed = wp_strategy is None or wp_strategy is True
+    _validate.check(allowed, "wp_strategy", wp_strategy, f"True or None with strategy={PRUNE_STRATEGY!r}")
+    _validate.number("num_gpus", num_gpus, at_least=0)
+
+
+def check_strategy(strategy: Any, backend: str) -> None:
+    """Refuses a strategy that nobody has registered, when the backend's have been imported.
+
+    Args:
+        strategy: its name.
+        backend: "torch" or "tensorflow".
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    end = f"_{backend}"
+    known = sorted(name.removesuffix(end) for name in _strategy_dispatcher._ops if name.endswith(end))
+    _validate.one_of("strategy", strategy, known)
+
+
+def check_model(model: Any, settings: PruneSettings) -> None:
     """Refuses a model with nothing to prune, or with what cannot be averaged, before any worker starts.
 
     The model is built without memory for its weights. One that cannot be built so is left to the workers,
@@ -106,13 +182,13 @@ def check_model(model: Any, prunable: Prunable) -> None:
 
     Args:
         model: as ``FLModel`` gets it.
-        prunable: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
+        settings: what the user chose about pruning.
 
     Raises:
         ValueError: the model is not allowed.
     """
     builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
-    if builder.model_fn is None:
+    if not callable(builder.model_fn):
         raise ValueError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
     try:
         with torch.device("meta"):
@@ -120,7 +196,9 @@ def check_model(model: Any, prunable: Prunable) -> None:
     except Exception as error:
         logging.debug("the model cannot be built without memory: %r", error)
         return
-    prunable_shapes(module, prunable)
+    prunable_shapes(module, settings.prunable)
+    if settings.prune_structure is not None:
+        unit_groups(module, settings.prune_structure, settings.prunable)
     for name, value in module.state_dict().items():
         if value.dtype == torch.bfloat16:
             raise ValueError(

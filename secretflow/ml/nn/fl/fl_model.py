@@ -6,20 +6,24 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from secretflow.device import PYU, PYUObject, reveal, wait
+from secretflow.device import PYU, PYUObject, reveal
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
     check_backend,
     check_capture,
+    check_choices,
     check_keywords,
     check_model,
+    check_privacy,
     check_server_agg_method,
+    check_strategy,
     upstreams_fit,
 )
+from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.model_files import WithModelFiles
 from secretflow.ml.nn.fl.options import FitOptions
-from secretflow.ml.nn.fl.party_paths import path_of
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession, refuse_within_a_fit
 from secretflow.ml.nn.fl.signature import takes_arguments_of
@@ -30,7 +34,7 @@ from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.utils.random import global_random
 
 
-class FLModel(WithTrainingData):
+class FLModel(WithExports, WithModelFiles, WithTrainingData):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -48,7 +52,7 @@ class FLModel(WithTrainingData):
         prune_percent: see there.
         mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
             ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion`` and ``prunable``.
+            ``prune_criterion``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
@@ -100,8 +104,7 @@ class FLModel(WithTrainingData):
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
         self.wp_strategy = strategy == PRUNE_STRATEGY
         if self.wp_strategy:
-            if wp_strategy is False:
-                raise ValueError(f"wp_strategy must be True or None with strategy={strategy!r}, got False")
+            check_choices(server, random_seed, skip_bn, wp_strategy, kwargs.get("num_gpus", 0))
             self._prune_settings = PruneSettings(**chosen)
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
@@ -111,7 +114,7 @@ class FLModel(WithTrainingData):
             check_aggregator(aggregator, device_list)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
-            check_model(model, self._prune_settings.prunable)
+            check_model(model, self._prune_settings)
         else:
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
@@ -146,6 +149,7 @@ class FLModel(WithTrainingData):
         skip_bn: bool,
     ) -> None:
         """Makes one worker at each party."""
+        check_strategy(strategy, backend)
         if not self.wp_strategy:
             super().init_workers(model, device_list, strategy, backend, random_seed, num_gpus, skip_bn)
             return
@@ -206,48 +210,6 @@ class FLModel(WithTrainingData):
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))
 
-    def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
-        """Has every party write the living weights of its model to its own disk.
-
-        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads them.
-
-        Args:
-            path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-
-        Raises:
-            ValueError: the strategy does not prune.
-        """
-        if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
-        wait(
-            [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
-        )
-
-    def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
-        """Has every party load its model.
-
-        A run that was stopped while its parties saved may have left some of them one checkpoint ahead. Those
-        load the one before, which :class:`~secretflow.ml.nn.fl.callbacks.Checkpoint` keeps, so all go on
-        from the same epoch.
-
-        Args:
-            model_path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-            **kwargs: upstream's.
-
-        Raises:
-            FileNotFoundError: a party has no such file.
-            ValueError: a file is damaged, or the parties have no epoch in common.
-        """
-        if self.wp_strategy:
-            saved = [
-                worker.saved_epoch(path_of(device, model_path, is_test))
-                for device, worker in self._workers.items()
-            ]
-            kwargs["epoch"] = min(reveal(saved))
-        super().load_model(model_path, is_test=is_test, **kwargs)
-
     def epochs_trained(self) -> int:
         """Epochs of this model with pruning so far, those before it was saved and loaded included.
 
@@ -258,13 +220,16 @@ class FLModel(WithTrainingData):
             raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}")
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
         if len(set(epochs)) != 1:
-            raise ValueError(f"all parties must have trained as many epochs, got {epochs}: load the same one")
+            raise ValueError(
+                f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
+            )
         return epochs[0]
 
     def _fit_pruned(self, options: FitOptions) -> History:
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
         options.check_parties(set(self._workers))
+        check_privacy(self.dp_strategy, self._prune_settings, len(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
         if options.random_seed is None:
@@ -272,13 +237,12 @@ class FLModel(WithTrainingData):
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
-        trained = self.epochs_trained()
         return FitSession(
             self._workers,
             self._aggregator,
             self._prune_settings,
             options,
-            options.for_parties(steps, trained, self.dp_strategy),
+            options.for_parties(steps, self.epochs_trained(), self.dp_strategy),
             validate=partial(self._validate, options=options),
         ).run()
 

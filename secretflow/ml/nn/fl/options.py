@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from secretflow import _validate
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
+from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.worker.training import PartyFit
 
 
@@ -79,11 +82,37 @@ class FitOptions:
             _validate.integer(name, getattr(self, name), 1)
         _validate.one_of("sampler_method", self.sampler_method, ("batch", "poisson"))
         _validate.number("batch_sampling_rate", self.batch_sampling_rate, above=0, at_most=1, optional=True)
+        self._check_types()
         if self.class_weight is not None:
             self._check_class_weight()
         _validate.integer("dp_spent_step_freq", self.dp_spent_step_freq, 1, optional=True)
         if not self.from_files and type(self.x) is not type(self.y):
             raise TypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
+
+    def _check_types(self) -> None:
+        held = (HDataFrame, FedNdarray)
+        _validate.instance("x", self.x, (*held, dict), "an HDataFrame, a FedNdarray or a path of each party")
+        _validate.instance("sample_weight", self.sample_weight, (*held, type(None)), "as x is, or None")
+        by_party = isinstance(self.batch_size, Mapping)
+        sizes = self.batch_size.values() if by_party else [self.batch_size]  # type: ignore[union-attr]
+        for size in sizes:
+            _validate.integer("batch_size", _plain(size), 1, optional=True)
+        _validate.flag("shuffle", self.shuffle)
+        _validate.integer("random_seed", _plain(self.random_seed), 0, 2**32 - 1, optional=True)
+        _validate.integer("max_batch_size", self.max_batch_size, 1)
+        _validate.integer("prefetch_buffer_size", self.prefetch_buffer_size, 1, optional=True)
+        called = all(isinstance(callback, Callback) for callback in self.own_callbacks)
+        _validate.check(called, "callbacks", self.callbacks, "a Callback, or a list of them", TypeError)
+        validation = self.validation_data
+        pair = validation is None or isinstance(validation, dict)
+        pair |= isinstance(validation, (tuple, list)) and len(validation) == 2
+        what = "features and labels, or a path of each party"
+        _validate.check(pair, "validation_data", validation, what, TypeError)
+        _validate.instance("audit_log_dir", self.audit_log_dir, (str, Path, type(None)), "a path or None")
+        kinds = (Mapping, type(None))
+        _validate.instance(
+            "dataset_builder", self.dataset_builder, kinds, "a function of each party, or None"
+        )
 
     def _check_class_weight(self) -> None:
         weights = self.class_weight
@@ -159,6 +188,11 @@ class FitOptions:
                 raise ValueError(
                     f"batch_size must be at most {shape[0]}, the rows of {device}, got {batch_size}"
                 )
+
+
+def _plain(value: Any) -> Any:
+    """An integer of NumPy's as one of Python's."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _check_parties(name: str, held: Any, parties: set[PYU]) -> None:

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from secretflow import _validate
 from secretflow.device import PYU
 
 
-def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool) -> str:
+def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool, name: str = "path") -> str:
     """A party's own file.
 
     Args:
         device: the party.
         path: folder and name of the file, one for all parties or one for each.
         is_test: adds the party's name to the folder, for parties that share a disk.
+        name: of the argument, for messages.
+
+    Raises:
+        TypeError: the party has no path.
     """
-    target = Path(path[device] if isinstance(path, Mapping) else path)
+    own = path.get(device) if isinstance(path, Mapping) else path
+    _validate.instance(name, own, (str, Path), f"a path, or one for each party, {device.party} included")
+    assert own is not None  # no path is refused above
+    target = Path(own)
     return str(target.parent / device.party / target.name if is_test else target)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from secretflow import _validate
 from secretflow._atomic import PRIVATE, atomic_write
 
 _FORMAT = "secretflow-prune sparse 2"
@@ -33,10 +34,16 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
         state_dict: arrays by name; those that share memory are written once for each name.
         path: file to write, with folders that are missing; it is there at once or not at all, readable by its
             owner only, for the mask is the party's.
+
+    Raises:
+        TypeError: an array is no tensor, or ``path`` no path.
     """
+    _validate.instance("state_dict", state_dict, Mapping, "a mapping from names to tensors")
+    _validate.instance("path", path, (str, Path), "a path")
     tensors: dict[str, torch.Tensor] = {}
     arrays: dict[str, dict[str, Any]] = {}
     for name, value in state_dict.items():
+        _validate.instance(f"state_dict[{name!r}]", value, torch.Tensor, "a tensor")
         flat = value.detach().cpu().reshape(-1)
         living = flat != 0
         values = flat[living]
@@ -68,24 +75,34 @@ def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
         The dense ``state_dict``, on the CPU, equal to the one that was written.
 
     Raises:
+        TypeError: ``path`` is no path.
         FileNotFoundError: there is no file.
         ValueError: the file is damaged or another one; the message says which.
     """
+    _validate.instance("path", path, (str, Path), "a path")
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"path must be a file of export_sparse, got {str(path)!r}, which is not there"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise ValueError(
-            f"path={str(path)!r} cannot be read: damaged or no safetensors file ({error}); export it again"
+            f"path must be a file of export_sparse, got {str(path)!r}, which is damaged or no safetensors "
+            f"file ({error}); export it again"
         ) from None
     if metadata.get("format") != _FORMAT:
         raise ValueError(
-            f"path={str(path)!r} has the format {metadata.get('format')!r}: only {_FORMAT!r}, as "
-            "export_sparse writes it, can be read"
+            f"path must be a file of export_sparse, of format {_FORMAT!r}, got {str(path)!r} of format "
+            f"{metadata.get('format')!r}"
         )
     if metadata.get("sha256") != _digest(metadata.get("arrays", ""), tensors):
-        raise ValueError(f"path={str(path)!r} is damaged: its content has changed; export it again")
+        raise ValueError(
+            f"path must be a file of export_sparse, got {str(path)!r}, which is damaged: its content has "
+            "changed; export it again"
+        )
     state_dict = {}
     for name, array in json.loads(metadata["arrays"]).items():
         if array["sparse"]:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from secretflow import _validate
 from secretflow._overlay import upstream
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
@@ -45,6 +48,7 @@ class WithTrainingData(_UpstreamFLModel):
 
         With a ``dataset_builder`` upstream goes by the batch size, whatever batches the builder makes.
         """
+        _validate.instance("x", train_x, (HDataFrame, FedNdarray), "an HDataFrame or a FedNdarray")
         if self.wp_strategy and dataset_builder:
             return build_datasets(
                 self._workers, dataset_builder, parts_of(train_x, train_y, sample_weight), stage
@@ -171,5 +175,6 @@ def _part(data: HDataFrame | FedNdarray | None, device: PYU) -> Any:
 
 def _batch_size(batch_size: Any, device: PYU) -> int:
     """Rows of a party's batch; None is upstream's default."""
-    size = batch_size[device] if isinstance(batch_size, Mapping) else batch_size
+    size = batch_size.get(device) if isinstance(batch_size, Mapping) else batch_size
+    _validate.integer("batch_size", int(size) if isinstance(size, np.integer) else size, 1, optional=True)
     return _BATCH_SIZE if size is None else size

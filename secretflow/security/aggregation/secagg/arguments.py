@@ -7,21 +7,42 @@ from typing import Any
 
 import numpy as np
 
+from secretflow import _validate
 from secretflow.device import PYU, DeviceObject, PYUObject
 
 from .errors import AggregationError
+from .identity import Identities
 
 _MAX_PARTIES = 255  # contributor counts travel as one byte
 
 
-def check_participants(participants: Sequence[PYU]) -> None:
-    """Refuses parties that cannot aggregate.
+def check_members(
+    device: PYU, participants: Sequence[PYU], server_blind: bool, identities: Identities | None
+) -> None:
+    """Refuses a server and parties that cannot aggregate.
+
+    Args:
+        device: the server.
+        participants: the parties.
+        server_blind: whether the server shall not learn the sum.
+        identities: who the parties are.
 
     Raises:
-        AggregationError: one is there twice, or they are too few or too many.
+        AggregationError: a party is there twice, or they are too few or too many.
+        TypeError: something is of another type.
+        ValueError: the server shall be blind and is a participant.
     """
+    _validate.instance("device", device, PYU, "a PYU, the server")
+    pyus = isinstance(participants, (list, tuple)) and all(isinstance(p, PYU) for p in participants)
+    _validate.check(pyus, "participants", participants, "a list of PYU, the parties", TypeError)
+    _validate.flag("server_blind", server_blind)
+    _validate.instance("identities", identities, (Identities, type(None)), "Identities or None")
+    told = f"False where device={device} is a participant and has the key"
+    _validate.check(not (server_blind and device in participants), "server_blind", server_blind, told)
     if len(set(participants)) != len(participants):
-        raise AggregationError(f"participants={participants}: Should not have duplicated devices.")
+        raise AggregationError(
+            f"participants must be different parties (Should not have duplicated devices), got {participants}"
+        )
     if not 2 <= len(participants) <= _MAX_PARTIES:
         raise AggregationError(f"participants must be from 2 to {_MAX_PARTIES} parties, got {participants}")
 
@@ -38,22 +59,25 @@ def by_party(objects: Sequence[PYUObject], name: str, parties: Sequence[PYU]) ->
         AggregationError: they are not one for each party.
     """
     if not objects:
-        raise AggregationError(f"{name}: The data should not be None or empty.")
+        raise AggregationError(
+            f"{name} must be one object for each party (The data should not be None or empty), got {objects}"
+        )
     if len(objects) != len(parties):
         raise AggregationError(
-            f"{name}: Length of the data not equals devices: {len(objects)} vs {len(parties)}"
+            f"{name} must be one object for each party (Length of the data not equals devices: "
+            f"{len(objects)} vs {len(parties)}), got {objects}"
         )
     found = {item.device: item for item in objects}
     if set(found) != set(parties):
         raise AggregationError(
-            f"{name}: Devices of the data must be corresponding with this aggregator: "
-            f"{sorted(map(str, found))} vs {sorted(map(str, parties))}"
+            f"{name} must be of the parties {sorted(map(str, parties))} (Devices of the data must be "
+            f"corresponding with this aggregator), got {sorted(map(str, found))}"
         )
     return found
 
 
-def weights_in_order(weights: Any, data: Sequence[PYUObject], parties: Sequence[PYU]) -> list[Any]:
-    """Everybody's weight in the order of the parties; empty for equal ones.
+def weights_by_party(weights: Any, data: Sequence[PYUObject], parties: Sequence[PYU]) -> dict[PYU, Any]:
+    """Everybody's weight, in the order of the parties; empty for equal ones.
 
     Args:
         weights: one for each of ``data``, a number for all, or None.
@@ -64,14 +88,20 @@ def weights_in_order(weights: Any, data: Sequence[PYUObject], parties: Sequence[
         AggregationError: they are neither, or one is at another party than its data.
     """
     if weights is None or isinstance(weights, (int, float, np.number)):
-        return []
+        return {}
     if not hasattr(weights, "__len__"):
         raise AggregationError(f"weights must be one for each party, a number or None, got {weights!r}")
     if len(weights) != len(data):
-        raise AggregationError(f"Length of the weights not equals data: {len(weights)} vs {len(data)}.")
+        raise AggregationError(
+            f"weights must be one for each of data (Length of the weights not equals data: {len(weights)} vs "
+            f"{len(data)}), got {len(weights)}"
+        )
     found = {}
     for weight, datum in zip(weights, data, strict=True):
         if isinstance(weight, DeviceObject) and weight.device != datum.device:
-            raise AggregationError("Device of weight is not same with the corresponding data.")
+            raise AggregationError(
+                f"weights must be where their data are (Device of weight is not same with the corresponding "
+                f"data), at {datum.device}, got one at {weight.device}"
+            )
         found[datum.device] = weight
-    return [found[party] for party in parties]
+    return {party: found[party] for party in parties}

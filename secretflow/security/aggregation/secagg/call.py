@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from .support import Support
+from .weights import AggregationWeights
 
 
 class Operation(Enum):
@@ -23,13 +23,11 @@ class Call:
     Attributes:
         number: in [0, 2^64), larger than that of any call before, the same at all parties.
         operation: what comes out.
-        weights: everybody's aggregation weight, in the order of the parties; none for equal ones.
+        weights: aggregation weights; None for equal ones.
         support: which elements travel; None for all.
-        is_round: whether its bytes are counted as those of a round.
     """
 
     number: int
     operation: Operation
-    weights: tuple[Any, ...] = ()
+    weights: AggregationWeights | None = None
     support: Support | None = None
-    is_round: bool = True

@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from .ballot import ballot, tally
 from .call import Call, Operation
+from .contributions import Contributions
 from .encoder import Encoder
 from .errors import AggregationError
 from .identity import Identities
 from .inputs import ArrayMasks, align_mask, as_arrays
+from .integers import open_integers, upload_integers
 from .keyring import KeyRing
 from .layout import Layout
 from .memory import Recycled
 from .message import Message
-from .opening import Opening, share_one
+from .opening import Opening, check_sum, share_one
 from .ratchet import CALLS_PER_START
-from .ring import Ring
-from .stages import Proposed, Stage, Uploaded, stage_of
+from .rules import Rules
+from .stages import Adding, Pending, Proposed, Stage, Uploaded, stage_of
 from .support import Support
-from .usage import Usage
+from .transcript import Transcript
+from .usage import Usage, timed
 from .weights import AggregationWeights
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _timed(method: _Method) -> _Method:
-    """Counts the seconds of a method of the client."""
-
-    @wraps(method)
-    def timed(self: Client, *arguments: Any, **options: Any) -> Any:
-        with self.usage.timing():
-            return method(self, *arguments, **options)
-
-    return cast(_Method, timed)
 
 
 class Client:
@@ -46,38 +36,41 @@ class Client:
     Args:
         party: own name.
         names: the names of all parties, in the order in which weights are given.
-        ring: how floats are encoded.
-        min_contributors: fewest parties that must keep an element for it to travel.
+        rules: of the aggregation.
         identities: who the parties are; None if they are not pinned.
 
     Attributes:
+        party: own name.
         keys: own keys.
+        rules: of the aggregation.
+        transcript: what this party was told.
         usage: bytes uploaded and seconds of work.
         parties: how many there are.
         position: which of them this one is, from 0.
     """
 
     _key_ring: type[KeyRing] = KeyRing
+    _tells_weight = False  # whether the sum of those who are there says how much they weigh
 
     def __init__(
         self,
         party: str,
         names: Sequence[str],
-        ring: Ring,
-        min_contributors: int,
+        rules: Rules,
         identities: Identities | None = None,
     ) -> None:
-        self.keys = self._key_ring(party, names, f"{ring} min_contributors={min_contributors}", identities)
+        self.keys = self._key_ring(party, names, str(rules), identities, rules.server_blind)
+        self.rules = rules
+        self.transcript = Transcript()
         self.usage = Usage()
         self.parties = len(names)
         self.position = names.index(party)
-        self._party = party
-        self._ring = ring
-        self._min_contributors = min_contributors
+        self.party = party
+        self._contributions = Contributions(rules.fixed_contributors)
         self._calls: Iterator[int] = itertools.count(1)
         self._memory = Recycled()
         self._dense_layout: Layout | None = None
-        self._pending: Proposed | Uploaded | None = None
+        self._pending: Pending | None = None
 
     @property
     def stage(self) -> Stage:
@@ -91,13 +84,21 @@ class Client:
         """
         self._calls = itertools.count(start * CALLS_PER_START)
 
+    def present(self) -> int:
+        """Of how many parties the last sum is."""
+        return self.parties
+
     def next_call(self) -> int:
         """The number of the next call."""
         return next(self._calls)
 
-    @_timed
+    def weights_of(self, weights: Sequence[Any]) -> AggregationWeights:
+        """Aggregation weights that everybody knows, see :meth:`AggregationWeights.make`."""
+        return AggregationWeights.make(weights, self.position, self.parties, self.rules)
+
+    @timed
     def propose(self, call: int, data: Any, mask: ArrayMasks, within: Support | None = None) -> Message:
-        """Uploads the own mask, padded, one byte for each maskable element.
+        """Uploads the own mask, padded: a :func:`~.ballot.ballot` for each maskable element.
 
         Args:
             call: number of the call.
@@ -115,41 +116,50 @@ class Client:
         layout = Layout.dense(arrays, is_list)
         if within is not None and within.layout.fits(arrays, is_list):
             if not within.encloses(living):
-                raise AggregationError(f"the mask of {self._party} has elements that its last one had not")
+                raise AggregationError(f"the mask of {self.party} has elements that its last one had not")
             layout = within.layout
-        bits = [mask.view(np.uint8) for mask in layout.travelling(living) if mask is not None]
+        contributes, leaves = self._contributions.split(layout, living)
         which = "".join("." if mask is None else "m" for mask in living)
-        body = np.concatenate([np.empty(0, np.uint8), *bits])
-        self.keys.pads(call).add_to(body)
+        body = ballot(layout.travelling(contributes), layout.travelling(leaves), self.parties)
+        pads = self.keys.pads(call, self.transcript.digest)
+        checksum = self.keys.checksum(body)
+        pads.add_to(body)
+        pads.add_to(checksum)
         self.usage.count_agreement(body.nbytes)
-        self._pending = Proposed(call, layout, living)
-        return self._message(call, layout, f"mask {which}", [body])
+        self._pending = Proposed(call, layout, living, contributes)
+        return self._message(call, layout, f"mask {which}", [body, checksum])
 
-    @_timed
-    def settle(self, total: Message) -> Support:
+    @timed
+    def settle(self, total: Message, uncounted: int = 0) -> Support:
         """Reads from the sum of the masks which elements travel.
 
         Args:
             total: the sum of the proposals.
+            uncounted: how many parties do not count by their weight. Which is not known, so an element needs
+                one contributor more for each.
 
         Raises:
             AggregationError: no mask was proposed, or the sum is one of other masks.
+            DisagreementError: the sum was changed on its way, or the parties were not told the same before.
         """
         proposed, counts = self._read_counts(total)
-        layout = proposed.layout.narrowed(counts, self.parties, self._min_contributors)
-        return Support(layout, proposed.living)
+        layout = proposed.layout.narrowed(counts, self.parties, self.rules.min_contributors + uncounted)
+        return Support(layout, proposed.living, proposed.contributes, uncounted)
 
     def _read_counts(self, total: Message) -> tuple[Proposed, list[np.ndarray | None]]:
         """The last proposal, and for each array how many parties keep each element of its layout."""
         if not isinstance(self._pending, Proposed):
-            raise AggregationError(f"a mask must be proposed first, but {self._party} {self.stage.value}")
+            raise AggregationError(f"a mask must be proposed first, but {self.party} {self.stage.value}")
         proposed = self._pending
         if (total["call"], total["layout"]) != (proposed.call, self.keys.name_of(proposed.layout)):
             raise AggregationError("the contributor counts are those of another proposal")
         self._pending = None
-        return proposed, proposed.counts(self.keys.unblinded(total)["body"][0])
+        opened = self.keys.unblinded(total)
+        check_sum(opened, int(self.keys.checksum(opened["body"][0])[0]))
+        self.transcript.add(total)
+        return proposed, proposed.layout.split_masked(tally(opened["body"][0], self.parties), proposed.living)
 
-    @_timed
+    @timed
     def shared_support(self, data: Any, mask: ArrayMasks) -> Support:
         """What travels if the own mask is everybody's.
 
@@ -161,12 +171,11 @@ class Client:
         """
         arrays, is_list = as_arrays(data)
         living = align_mask(mask, arrays)
-        parties = self.parties
-        counts = [None if entry is None else np.where(entry, parties, 0) for entry in living]
-        layout = Layout.dense(arrays, is_list).narrowed(counts, parties, self._min_contributors)
-        return Support(layout, living)
+        counts = [None if entry is None else np.where(entry, self.parties, 0) for entry in living]
+        layout = Layout.dense(arrays, is_list).narrowed(counts, self.parties, self.rules.min_contributors)
+        return Support(layout, living, uncounted=self.parties, shared=True)
 
-    @_timed
+    @timed
     def upload(self, call: Call, data: Any) -> Message:
         """Encodes and pads the own numbers.
 
@@ -176,58 +185,67 @@ class Client:
 
         Returns:
             ``body[0]``: floats that travel, followed by the denominators of partial elements if they are
-            not known yet; ``body[1]``: integers.
+            not known yet; ``body[1]``: integers; last a padded zero, by which all see whether the pads
+            cancel. Where parties may be gone the own weight stands before it.
 
         Raises:
             AggregationError: the input is not allowed, or a number does not fit into the ring. Nothing
                 is uploaded then.
         """
         arrays, is_list = as_arrays(data)
-        support, average = call.support, call.operation is Operation.AVERAGE
-        masked = support is not None
-        weights = AggregationWeights.make(call.weights, self.position, self.parties, masked)
+        ring, support, average = self.rules.ring, call.support, call.operation is Operation.AVERAGE
+        weights = self.weights_of(()) if call.weights is None else call.weights
+        weights.check_counting(self.rules, support is not None, support.uncounted if support else None)
         layout = support.layout if support else self._dense_for(arrays, is_list)
         if not layout.fits(arrays, is_list):
             raise AggregationError(
                 "the parties have not settled masks for data of these shapes and types: give new mask objects"
             )
+        self._contributions.check(layout, support, weights.counts)
         denominators = support.denominators_for(weights) if support else None
         carried = layout.partial.size if denominators is None else 0
 
-        pads = self.keys.pads(call.number)
+        pads = self.keys.pads(call.number, self.transcript.digest)
         absent = support.absent if support else {}
-        encoder = Encoder(self._party, self._ring, layout, weights, average, pads, absent)
-        floats = self._memory.take(layout.float_size + carried, self._ring.dtype)
+        encoder = Encoder(self.party, ring, layout, weights, average, pads, absent)
+        floats = self._memory.take(layout.float_size + carried, ring.dtype)
         integers = np.empty(layout.integer_size, "<u8")
         encoder.write_floats(floats[: layout.float_size], arrays)
-        if carried:
-            assert support is not None  # nothing else is partial
-            own = round(float(weights.own) * share_one(self._ring))
+        if support is not None and carried:
+            own = round(float(weights.own) * share_one(ring))
             floats[layout.float_size :] = support.has_partial * own
             pads.add_to(floats[layout.float_size :])
         encoder.write_integers(integers, arrays)
+        body, weight_unit = [floats, integers], None
+        if self._tells_weight and average:
+            own_weight, weight_unit = weights.as_element()
+            pads.add_to(own_weight)
+            body.append(own_weight)
+        cancelling = np.zeros(1, "<u8")  # in the sum, if all have the same pads
+        pads.add_to(cancelling)
 
         encoding = (
-            f"{call.operation.value} ring={self._ring.bits} fxp={self._ring.fxp_bits} "
+            f"{call.operation.value} ring={ring.bits} fxp={ring.fxp_bits} "
             f"exact={weights.exact} denominators={carried}"
         )
-        message = self._message(call.number, layout, encoding, [floats, integers])
-        if call.is_round:
-            self.usage.count_round(floats.nbytes + integers.nbytes)
+        message = self._message(call.number, layout, encoding, [*body, cancelling])
+        self.usage.count_round(floats.nbytes + integers.nbytes)
         opening = Opening(
             call=call.number,
             layout=layout,
             layout_name=message["layout"],
-            ring=self._ring,
+            ring=ring,
             encoding=message["encoding"],
-            integer_divisor=(weights.total if weights.exact else self._ring.one) if average else None,
+            integer_divisor=(weights.total if weights.exact else ring.one) if average else None,
             weight_total=weights.total if average and np.ndim(weights.total) else None,
             denominators=denominators,
+            weight_unit=weight_unit,
         )
         self._pending = Uploaded(opening, weights, support)
+        self._record(layout, support, weights)
         return message
 
-    @_timed
+    @timed
     def open(self, total: Message, own: Any = None) -> Any:
         """Reads the sum of the last upload.
 
@@ -238,8 +256,7 @@ class Client:
 
         Returns:
             Arrays of the shapes of the own data, and of its dtypes if they are floats; averages of integers
-            are float64. An element that too few parties keep has the own value back, one that lives
-            nowhere is 0.
+            are float64. An element that did not travel has the own value back if the own mask keeps it.
 
         Raises:
             AggregationError: the sum is that of another call, or nothing was uploaded.
@@ -250,7 +267,7 @@ class Client:
             uploaded.support.keep_private(result if isinstance(result, list) else [result], as_arrays(own)[0])
         return result
 
-    @_timed
+    @timed
     def open_into(self, total: Message, arrays: Sequence[np.ndarray]) -> None:
         """Reads the sum of the last upload into arrays; what did not travel keeps its value there.
 
@@ -268,14 +285,27 @@ class Client:
         if uploaded.support is not None:
             uploaded.support.keep_pruned(arrays)
 
+    def upload_integers(self, call: int, own: np.ndarray) -> Message:
+        """Pads integers, see :func:`~.integers.upload_integers`."""
+        self._pending = Adding(call, own.shape)
+        return upload_integers(self.keys, self.transcript, call, own)
+
+    def open_integers(self, total: Message) -> np.ndarray:
+        """Reads the sum of the last integers, see :func:`~.integers.open_integers`."""
+        if not isinstance(self._pending, Adding):
+            raise AggregationError(f"no integers were uploaded to open, and {self.party} {self.stage.value}")
+        adding, self._pending = self._pending, None
+        return open_integers(self.keys, self.transcript, adding.call, adding.shape, total)
+
     def opening(self) -> Opening:
         """What is needed to read the sum of the last upload; it is given once."""
         return self._take_uploaded().opening
 
     def _ready_to_open(self, total: Message) -> tuple[Uploaded, Message]:
-        uploaded = self._take_uploaded()
+        uploaded, told = self._take_uploaded(), total
         total = self.keys.unblinded(total)
         uploaded.opening.check(total)
+        self.transcript.add(told)
         if uploaded.support is not None and uploaded.opening.layout.partial.size:
             denominators = uploaded.opening.read_denominators(total)
             uploaded.support.remember_denominators(uploaded.weights, denominators)
@@ -283,9 +313,13 @@ class Client:
 
     def _take_uploaded(self) -> Uploaded:
         if not isinstance(self._pending, Uploaded):
-            raise AggregationError(f"nothing was uploaded to open, and {self._party} {self.stage.value}")
+            raise AggregationError(f"nothing was uploaded to open, and {self.party} {self.stage.value}")
         uploaded, self._pending = self._pending, None
         return uploaded
+
+    def _record(self, layout: Layout, support: Support | None, weights: AggregationWeights) -> None:
+        """Takes down to which elements this party has contributed, as it uploads."""
+        self._contributions.record(layout, support, weights.counts)
 
     def _dense_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> Layout:
         if self._dense_layout is None or not self._dense_layout.fits(arrays, is_list):

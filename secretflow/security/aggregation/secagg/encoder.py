@@ -51,9 +51,9 @@ class Encoder:
         Raises:
             AggregationError: a number does not fit, or a party's share is too small for the ring.
         """
-        own, parties = self.shares.own, len(self.shares.weights)
+        own, parties = self.shares.own, self.shares.parties
         if self.average and out.size:
-            self.shares.check_precision(self.ring)
+            self.shares.check_precision(self.ring, self.party)
         for k, place in self.layout.float_places:
             values = arrays[k].ravel()
             scale, limit = self.ring.one, self.ring.capacity / parties
@@ -81,7 +81,7 @@ class Encoder:
             AggregationError: a number does not fit.
         """
         signed = out.view("<i8")
-        parties = len(self.shares.weights)
+        parties = self.shares.parties
         for k, place in self.layout.integer_places:
             values = arrays[k]
             if self.average and not self.shares.exact:

@@ -8,6 +8,10 @@ class AggregationError(ValueError, AssertionError):
     """
 
 
+class DisagreementError(AggregationError):
+    """The parties were not told the same, or what they were told was changed on the way."""
+
+
 class ChannelClosedError(AggregationError):
     """The process at the other end of a channel has gone or given up; its own error says why."""
 

@@ -10,7 +10,7 @@ from secretflow.device import PYU, PYUObject, proxy, reveal
 
 from .identity import Identities
 from .participant import Participant
-from .ring import Ring
+from .rules import Rules
 from .server import Server
 
 
@@ -20,33 +20,27 @@ class Group:
     Args:
         device: the server.
         parties: who takes part.
-        ring: how floats are encoded.
-        min_contributors: fewest parties that must keep an element for it to travel.
-        server_blind: whether one party adds a pad that only the parties can take off.
+        rules: of the aggregation.
         identities: who the parties are; None if they are not pinned.
 
     Attributes:
         device: the server.
         parties: who takes part, in the order in which their keys and weights are given to each other.
         server: the server's actor.
-        server_blind: see the argument.
+        rules: of the aggregation.
     """
 
     def __init__(
         self,
         device: PYU,
         parties: Sequence[PYU],
-        ring: Ring,
-        min_contributors: int,
-        server_blind: bool,
+        rules: Rules,
         identities: Identities | None,
     ) -> None:
         self.device = device
         self.parties = tuple(parties)
-        self.server_blind = server_blind
+        self.rules = rules
         self.server: Any = proxy(PYUObject)(Server)(device=device)
-        self._ring = ring
-        self._min_contributors = min_contributors
         self._identities = identities
         self._hosts: Mapping[PYU, Any] | None = None
         self._members: dict[PYU, Any] = {}
@@ -92,17 +86,14 @@ class Group:
         self._members = members
         names = [party.party for party in self.parties]
         for party, member in members.items():
-            member.make_client(
-                party.party, names, self._ring, self._min_contributors, self._identities, self._name
-            )
+            member.make_client(party.party, names, self.rules, self._identities, self._name)
         public_keys = [member.public_key() for member in members.values()]
         confirmations = [
             member.agree_on_keys(*(key.to(party) for key in public_keys)) for party, member in members.items()
         ]
         for party, member in members.items():
             member.confirm_keys(*(confirmation.to(party) for confirmation in confirmations))
-        if self.server_blind:
-            first, *others = members
-            wrapped = members[first].share_group_key()
-            for party in others:
-                members[party].take_group_key(wrapped.to(party))
+        first, *others = members
+        wrapped = members[first].share_group_key()
+        for party in others:
+            members[party].take_group_key(wrapped.to(party))

@@ -33,13 +33,17 @@ def as_arrays(data: Any) -> tuple[list[np.ndarray], bool]:
             item = item.values
         if not isinstance(item, np.ndarray):
             raise AggregationError(
-                f"data[{position}]: Accept ndarray or dataframe/series only but got {type(item)}"
+                f"data[{position}] must be an array (Accept ndarray or dataframe/series only but got another "
+                f"type), got {type(item)}"
             )
         if item.dtype.kind not in "fiu":
-            raise AggregationError(f"data[{position}]: Data type are neither integer nor float: {item.dtype}")
+            raise AggregationError(
+                f"data[{position}] must be of numbers (Data type are neither integer nor float), got "
+                f"{item.dtype}"
+            )
         arrays.append(item)
     if not arrays:
-        raise AggregationError("data: an empty list cannot be aggregated")
+        raise AggregationError("data must be an array or a list of them, got an empty list")
     return arrays, is_list
 
 

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NoReturn, TypedDict
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .checksum import checksum
 from .errors import AggregationError
 from .identity import Identities
 from .keys import KEY_BYTES, Purpose, layout_key, pair_key, session_id, unwrap, wrap
@@ -27,7 +29,8 @@ class KeyStage(Enum):
 
     ALONE = "has not agreed on keys yet"
     AGREED = "has not had its keys confirmed yet"
-    CONFIRMED = "has its keys"
+    CONFIRMED = "has not got the key of all parties yet"
+    READY = "has its keys"
 
 
 class Confirmation(TypedDict):
@@ -43,7 +46,7 @@ class Confirmation(TypedDict):
 
 
 class KeyRing:
-    """One party's keys with every other party, and with all of them if the server is blind.
+    """One party's keys with every other party, and one with all of them.
 
     A public key is a party's own if the party's pinned identity has signed the session, which is the hash of
     all public keys, names and settings. Without identities it is so only if nobody can change messages on
@@ -54,6 +57,7 @@ class KeyRing:
         names: the names of all parties.
         settings: of the aggregation, which all parties must share.
         identities: who the parties are; None if they are not pinned.
+        server_blind: whether the first party adds a pad that only the parties can take off.
 
     Attributes:
         session: names the key agreement by all it rests on; empty before it.
@@ -65,11 +69,13 @@ class KeyRing:
         names: Sequence[str],
         settings: str = "",
         identities: Identities | None = None,
+        server_blind: bool = False,
     ) -> None:
         self._party = party
         self._names = list(names)
         self._settings = settings
         self._identities = identities
+        self._server_blind = server_blind
         self._peers = [name for name in names if name != party]
         # Forgotten when keys are agreed on: who has it can derive all that the ratchets have forgotten.
         self._private_key: X25519PrivateKey | None = X25519PrivateKey.generate()
@@ -80,7 +86,7 @@ class KeyRing:
         self._stage = KeyStage.ALONE
         self._layout_key: bytes | None = None
         self._group: Ratchet | None = None
-        self._blinding: tuple[int, bytes] | None = None  # of the last call: its number and its key
+        self._of_last_call: tuple[int, bytes] = 0, b""  # its number, and the group's key of it
         self._last_call = 0
         self.session = ""
 
@@ -158,7 +164,7 @@ class KeyRing:
         )
 
     def share_group_key(self) -> dict[str, bytes]:
-        """Draws the key of the pad that blinds the server; the first party does this.
+        """Draws the key that all parties share and the server has not; the first party does this.
 
         Returns:
             The key, encrypted for each peer.
@@ -173,19 +179,21 @@ class KeyRing:
         """Takes the key that the first party has drawn."""
         self._take(unwrap(self._wrapping_keys[self._names[0]], wrapped[self._party]))
 
-    def pads(self, call: int) -> Pads:
+    def pads(self, call: int, heard: bytes = b"") -> Pads:
         """The pads of a call, once: from here on its number is spent, whatever becomes of the call.
+
+        Args:
+            call: its number.
+            heard: what this party was told so far, see :class:`~.transcript.Transcript`; pads of parties that
+                were told different things do not cancel.
 
         Raises:
             AggregationError: the number is not larger than the last one, or there are no keys yet.
         """
         self._spend(call)
-        keys = [(ratchet.key_of(call), self._party > peer) for peer, ratchet in self._ratchets.items()]
-        if self._group is not None:
-            blinding = self._group.key_of(call)
-            self._blinding = call, blinding
-            if self._party == self._names[0]:
-                keys.append((blinding, False))
+        keys = [(key, self._party > peer) for peer, key in self._shared(call, heard, self._peers).items()]
+        if self._server_blind and self._party == self._names[0]:
+            keys.append((self._derived(b"blinding"), False))
         return Pads(keys, call)
 
     def _spend(self, call: int) -> None:
@@ -195,9 +203,18 @@ class KeyRing:
                 f"call {call} is not larger than the last one of {self._party}, {self._last_call}: "
                 "a pad is never used twice"
             )
-        if self._stage is not KeyStage.CONFIRMED:
+        if self._stage is not KeyStage.READY or self._group is None:
             raise AggregationError(f"{self._party} {self._stage.value}")
         self._last_call = call
+        self._of_last_call = call, self._group.key_of(call)
+
+    def _shared(self, call: int, heard: bytes, peers: Sequence[str]) -> dict[str, bytes]:
+        """By peer the key of the pad shared with it in a call."""
+        return {peer: hmac.digest(self._ratchets[peer].key_of(call), heard, "sha256") for peer in peers}
+
+    def checksum(self, numbers: np.ndarray) -> np.ndarray:
+        """The :func:`~.checksum.checksum` of numbers of the last call, under the key of all parties."""
+        return checksum(self._derived(b"checksum"), self._of_last_call[0], numbers)
 
     def unblinded(self, total: Message) -> Message:
         """A sum without the pad that blinds the server.
@@ -205,12 +222,12 @@ class KeyRing:
         Raises:
             AggregationError: it is not the sum of the last call, whose key alone is kept.
         """
-        if self._group is None:
+        if not self._server_blind:
             return total
-        call, blinding = self._blinding or (0, b"")
+        call, _ = self._of_last_call
         if total["call"] != call:
             raise AggregationError(f"expected the sum of call {call}, got that of call {total['call']}")
-        pads = Pads([(blinding, True)], call)
+        pads = Pads([(self._derived(b"blinding"), True)], call)
         body = [part.copy() for part in total["body"]]
         for part in body:
             pads.add_to(part)
@@ -221,14 +238,20 @@ class KeyRing:
 
         It goes by the masks, so a server that shall learn nothing could try out guesses on a plain digest.
         """
-        if self._layout_key is None:
+        if not self._server_blind or self._layout_key is None:
             return layout.digest
         return hmac.new(self._layout_key, layout.digest.encode(), "sha256").hexdigest()
 
     def _take(self, key: bytes) -> None:
         # What names layouts stays; what pads turns with each call.
+        if self._stage is not KeyStage.CONFIRMED:
+            raise AggregationError(f"{self._party} {self._stage.value}")
         self._layout_key = layout_key(key)
         self._group = Ratchet(key)
+        self._stage = KeyStage.READY
+
+    def _derived(self, purpose: bytes) -> bytes:
+        return hmac.digest(self._of_last_call[1], purpose, "sha256")
 
     def _own_key(self) -> X25519PrivateKey:
         if self._private_key is None:
@@ -241,19 +264,17 @@ def _code(key: bytes, sender: str) -> bytes:
     return hmac.digest(key, sender.encode(), "sha256")
 
 
-def agree_all(rings: Sequence[KeyRing], server_blind: bool = False) -> None:
+def agree_all(rings: Sequence[KeyRing]) -> None:
     """Has the key rings of one process agree, as the parties of one machine do.
 
     Args:
         rings: of all parties, in the order of their names.
-        server_blind: whether they share a key that blinds the server.
     """
     public_keys = [ring.public_key() for ring in rings]
     confirmations = [ring.agree(*public_keys) for ring in rings]
     for ring in rings:
         ring.confirm(*confirmations)
-    if server_blind:
-        first, *others = rings
-        wrapped = first.share_group_key()
-        for ring in others:
-            ring.take_group_key(wrapped)
+    first, *others = rings
+    wrapped = first.share_group_key()
+    for ring in others:
+        ring.take_group_key(wrapped)

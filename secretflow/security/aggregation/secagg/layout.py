@@ -79,6 +79,17 @@ class Layout:
             for mask, index in zip(masks, self.support, strict=True)
         ]
 
+    def split_masked(self, row: np.ndarray, masks: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        """Of values of all elements that travel of arrays with a mask, one behind the other, each array's.
+
+        Args:
+            row: the values.
+            masks: for each array its mask, or None.
+        """
+        masked = [size for size, mask in zip(self.sizes, masks, strict=True) if mask is not None]
+        parts = iter(np.split(row, np.cumsum(masked)[:-1]))
+        return [None if mask is None else next(parts) for mask in masks]
+
     def fits(self, arrays: Sequence[np.ndarray], is_list: bool) -> bool:
         """Whether arrays have this layout's shapes and dtypes."""
         return (

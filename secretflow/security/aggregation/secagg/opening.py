@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import AggregationError
+from .errors import AggregationError, DisagreementError
 from .kernels import scatter_for
 from .layout import Layout
 from .message import Message
 from .ring import Ring, decode
+
+_ROUNDED_OFF = 2.0**-45  # of shares that are floats: 255 add up to 1 within less
+_CHANGED = (
+    "the parties were not told the same, or a sum was changed on its way, by a failure or by a server that "
+    "lies; the last sum cannot be read, begin again from what all parties have"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +35,8 @@ class Opening:
         weight_total: the sum of the weights if they are arrays, else None.
         denominators: for each element of ``layout.partial`` the share of the total weight that the
             parties that keep it hold, float64 in (0, 1]; None when the messages carry them.
-        share: the share of the total weight behind the elements that are not partial; below 1 where
-            parties have dropped out.
+        weight_unit: where parties may be gone, what the element with the weight of those who are there would
+            be for all who were weighed; None where messages carry none.
     """
 
     call: int
@@ -41,7 +47,7 @@ class Opening:
     integer_divisor: float | np.ndarray | None
     weight_total: np.ndarray | None
     denominators: np.ndarray | None
-    share: float = 1.0
+    weight_unit: float | None = None
 
     def read_denominators(self, total: Message) -> np.ndarray:
         """The denominators, known or as they came with this call."""
@@ -49,15 +55,37 @@ class Opening:
             return self.denominators
         return decode(total["body"][0][self.layout.float_size :], share_one(self.ring))
 
+    def read_share(self, total: Message) -> float:
+        """The share of the weight behind the elements that are not partial: 1 where all are there.
+
+        Raises:
+            DisagreementError: there is no such share, so the sum was changed.
+        """
+        if self.weight_unit is None:
+            return 1.0
+        share = _weight_of(total) / self.weight_unit
+        if not 0 < share <= 1 + _ROUNDED_OFF:
+            raise DisagreementError(_CHANGED)
+        return 1.0 if share >= 1 - _ROUNDED_OFF else share
+
+    def _divisor(self, total: Message) -> float | np.ndarray | None:
+        """What sums of integers are divided by if only those who are there are in the sum."""
+        if self.weight_unit is None or self.integer_divisor is None:
+            return self.integer_divisor
+        # In this order exact, as the divisor is all the weight or both are powers of two.
+        return self.integer_divisor / self.weight_unit * _weight_of(total)
+
     def check(self, total: Message) -> None:
         """Looks whether a sum is the expected one.
 
         Raises:
             AggregationError: it is that of another call, layout or encoding.
+            DisagreementError: the pads of the uploads do not cancel.
         """
         expected = (self.call, self.layout_name, self.encoding)
         if (total["call"], total["layout"], total["encoding"]) != expected:
             raise AggregationError(f"expected the sum of call {self.call}, got that of call {total['call']}")
+        check_sum(total, 0)
 
     def open(self, total: Message) -> np.ndarray | list[np.ndarray]:
         """Decodes a sum and puts its numbers where they belong; what did not travel is 0.
@@ -87,13 +115,13 @@ class Opening:
         layout = self.layout
         elements, scale = total["body"][0][: layout.float_size], self.ring.one
         numbers = elements.view(elements.dtype.str.replace("u", "i"))
-        if layout.partial.size or self.share != 1.0:
+        share = self.read_share(total)
+        if layout.partial.size or share != 1.0:
             numbers, scale = decode(elements, scale), 1.0
             denominators = self.read_denominators(total)
             # Where the division has nothing to divide by, no weight stands behind the element.
             partial = numbers[layout.partial] / np.where(denominators > 0, denominators, 1.0)
-            if self.share != 1.0:
-                numbers /= self.share
+            numbers /= share
             numbers[layout.partial] = partial
         for k, place in layout.float_places:
             index, array = layout.support[k], arrays[k]
@@ -104,11 +132,26 @@ class Opening:
                 scatter(array.reshape(-1), index, numbers[place], scale)
             else:
                 array.flat[index] = numbers[place] / scale  # a reshaped array would be a copy
-        integers = total["body"][1].view("<i8")
+        integers, divisor = total["body"][1].view("<i8"), self._divisor(total)
         for k, place in layout.integer_places:
             whole = integers[place].reshape(layout.shapes[k])
-            values = whole if self.integer_divisor is None else whole / self.integer_divisor
+            values = whole if divisor is None else whole / divisor
             np.copyto(arrays[k], values, casting="unsafe")
+
+
+def check_sum(total: Message, expected: int) -> None:
+    """Looks whether the last number of a sum, which all parties add a pad to as well, is the expected one.
+
+    Raises:
+        DisagreementError: it is not.
+    """
+    if int(total["body"][-1][0]) != expected:
+        raise DisagreementError(_CHANGED)
+
+
+def _weight_of(total: Message) -> int:
+    """How much those weigh whose numbers are in a sum that tells it."""
+    return int(total["body"][-2][0])
 
 
 def share_one(ring: Ring) -> float:

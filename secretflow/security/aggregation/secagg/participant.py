@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from .call import Operation
+from .call import Call, Operation
 from .client import Client
-from .errors import AggregationError
+from .contributions import Averaged
+from .errors import AggregationError, DisagreementError
 from .identity import Identities
-from .inputs import ArrayMasks
+from .inputs import ArrayMasks, as_arrays
 from .keyring import Confirmation
 from .message import Message
 from .opening import Opening
-from .protocol import Exchanges, agree_on_support, combine
-from .ring import Ring
+from .protocol import Exchanges, agree_on_support
+from .rules import Rules
 from .support import Support
 from .transport.channel import Channel, drive
+from .weighing import WEIGHING_EXCHANGES, weigh
+from .weights import AggregationWeights
 
 
 class MaskUse(Enum):
@@ -38,16 +41,18 @@ class Request:
         operation: what comes out.
         masks: what the masks are for.
         agreement: numbers the agreement about masks that this request makes or rests on.
+        own_weight: whether each party is given its own weight alone.
     """
 
     operation: Operation
     masks: MaskUse = MaskUse.NONE
     agreement: int = 0
+    own_weight: bool = False
 
     @property
     def exchanges(self) -> int:
         """How many messages each party sends."""
-        return 2 if self.masks is MaskUse.AGREE else 1
+        return 1 + (self.masks is MaskUse.AGREE) + self.own_weight * WEIGHING_EXCHANGES
 
 
 class Participant:
@@ -62,26 +67,26 @@ class Participant:
     _exchanges: Exchanges[Any] | None = None
     _channel: Channel | None = None
     _agreed: tuple[int, Support] | None = None  # the last agreement of a request, and what came out
+    _data_before: Averaged
     _owner = ""
 
     def make_client(
         self,
         party: str,
         names: Sequence[str],
-        ring: Ring,
-        min_contributors: int,
+        rules: Rules,
         identities: Identities | None = None,
         owner: str = "",
     ) -> None:
         """Makes the client; one made before is forgotten.
 
         Args:
-            party: see :class:`~.client.Client`, as well as ``names``, ``ring``, ``min_contributors`` and
-                ``identities``.
+            party: see :class:`~.client.Client`, as well as ``names``, ``rules`` and ``identities``.
             owner: names the group that the client takes part in.
         """
-        self._client = Client(party, names, ring, min_contributors, identities)
+        self._client = Client(party, names, rules, identities)
         self._agreed = None
+        self._data_before = Averaged()
         self._owner = owner
 
     def belongs_to(self, owner: str) -> bool:
@@ -105,11 +110,11 @@ class Participant:
         return self._client.keys.fingerprint()
 
     def share_group_key(self) -> dict[str, bytes]:
-        """Draws the key that blinds the server, see :meth:`~.keyring.KeyRing.share_group_key`."""
+        """Draws the key that the server has not, see :meth:`~.keyring.KeyRing.share_group_key`."""
         return self._client.keys.share_group_key()
 
     def take_group_key(self, wrapped: dict[str, bytes]) -> None:
-        """Takes the key that blinds the server, see :meth:`~.keyring.KeyRing.take_group_key`."""
+        """Takes the key that the server has not, see :meth:`~.keyring.KeyRing.take_group_key`."""
         self._client.keys.take_group_key(wrapped)
 
     def connect(self, address: str) -> bool:
@@ -142,7 +147,8 @@ class Participant:
             request: what it is.
             data: own arrays.
             mask: own mask, or None.
-            *weights: everybody's, in the order of the names; none for equal ones.
+            *weights: everybody's, in the order of the names, or the own one alone if the request says so;
+                none for equal ones.
         """
         self._begin(start, self._requested(request, data, mask, weights))
 
@@ -167,6 +173,7 @@ class Participant:
         try:
             exchanges.send(total)
         except StopIteration as end:
+            self._client.transcript.end()
             return end.value
         exchanges.close()
         raise AggregationError("a message was left over: fewer were asked for than the protocol has")
@@ -182,7 +189,9 @@ class Participant:
         """
         exchanges, self._exchanges = self._begun(), None
         try:
-            return drive(exchanges, self._channel)
+            result = drive(exchanges, self._channel)
+            self._client.transcript.end()
+            return result
         except BaseException:
             self.hang_up()  # or the others would wait for this party
             raise
@@ -209,9 +218,18 @@ class Participant:
         """Seconds spent in the aggregation since this was asked last, see :class:`~.usage.Usage`."""
         return self._client.usage.take_seconds()
 
-    def _begin(self, start: int, exchanges: Exchanges[Any]) -> None:
+    def _begin(self, start: int, exchanges: Exchanges[Any], anew: bool = False) -> None:
+        """Begins what is exchanged.
+
+        Args:
+            start: numbers the calls.
+            exchanges: what it is.
+            anew: whether it may begin though the parties were told different things before. Nothing may be
+                uploaded then that rests on what they were told.
+        """
         self.abandon()
         self._client.number_calls(start)
+        self._client.transcript.begin(anew)
         self._exchanges = exchanges
 
     def _begun(self) -> Exchanges[Any]:
@@ -222,17 +240,46 @@ class Participant:
     def _requested(
         self, request: Request, data: Any, mask: ArrayMasks, weights: Sequence[Any]
     ) -> Exchanges[Any]:
-        support = None
+        try:
+            return (yield from self._carried_out(request, data, mask, weights))
+        except DisagreementError:
+            self._client.transcript.begin(anew=True)  # it was said; or no call could be made any more
+            raise
+
+    def _carried_out(
+        self, request: Request, data: Any, mask: ArrayMasks, weights: Sequence[Any]
+    ) -> Exchanges[Any]:
+        client, arrays = self._client, as_arrays(data)[0]
+        if request.own_weight:
+            shares = yield from weigh(client, weights[0])
+        else:
+            shares = client.weights_of(weights)
+        shares.check_counting(client.rules, request.masks is not MaskUse.NONE)
+        support = yield from self._supported(request, data, mask, shares)
+        if client.rules.fixed_contributors:
+            self._data_before.check(arrays, shares, client.party)
+        message = client.upload(Call(client.next_call(), request.operation, shares, support), data)
+        self._data_before.record(arrays, shares)
+        result = client.open((yield message), data)
+        opened = as_arrays(result)[0]
+        private = set() if support is None else support.private_arrays()
+        self._data_before.take_results([array for k, array in enumerate(opened) if k not in private])
+        return result
+
+    def _supported(
+        self, request: Request, data: Any, mask: ArrayMasks, shares: AggregationWeights
+    ) -> Exchanges[Support | None]:
+        if request.masks is MaskUse.NONE:
+            return None
         if request.masks is MaskUse.LAST:
             if self._agreed is None or self._agreed[0] != request.agreement:
                 raise AggregationError("an earlier agreement about these masks failed: give new mask objects")
-            support = self._agreed[1]
-        elif request.masks is not MaskUse.NONE:
-            # Forgotten first: if this agreement fails at any party, nobody goes on with the old masks.
-            self._agreed = None
-            if request.masks is MaskUse.SHARED:
-                support = self._client.shared_support(data, mask)
-            else:
-                support = yield from agree_on_support(self._client, data, mask)
-            self._agreed = request.agreement, support
-        return (yield from combine(self._client, request.operation, data, weights, support))
+            return self._agreed[1]
+        # Forgotten first: if this agreement fails at any party, nobody goes on with the old masks.
+        self._agreed = None
+        if request.masks is MaskUse.SHARED:
+            support = self._client.shared_support(data, mask)
+        else:
+            support = yield from agree_on_support(self._client, data, mask, uncounted=shares.uncounted)
+        self._agreed = request.agreement, support
+        return support

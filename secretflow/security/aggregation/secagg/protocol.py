@@ -16,6 +16,7 @@ from .client import Client
 from .inputs import ArrayMasks
 from .message import Message
 from .support import Support
+from .weights import AggregationWeights
 
 _Result = TypeVar("_Result")
 
@@ -24,7 +25,11 @@ Exchanges: TypeAlias = Generator[Message, Message, _Result]
 
 
 def agree_on_support(
-    client: Client, data: Any, mask: ArrayMasks, within: Support | None = None
+    client: Client,
+    data: Any,
+    mask: ArrayMasks,
+    within: Support | None = None,
+    uncounted: int = 0,
 ) -> Exchanges[Support]:
     """Agrees with the others on the elements that travel.
 
@@ -33,39 +38,17 @@ def agree_on_support(
         data: own arrays.
         mask: own mask.
         within: as for :meth:`~.client.Client.propose`.
+        uncounted: as for :meth:`~.client.Client.settle`.
     """
     total = yield client.propose(client.next_call(), data, mask, within)
-    return client.settle(total)
-
-
-def combine(
-    client: Client,
-    operation: Operation,
-    data: Any,
-    weights: Sequence[Any] = (),
-    support: Support | None = None,
-) -> Exchanges[Any]:
-    """Adds up or averages with the others.
-
-    Args:
-        client: of this party.
-        operation: which of the two.
-        data: own arrays.
-        weights: as for :class:`~.call.Call`.
-        support: as for :class:`~.call.Call`.
-
-    Returns:
-        As :meth:`~.client.Client.open`, with the own data for what too few parties keep.
-    """
-    total = yield client.upload(Call(client.next_call(), operation, tuple(weights), support), data)
-    return client.open(total, data)
+    return client.settle(total, uncounted)
 
 
 def average_into(
     client: Client,
     arrays: Sequence[np.ndarray],
     data: Any,
-    weights: Sequence[Any] = (),
+    weights: AggregationWeights | None = None,
     support: Support | None = None,
 ) -> Exchanges[None]:
     """Averages with the others, into arrays of the own.
@@ -77,21 +60,36 @@ def average_into(
         weights: as for :class:`~.call.Call`.
         support: as for :class:`~.call.Call`.
     """
-    total = yield client.upload(Call(client.next_call(), Operation.AVERAGE, tuple(weights), support), data)
+    total = yield client.upload(Call(client.next_call(), Operation.AVERAGE, weights, support), data)
     client.open_into(total, arrays)
 
 
-def gather(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
-    """Tells everybody everybody's numbers.
+def add_up(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
+    """Adds up integers; nobody learns more than the sum, and a server that changes it is found out.
 
     Args:
         client: of this party.
-        own: integers, of one shape at all parties.
+        own: int64, of one shape at all parties.
 
     Returns:
-        One row for each party, in the order of the names, int64.
+        int64.
+
+    Raises:
+        DisagreementError: the sum was changed on its way, or the parties were not told the same before.
     """
-    rows = np.zeros((client.parties, *own.shape), np.int64)
-    rows[client.position] = own
-    total = yield client.upload(Call(client.next_call(), Operation.SUM, is_round=False), rows)
-    return client.open(total)
+    total = yield client.upload_integers(client.next_call(), own)
+    return client.open_integers(total)
+
+
+def confirm(client: Client, what: bytes) -> Exchanges[None]:
+    """Looks whether all parties mean the same.
+
+    Args:
+        client: of this party.
+        what: what they must have in common.
+
+    Raises:
+        DisagreementError: they do not.
+    """
+    client.transcript.mix(what)
+    yield from add_up(client, np.empty(0, np.int64))

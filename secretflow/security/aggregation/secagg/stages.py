@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Stage(Enum):
     IDLE = "waits for no sum"
     PROPOSED = "waits for the sum of the masks"
     UPLOADED = "waits for the sum of the uploads"
+    ADDING = "waits for the sum of integers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,23 +32,13 @@ class Proposed:
         call: number of the call.
         layout: whose elements are agreed on.
         living: for each array the own flat mask, boolean, or None where everything lives.
+        contributes: for each array where the party would add its numbers, boolean, or None where everywhere.
     """
 
     call: int
     layout: Layout
     living: Sequence[np.ndarray | None]
-
-    def counts(self, body: np.ndarray) -> list[np.ndarray | None]:
-        """For each array how many parties keep each element of the layout; None where everything lives.
-
-        Args:
-            body: the sum of the masks, one byte for each maskable element.
-        """
-        remaining, counts = body, list[np.ndarray | None]()
-        for size, mask in zip(self.layout.sizes, self.living, strict=True):
-            counts.append(None if mask is None else remaining[:size])
-            remaining = remaining if mask is None else remaining[size:]
-        return counts
+    contributes: Sequence[np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +56,24 @@ class Uploaded:
     support: Support | None
 
 
-def stage_of(pending: Proposed | Uploaded | None) -> Stage:
+@dataclass(frozen=True)
+class Adding:
+    """Integers that were uploaded.
+
+    Attributes:
+        call: number of the call.
+        shape: of the integers.
+    """
+
+    call: int
+    shape: tuple[int, ...]
+
+
+Pending: TypeAlias = Proposed | Uploaded | Adding
+
+
+def stage_of(pending: Pending | None) -> Stage:
     """What a client waits for that has this pending."""
     if pending is None:
         return Stage.IDLE
-    return Stage.PROPOSED if isinstance(pending, Proposed) else Stage.UPLOADED
+    return {Proposed: Stage.PROPOSED, Uploaded: Stage.UPLOADED, Adding: Stage.ADDING}[type(pending)]

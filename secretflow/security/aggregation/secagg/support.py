@@ -13,29 +13,47 @@ from .weights import AggregationWeights
 class Support:
     """A settled layout seen from one party.
 
+    Args:
+        layout: see the attributes, as well as ``contributes`` and ``uncounted``.
+        living: the own mask, for each array a flat one, or None where everything lives.
+
     Attributes:
         layout: which elements travel.
-        absent: by the number of an array the positions, among its elements that travel, that the own mask has
-            pruned; ascending, and nothing for an array without any.
-        has_partial: which elements of ``layout.partial`` the own mask keeps, boolean.
+        contributes: for each array where the party adds its numbers, boolean; None where everywhere.
+        uncounted: how many parties at most may not count for what travels to stand behind enough.
+        shared: whether all parties have the same mask.
+        absent: by the number of an array the positions, among its elements that travel, to which the party
+            adds nothing; ascending, and nothing for an array without any.
+        has_partial: to which elements of ``layout.partial`` the party adds its numbers, boolean.
     """
 
-    def __init__(self, layout: Layout, living: Sequence[np.ndarray | None]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        living: Sequence[np.ndarray | None],
+        contributes: Sequence[np.ndarray | None] | None = None,
+        uncounted: int = 0,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.layout = layout
+        self.contributes = living if contributes is None else contributes
+        self.uncounted = uncounted
+        self.shared = shared
         self._living = living
         self.absent: dict[int, np.ndarray] = {}
         present = np.ones(layout.float_size, bool)
         self._private: list[tuple[int, np.ndarray]] = []
         self._pruned: list[tuple[int, np.ndarray]] = []
         for k, place in layout.float_places:
-            mask, index = living[k], layout.support[k]
-            if mask is None or index is None:
+            mask, added, index = living[k], self.contributes[k], layout.support[k]
+            if mask is None or added is None or index is None:
                 continue
-            others = np.flatnonzero(~mask[index])
+            others = np.flatnonzero(~added[index])
             if others.size:
                 self.absent[k] = others
                 present[place.start + others] = False
-                self._pruned.append((k, index[others]))
+                self._pruned.append((k, index[np.flatnonzero(~mask[index])]))
             hidden = mask.copy()
             hidden[index] = False
             if hidden.any():
@@ -68,6 +86,10 @@ class Support:
         """
         for k, index in self._pruned:
             opened[k].flat[index] = 0
+
+    def private_arrays(self) -> set[int]:
+        """The numbers of the arrays of which this party keeps elements that do not travel."""
+        return {k for k, _ in self._private}
 
     def keep_private(self, opened: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> None:
         """Writes the own values of elements that this party keeps, but too few others do to travel.

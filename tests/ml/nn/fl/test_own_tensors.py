@@ -81,6 +81,41 @@ def test_a_loss_that_runs_away_is_told_from_nan_in_the_data(devices: SimpleNames
         model.fit(*held, batch_size=5, epochs=3, aggregate_freq=100, verbose=0)
 
 
+@pytest.mark.parametrize(("number", "message"), [(np.nan, "finite numbers"), (1e9, "does not fit")])
+def test_a_weight_that_cannot_be_averaged_is_named(
+    devices: SimpleNamespace, number: float, message: str
+) -> None:
+    class Spoilt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(FEATURES, 4), nn.Linear(4, CLASSES)
+            self.head.bias.data[1] = number
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x))
+
+    x, y = table(10)
+    with pytest.raises(AggregationError, match=rf"^head\.bias of alice .*{message}"):
+        build(devices, Spoilt, nn.CrossEntropyLoss).fit(
+            spread(devices, (5, 5), x), spread(devices, (5, 5), y), batch_size=5, verbose=0
+        )
+
+
+def test_identifiers_that_pandas_made_floats_of_are_told_when_they_become_the_same(
+    devices: SimpleNamespace, recwarn: pytest.WarningsRecorder
+) -> None:
+    y = table(10)[1]
+    amounts = np.array([[2**24 + 1 + 4 * k, 0.5, k, 3e9 + k / 7] for k in range(10)])
+    identifiers = np.array([[2**24 + k, 0, 0, 0] for k in range(10)], np.float64)
+    for x, told in ((amounts, set()), (identifiers, {"alice", "bob"})):
+        recwarn.clear()
+        build(devices, linear, nn.CrossEntropyLoss).fit(
+            spread(devices, (5, 5), x), spread(devices, (5, 5), y), batch_size=5, verbose=0
+        )
+        found = [str(w.message) for w in recwarn if "of which float32 makes" in str(w.message)]
+        assert {party for party in ("alice", "bob") for text in found if f"x of {party}" in text} == told
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_the_aggregator_names_what_is_no_number(devices: SimpleNamespace, number: float) -> None:
     parties = [devices.alice, devices.bob]
@@ -96,7 +131,8 @@ def test_the_aggregator_names_what_is_no_number(devices: SimpleNamespace, number
 
 def average_of(devices: SimpleNamespace, weights: list[int], values: list[float], **ring: Any) -> float:
     parties = [devices.alice, devices.bob, devices.carol][: len(weights)]
-    aggregator = SecurePruneAggregator(devices.davy, parties, **ring)
+    # All have agreed that a party may stand alone.
+    aggregator = SecurePruneAggregator(devices.davy, parties, min_contributors=1, min_share=1e-9, **ring)
     data = [party(lambda v=v: np.array([v]))() for party, v in zip(parties, values, strict=True)]
     return float(np.ravel(sf.reveal(aggregator.average(data, weights=weights)))[0])
 
@@ -106,7 +142,7 @@ def test_a_party_that_the_ring_would_round_away_is_told_of_64_bits(
     devices: SimpleNamespace, weights: list[int]
 ) -> None:
     values = [0.05] * (len(weights) - 1) + [0.0]
-    with pytest.raises(AggregationError, match=r"weights\[0\] must be at least .* ring_bits=64"):
+    with pytest.raises(AggregationError, match=r"weight of alice must be at least .* ring_bits=64"):
         average_of(devices, weights, values)
     ours = average_of(devices, weights, values, ring_bits=64)
     assert ours == pytest.approx(
@@ -130,10 +166,15 @@ def test_training_with_parties_of_very_unequal_size_is_told_of_64_bits(devices: 
     held = [
         spread(devices, (4, 12_000), np.concatenate(both)) for both in ((x, big), (y, np.zeros(12_000, int)))
     ]
+
+    def fit(**options: Any) -> None:
+        aggregator = SecurePruneAggregator(devices.carol, [devices.alice, devices.bob], **options)
+        build(devices, linear, nn.CrossEntropyLoss, aggregator=aggregator).fit(
+            *held, batch_sampling_rate=1.0, verbose=0
+        )
+
+    with pytest.raises(AggregationError, match="min_share"):
+        fit()
     with pytest.raises(AggregationError, match="ring_bits=64"):
-        build(devices, linear, nn.CrossEntropyLoss).fit(*held, batch_sampling_rate=1.0, verbose=0)
-    members = [devices.alice, devices.bob]
-    wide = SecurePruneAggregator(devices.carol, members, ring_bits=64)
-    build(devices, linear, nn.CrossEntropyLoss, aggregator=wide).fit(
-        *held, batch_sampling_rate=1.0, verbose=0
-    )
+        fit(min_share=1e-4)
+    fit(min_share=1e-4, ring_bits=64)

@@ -1,4 +1,4 @@
-"""Differential privacy: noise goes where weights live, and pruning changes no account."""
+"""Differential privacy: refused where its account would not hold, and right where it would."""
 
 from __future__ import annotations
 
@@ -6,21 +6,41 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
 
 from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
+from secretflow.utils.simulation.data.ndarray import create_ndarray
 
-from .conftest import Task
+from .conftest import CLASSES, FEATURES, Task
 from .measures import BATCH, DENSE, LIVING, PRUNABLE, STEPS, weights_of, zero_fractions
+
+MULTIPLIER = 0.5
+
+
+def noise(**options: int) -> DPStrategyFL:
+    return DPStrategyFL(GaussianModelDP(noise_multiplier=MULTIPLIER, **{"num_clients": 2, **options}))
 
 
 class TestPrivacy:
-    @pytest.mark.parametrize("mask_scope", ["local", "global"])
-    def test_noise_of_differential_privacy_stays_where_weights_live(
-        self, task: Task, mask_scope: str
+    def test_noise_is_refused_with_masks_of_the_parties_own(self, task: Task) -> None:
+        """Where k of n parties keep a weight only k parts of the noise arrive."""
+        model = task.make_model(dp_strategy=noise(), mask_scope="local")
+        with pytest.raises(ValueError, match="mask_scope must be 'global' with dp_strategy's model_gdp"):
+            model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
+
+    @pytest.mark.parametrize("options", [{"num_clients": 3}, {"num_clients": 2, "num_updates": 1}])
+    def test_noise_split_over_another_number_of_parties_is_refused(
+        self, task: Task, options: dict[str, int]
     ) -> None:
-        noise = DPStrategyFL(GaussianModelDP(noise_multiplier=0.5, num_clients=2))
-        model = task.make_model(dp_strategy=noise, mask_scope=mask_scope)
-        quiet = task.make_model(mask_scope=mask_scope)
+        model = task.make_model(dp_strategy=noise(**options), mask_scope="global")
+        with pytest.raises(ValueError, match="of model_gdp must be 2, as many as train"):
+            model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
+
+    def test_noise_of_differential_privacy_stays_where_weights_live(self, task: Task) -> None:
+        model = task.make_model(dp_strategy=noise(), mask_scope="global")
+        quiet = task.make_model(mask_scope="global")
         quiet.fit(task.x, task.y, epochs=3, batch_size=BATCH, verbose=0, random_seed=5)
         history = model.fit(task.x, task.y, epochs=3, batch_size=BATCH, verbose=0, random_seed=5)
         for party, weights in weights_of(model).items():
@@ -30,38 +50,70 @@ class TestPrivacy:
                 1 - history.local_history[f"{party}_density.{layer}"][-1]
                 for layer in ("hidden.weight", "out.weight")
             ]
-        if mask_scope == "global":
-            alice, bob = weights_of(model).values()
-            for one, other in zip(alice, bob, strict=True):
-                np.testing.assert_array_equal(one, other)
-            # What is uploaded, noise and all, is what lives.
-            living = [PRUNABLE, *LIVING[:2]]
-            for party in ("alice", "bob"):
-                for count, sizes in zip(
-                    living, history.local_history[f"{party}_round_payload_bytes"], strict=True
-                ):
-                    assert sizes == [4 * (count + DENSE)] * STEPS
+        alice, bob = weights_of(model).values()
+        for one, other in zip(alice, bob, strict=True):
+            np.testing.assert_array_equal(one, other)
+        # What is uploaded, noise and all, is what lives.
+        living = [PRUNABLE, *LIVING[:2]]
+        for party in ("alice", "bob"):
+            for count, sizes in zip(
+                living, history.local_history[f"{party}_round_payload_bytes"], strict=True
+            ):
+                assert sizes == [4 * (count + DENSE)] * STEPS
 
-    @pytest.mark.parametrize("mask_scope", ["local", "global"])
-    def test_pruning_changes_no_account_of_privacy(
-        self, task: Task, caplog: pytest.LogCaptureFixture, mask_scope: str
+    def test_the_noise_in_an_average_is_what_the_account_says_for_any_numbers_of_rows(
+        self, task: Task, devices: SimpleNamespace
     ) -> None:
-        noise = DPStrategyFL(GaussianModelDP(noise_multiplier=0.5, num_clients=2))
-        rounds = range(1, 2 * STEPS + 1)
+        """Clipped to a norm next to nothing, what is averaged is noise alone, so its spread can be seen.
+
+        The sum of n uploads of norm at most C has noise of the multiplier times C, the average of equal parts
+        n times less. By rows, one party would have a larger part than the noise is for.
+        """
+        clip, parties = 1e-2, [devices.alice, devices.bob]
+        strategy = DPStrategyFL(GaussianModelDP(200.0, num_clients=2, l2_norm_clip=clip))
+        ends = {parties[0]: (0, 8), parties[1]: (8, 64)}
+        x, y = (
+            create_ndarray(array, parts=ends, axis=0)
+            for array in (np.ones((64, FEATURES), "f4"), np.eye(CLASSES)[np.arange(64) % CLASSES])
+        )
+        model = task.make_model(dp_strategy=strategy, mask_scope="global", prune_end_rate=1.0)
+        np.random.seed(4)  # upstream draws the noise from it
+        spread = []
+        for _ in range(8):
+            model.fit(x, y, epochs=1, batch_size={parties[0]: 8, parties[1]: 56}, verbose=0)
+            spread.append(np.concatenate([array.ravel() for array in weights_of(model)["alice"]]))
+        assert np.std(spread) == pytest.approx(200.0 * clip / 2, rel=0.1)
+
+    @pytest.mark.parametrize("multiplier", [0.5, 1.0, 4.0])
+    @pytest.mark.parametrize("rounds", [1, 20, 500])
+    def test_the_account_is_that_of_dp_accounting(self, multiplier: float, rounds: int) -> None:
+        gaussian = GaussianModelDP(noise_multiplier=multiplier, num_clients=10)
+        spent = DPStrategyFL(gaussian).get_privacy_spent(rounds)
+        event = SelfComposedDpEvent(GaussianDpEvent(multiplier), rounds)
+        orders = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))
+        renyi = RdpAccountant(orders).compose(event).get_epsilon(spent["model_delta"])
+        assert spent["model_eps"] == pytest.approx(renyi, rel=1e-6)
+        tight = PLDAccountant().compose(event).get_epsilon(spent["model_delta"])
+        assert spent["model_eps"] >= tight
+
+    def test_pruning_changes_no_account_of_privacy(
+        self, task: Task, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        strategy, rounds = noise(), range(1, 2 * STEPS + 1)
         with caplog.at_level("DEBUG"):
-            task.make_model(dp_strategy=noise, mask_scope=mask_scope, prune_freq=2).fit(
+            task.make_model(dp_strategy=strategy, mask_scope="global", prune_freq=2).fit(
                 task.x, task.y, epochs=2, batch_size=BATCH, dp_spent_step_freq=1, verbose=0
             )
         spent = [record.args for record in caplog.records if "privacy spent" in record.msg]
-        assert spent == [noise.get_privacy_spent(number) for number in rounds]
+        assert spent == [strategy.get_privacy_spent(number) for number in rounds]
 
     def test_the_privacy_spent_is_logged_as_often_as_asked_for(
         self, task: Task, caplog: pytest.LogCaptureFixture
     ) -> None:
         asked: list[int] = []
-        noise = SimpleNamespace(model_gdp=None, get_privacy_spent=lambda rounds: asked.append(rounds))
+        asked_for = SimpleNamespace(model_gdp=None, get_privacy_spent=lambda rounds: asked.append(rounds))
         with caplog.at_level("DEBUG"):
-            task.make_model(dp_strategy=noise).fit(
+            task.make_model(dp_strategy=asked_for).fit(
                 task.x, task.y, epochs=2, batch_size=BATCH, dp_spent_step_freq=3, verbose=0
             )
         assert asked == [3, 6, 9]

@@ -119,9 +119,9 @@ def _other_header(old: bytes, new: bytes) -> Callable[[Path], None]:
     ("damage", "message"),
     [
         (_other_header(b'"dtype":"F32"', b'"dtype":"I32"'), "is damaged"),
-        (_cut, "cannot be read"),
-        (_text, "cannot be read"),
-        (_foreign, "has the format None: only"),
+        (_cut, "damaged or no safetensors file"),
+        (_text, "damaged or no safetensors file"),
+        (_foreign, "of format None"),
         (_without_values, "is damaged"),
         (_one_bit, "is damaged"),
     ],
@@ -137,7 +137,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, damage: Callable[[Path], None], m
 
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: Any) -> None:
     export_sparse({"weight": torch.ones(3)}, tmp_path / "model")
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError, match=r"state_dict\['weight'\] must be a tensor, got 'no tensor'"):
         export_sparse({"weight": "no tensor"}, tmp_path / "model")  # type: ignore[dict-item]
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
     assert torch.equal(load_sparse(tmp_path / "model")["weight"], torch.ones(3))

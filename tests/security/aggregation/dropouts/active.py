@@ -21,6 +21,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Total,
     Upload,
 )
+from secretflow.security.aggregation.secagg.transcript import Transcript
 
 
 class ActiveServer:
@@ -44,6 +45,7 @@ class ActiveServer:
         self._codes: list[tuple[str, str, int, bytes]] = []  # sender, receiver, call, code
         self._pad_keys: dict[tuple[str, str], bytes] = {}
         self._sent: list[ToParty] = []
+        self._transcript = Transcript()  # as the parties have it, if they were told the truth
         self._uploads: list[Upload] = []
 
     @property
@@ -67,6 +69,9 @@ class ActiveServer:
 
     def _twisted(self, outgoing: Outgoing, party: str) -> Outgoing:
         told: Outgoing = []
+        totals = [message.message for _, message in outgoing if isinstance(message, Total)]
+        if totals:
+            self._transcript.add(totals[0])
         for to, message in outgoing:
             if self._chance.random() < self._lies:
                 told += [(to, lie) for lie in self._lie(to, message)]
@@ -113,12 +118,12 @@ class ActiveServer:
 
     def _forged(self, to: str, call: int) -> Codes:
         """Codes under the keys of pads that were released, where there are such, about any set."""
-        survivors = self._some(to)
+        survivors, told = self._some(to), self._transcript.digest
         codes = dict(self._gathered(to, call).codes)
         for name in survivors:
             key = self._pad_keys.get((name, to))
             if key is not None:
-                codes[name] = forged(key, name, self._uploads[-1], self._names, survivors, self._rules)
+                codes[name] = forged(key, name, self._uploads[-1], self._names, survivors, self._rules, told)
         return Codes(call, codes)
 
 
@@ -129,6 +134,7 @@ def forged(
     roster: Sequence[str],
     survivors: Sequence[str],
     rules: SurvivorRules,
+    told: bytes = bytes(32),
 ) -> bytes:
     """The code that a sender would make about a set, if codes were made with this key."""
     stated = {
@@ -136,7 +142,8 @@ def forged(
         "layout": upload.message["layout"],
         "encoding": upload.message["encoding"],
         "roster": list(roster),
-        "rules": [rules.parties, rules.min_survivors, rules.min_contributors],
+        "told": told.hex(),
+        "rules": [rules.parties, rules.min_survivors],
         "survivors": list(survivors),
     }
     text = len(sender).to_bytes(4, "big") + sender.encode() + json.dumps(stated, sort_keys=True).encode()

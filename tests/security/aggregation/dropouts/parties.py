@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from secretflow.security.aggregation.secagg.call import Operation
+from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.errors import RoundLostError
 from secretflow.security.aggregation.secagg.keyring import agree_all
-from secretflow.security.aggregation.secagg.protocol import Exchanges, agree_on_support, combine
+from secretflow.security.aggregation.secagg.protocol import Exchanges, agree_on_support
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
+from secretflow.security.aggregation.secagg.support import Support
+from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
 SHAPES = ((3, 4), (5,))
 
@@ -56,20 +59,43 @@ def mask_of(name: str, number: int) -> list[np.ndarray]:
 
 
 def clients_of(
-    names: Sequence[str], rules: SurvivorRules, ring: Ring | None = None, blind: bool = False
+    names: Sequence[str],
+    survivor_rules: SurvivorRules,
+    ring: Ring | None = None,
+    blind: bool = False,
+    min_contributors: int = 2,
+    fixed_contributors: bool = True,
 ) -> list[SurvivingClient]:
     """Clients that have agreed on keys."""
-    ring = ring or Ring.make(32, None, len(names))
-    clients = [SurvivingClient(name, names, ring, rules) for name in names]
-    agree_all([client.keys for client in clients], blind)
+    rules = Rules.make(
+        ring or Ring.make(32, None, len(names)),
+        len(names),
+        min_contributors,
+        fixed_contributors=fixed_contributors,
+        server_blind=blind,
+    )
+    clients = [SurvivingClient(name, names, rules, survivor_rules) for name in names]
+    agree_all([client.keys for client in clients])
     return clients
+
+
+def averaged(
+    client: SurvivingClient,
+    numbers: list[np.ndarray],
+    weights: AggregationWeights | None = None,
+    support: Support | None = None,
+) -> Exchanges[list[np.ndarray]]:
+    """The average in arrays of its own; what does not travel is the own number if the own mask keeps it."""
+    message = client.upload(Call(client.next_call(), Operation.AVERAGE, weights, support), numbers)
+    opened: list[np.ndarray] = client.open((yield message), numbers)
+    return opened
 
 
 def rounds(
     client: SurvivingClient, name: str, count: int, masked: bool, outcomes: list[Outcome]
 ) -> Exchanges[None]:
     """Some averages of new numbers each; the outcomes are told as they come."""
-    weights = weights_of(client.names)
+    weights = client.weights_of(weights_of(client.names))
     for number in range(count):
         numbers, support = numbers_of(name, number), None
         agreed: tuple[str, ...] = ()
@@ -77,7 +103,7 @@ def rounds(
             if masked:
                 support = yield from agree_on_support(client, numbers, mask_of(name, number))
                 agreed = client.survivors
-            average = yield from combine(client, Operation.AVERAGE, numbers, weights, support)
+            average = yield from averaged(client, numbers, weights, support)
         except RoundLostError:
             outcomes.append(Outcome())
         else:

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.wire import Codes, Release, ToServer, Upload
 from secretflow.security.aggregation.secagg.errors import AggregationError, RoundLostError
-from secretflow.security.aggregation.secagg.protocol import Exchanges, combine
+from secretflow.security.aggregation.secagg.protocol import Exchanges, average_into
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.transport.network.hub import Hub
 from secretflow.security.aggregation.secagg.transport.network.stream import PartyStream, drive
 from secretflow.security.aggregation.secagg.transport.network.tls import Tls
@@ -67,7 +67,11 @@ class Scene:
         home = Path(self.folder, party)
         return Tls(home / "key.pem", home / "cert.pem", home / "ca.pem") if self.folder else None
 
-    def rules(self) -> SurvivorRules:
+    def rules(self) -> Rules:
+        parties = len(self.names)
+        return Rules.make(Ring.make(32, None, parties), parties, 2, server_blind=self.blind)
+
+    def survivor_rules(self) -> SurvivorRules:
         return SurvivorRules.make(len(self.names), self.min_survivors, 2)
 
     def as_json(self) -> str:
@@ -82,7 +86,7 @@ def serve(scene: Scene) -> None:
     hub = Hub(
         scene.address,
         scene.names,
-        Session(scene.names, scene.rules(), scene.blind),
+        Session(scene.names, scene.survivor_rules()),
         scene.tls("server"),
         round_deadline=scene.deadline,
         wait=scene.wait,
@@ -102,7 +106,7 @@ def rounds(scene: Scene, client: SurvivingClient, party: str) -> Exchanges[None]
         time.sleep(scene.pause)
         own = [numbers_of(scene.names.index(party), number, scene.size)]
         try:
-            (average,) = yield from combine(client, Operation.AVERAGE, own, [1] * len(client.names))
+            yield from average_into(client, [average := np.empty_like(own[0])], own)
         except RoundLostError:
             say(round=number, survivors=[], average=[])
         else:
@@ -127,14 +131,15 @@ def failing(steps: Steps[None], scene: Scene, stage: str, fault: str) -> Steps[N
 
 
 def take_part(scene: Scene, party: str, stage: str = "", fault: str = "") -> None:
-    ring = Ring.make(32, None, len(scene.names))
     patience = scene.wait + 3 * scene.deadline
     try:
         with PartyStream(
             scene.address, party, "server", scene.tls(party), connect_seconds=scene.wait
         ) as stream:
             client = drive(
-                join(lambda names: SurvivingClient(party, names, ring, scene.rules()), party, scene.blind),
+                join(
+                    lambda names: SurvivingClient(party, names, scene.rules(), scene.survivor_rules()), party
+                ),
                 stream,
                 patience,
             )

@@ -10,6 +10,7 @@ from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClie
 from secretflow.security.aggregation.secagg.dropouts.keys import SurvivorKeys
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.server import Outgoing, SurvivorServer
 from secretflow.security.aggregation.secagg.dropouts.wire import (
     Again,
     Announcement,
@@ -19,8 +20,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Total,
     Upload,
 )
-from secretflow.security.aggregation.secagg.errors import AggregationError
-from secretflow.security.aggregation.secagg.message import add_up
+from secretflow.security.aggregation.secagg.errors import AggregationError, DisagreementError
 
 from .active import ActiveServer, forged
 from .network import Network, openable
@@ -111,18 +111,44 @@ def test_released_keys_do_not_forge_an_agreement_with_the_party_that_was_left_ou
         running[victim].send(Codes(1, made))
 
 
+def carried(running: dict[str, Steps[None]], said: dict[str, ToServer], server: SurvivorServer) -> Outgoing:
+    """What an honest server answers when all have sent their next message."""
+    return [answer for name in running for answer in server.receive(name, said[name])]
+
+
 def test_codes_of_an_earlier_call_do_not_count() -> None:
     running, uploads = begun(clients_of(NAMES, RULES), NAMES)
-    said = {name: step.send(Announcement(1, tuple(NAMES))) for name, step in running.items()}
+    server, said = SurvivorServer(NAMES, RULES), dict[str, ToServer](uploads)
+    said = {name: running[name].send(answer) for name, answer in carried(running, said, server)}  # type: ignore[misc]
+    first = dict(said)
+    for _ in range(2):
+        said = {name: running[name].send(answer) for name, answer in carried(running, said, server)}  # type: ignore[misc]
     for name, step in running.items():
-        step.send(Codes(1, codes_for(name, said)))  # type: ignore[arg-type]
-    total = add_up([upload.message for upload in uploads.values()])
-    for step in running.values():
-        assert isinstance(step.send(Total(total)), Upload)
+        assert isinstance(said[name], Upload)
         step.send(Announcement(2, tuple(NAMES)))
     for name, step in running.items():
-        with pytest.raises(AggregationError, match="does not agree with"):
-            step.send(Codes(2, codes_for(name, said)))  # type: ignore[arg-type]
+        with pytest.raises(DisagreementError, match="does not agree with"):
+            step.send(Codes(2, codes_for(name, first)))  # type: ignore[arg-type]
+
+
+def test_parties_that_were_sent_different_sums_open_nothing_in_the_next_call() -> None:
+    """The server adds noise for one of them; the padded zero and the weight it leaves as they are."""
+    running, uploads = begun(clients_of(NAMES, RULES), NAMES)
+    server, said = SurvivorServer(NAMES, RULES), dict[str, ToServer](uploads)
+    for _ in range(2):
+        said = {name: running[name].send(answer) for name, answer in carried(running, said, server)}  # type: ignore[misc]
+    totals = dict(carried(running, said, server))
+    total = totals[NAMES[0]]
+    assert isinstance(total, Total)
+    noisy = [part.copy() for part in total.message["body"]]
+    noisy[0][0] += 1
+    totals[NAMES[0]] = Total({**total.message, "body": noisy})
+    for name, step in running.items():
+        assert isinstance(step.send(totals[name]), Upload)
+    codes = {name: step.send(Announcement(2, tuple(NAMES))) for name, step in running.items()}
+    for name, step in running.items():
+        with pytest.raises(DisagreementError, match="does not agree with"):
+            step.send(Codes(2, codes_for(name, codes)))  # type: ignore[arg-type]
 
 
 def test_a_party_agrees_to_one_set_in_a_call() -> None:

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.protocol import with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Step, SurvivorServer
 from secretflow.security.aggregation.secagg.errors import RoundLostError
-from secretflow.security.aggregation.secagg.protocol import Exchanges, agree_on_support, combine
+from secretflow.security.aggregation.secagg.protocol import Exchanges, agree_on_support
 
 from .network import Network
-from .parties import clients_of, names_of
+from .parties import averaged, clients_of, names_of
 
 NAMES = names_of(5)
 WEIGHTS = [1, 2, 3, 4, 5]
@@ -47,7 +46,7 @@ class Run:
         self.numbers = np.random.default_rng(0).normal(size=(averages, *kept_by.shape)).astype(np.float32)
         rules = SurvivorRules.make(5, 3, min_contributors)
         self.averages: dict[str, list[tuple[list[int], np.ndarray] | None]] = {name: [] for name in NAMES}
-        clients = clients_of(NAMES, rules)
+        clients = clients_of(NAMES, rules, min_contributors=min_contributors)
         self.network = Network(
             SurvivorServer(NAMES, rules),
             {
@@ -63,7 +62,7 @@ class Run:
         for numbers in self.numbers:
             own = [numbers[k : k + 1]]
             try:
-                (average,) = yield from combine(client, Operation.AVERAGE, own, WEIGHTS, support)
+                (average,) = yield from averaged(client, own, client.weights_of(WEIGHTS), support)
             except RoundLostError:
                 self.averages[NAMES[k]].append(None)
             else:

@@ -30,13 +30,15 @@ class Schedules(RuleBasedStateMachine):
     def begin(self, parties: int, masked: bool, blind: bool, data: Any) -> None:
         self.names, self.masked = names_of(parties), masked
         self.ring = Ring.make(32, None, parties)
-        contributors = data.draw(st.integers(2, 3))
+        self.contributors = contributors = data.draw(st.integers(2, 3))
         fewest = max(parties // 2 + 1, contributors)
         self.rules = SurvivorRules.make(parties, data.draw(st.integers(fewest, parties)), contributors)
         # One loss more than may be, in some runs; without a bound nearly all runs would end at once.
         self.losses = parties - self.rules.min_survivors + data.draw(st.integers(0, 1))
         self.outcomes: dict[str, list[Outcome]] = {name: [] for name in self.names}
-        clients = clients_of(self.names, self.rules, self.ring, blind)
+        clients = clients_of(
+            self.names, self.rules, self.ring, blind, contributors, fixed_contributors=not masked
+        )
         self.network = Network(
             SurvivorServer(self.names, self.rules),
             {
@@ -116,7 +118,7 @@ class Schedules(RuleBasedStateMachine):
         assert len(outcome.survivors) >= self.rules.min_survivors
         plain = plain_average(self.names, outcome.survivors, number, self.ring)
         if self.masked:
-            check_masked(self.names, outcome, name, number, self.ring, self.rules.min_contributors)
+            check_masked(self.names, outcome, name, number, self.ring, self.contributors)
             plain, got = plain[1:], outcome.average[1:]
         else:
             got = outcome.average

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.dropouts.protocol import with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Step, SurvivorServer
 from secretflow.security.aggregation.secagg.dropouts.spent import fingerprint
 from secretflow.security.aggregation.secagg.errors import RoundLostError
-from secretflow.security.aggregation.secagg.protocol import Exchanges, combine
+from secretflow.security.aggregation.secagg.protocol import Exchanges
 
 from .network import Network, openable
-from .parties import clients_of, names_of, numbers_of
+from .parties import averaged, clients_of, names_of, numbers_of
 
 NAMES = names_of(4)
 RULES = SurvivorRules.make(4, 3, 2)
@@ -27,7 +26,7 @@ def twice(client, name: str, log: list[object]) -> Exchanges[None]:  # type: ign
     """Averages the same numbers two times, whatever becomes of the first."""
     for _ in range(2):
         try:
-            log.append((yield from combine(client, Operation.AVERAGE, numbers_of(name, 0))))
+            log.append((yield from averaged(client, numbers_of(name, 0))))
         except RoundLostError as error:
             log.append(error)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secretflow.security.aggregation.secagg.call import Operation
+from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.errors import AggregationError, ChannelClosedError
 from secretflow.security.aggregation.secagg.message import Message
 from secretflow.security.aggregation.secagg.participant import Participant
-from secretflow.security.aggregation.secagg.protocol import Exchanges, combine
+from secretflow.security.aggregation.secagg.protocol import Exchanges
 from secretflow.security.aggregation.secagg.server import Server
 from secretflow.security.aggregation.secagg.transport.channel import Channel, drive
 from tests.security.aggregation.stepwise import Stepwise
@@ -48,7 +48,8 @@ class Connected:
             def rounds(client: Client = client, own: float = position + 1.0) -> Exchanges[list[np.ndarray]]:
                 opened = []
                 for _ in range(calls):
-                    opened += yield from combine(client, Operation.AVERAGE, [np.full(3, own)])
+                    call = Call(client.next_call(), Operation.AVERAGE)
+                    opened += client.open((yield client.upload(call, [np.full(3, own)])))
                 return opened
 
             yield rounds()

@@ -11,6 +11,7 @@ from secretflow.security.aggregation.secagg import kernels
 from secretflow.security.aggregation.secagg import ring as ring_module
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 from tests.security.aggregation.stepwise import Stepwise as Client
 
 
@@ -99,7 +100,8 @@ def test_a_model_of_many_arrays_is_encoded_with_the_compiled_loop(monkeypatch: p
         return chosen[-1]
 
     monkeypatch.setattr(ring_module, "kernel_for", watched)
-    client, peer = (Client(name, ["alice", "bob"], Ring(32, 20), 2) for name in ("alice", "bob"))
+    rules = Rules(Ring(32, 20), 2)
+    client, peer = (Client(name, ["alice", "bob"], rules) for name in ("alice", "bob"))
     agree_all([client.keys, peer.keys])
     client.average(1, [np.ones(kernels.COMPILED_FROM // 4, "f4")] * 4)
     assert chosen == [kernels._compiled()] * 4

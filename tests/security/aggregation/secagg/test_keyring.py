@@ -98,7 +98,7 @@ def test_parties_of_other_settings_do_not_agree() -> None:
 def test_keys_are_agreed_on_once_and_the_private_key_is_forgotten(identities: dict[str, Identities]) -> None:
     ones = rings(identities)
     private = [ring._private_key.private_bytes_raw() for ring in ones if ring._private_key]
-    agree_all(ones, server_blind=True)
+    agree_all(ones)
     assert len(private) == 3 and all(ring._private_key is None for ring in ones)
     with pytest.raises(AggregationError, match="has agreed on keys already"):
         ones[0].agree(b"", b"", b"")

@@ -29,7 +29,7 @@ def test_arrays_frames_and_lists_of_them_are_taken() -> None:
         ("text", "Accept ndarray or dataframe/series only"),
         (None, "Accept ndarray or dataframe/series only"),
         (1.5, "Accept ndarray or dataframe/series only"),
-        ([np.ones(2), [1.0]], r"data\[1\]: Accept ndarray"),
+        ([np.ones(2), [1.0]], r"data\[1\] must be an array \(Accept ndarray"),
         (np.array(["a"]), "neither integer nor float"),
         (np.array([True]), "neither integer nor float"),
         (np.array([1j]), "neither integer nor float"),

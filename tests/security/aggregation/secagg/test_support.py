@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from secretflow.security.aggregation.secagg.layout import Layout
+from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.support import Support
 from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
@@ -33,7 +35,8 @@ def test_private_are_the_elements_it_keeps_but_too_few_others_do() -> None:
 
 def test_denominators_are_known_for_the_weights_they_came_with_only() -> None:
     sparse, denominators = state(), np.array([0.5, 0.25])
-    light, heavy = (AggregationWeights.make(weights, 0, 3, masked=True) for weights in ([1, 1, 2], [1, 2, 1]))
+    rules = Rules(Ring(32, 20), 1)
+    light, heavy = (AggregationWeights.make(weights, 0, 3, rules) for weights in ([1, 1, 2], [1, 2, 1]))
     assert sparse.denominators_for(light) is None
     sparse.remember_denominators(light, denominators)
     assert sparse.denominators_for(light) is denominators

@@ -1,9 +1,10 @@
 """Gradient inversion: what an attacker gets back from what it sees of federated training.
 
 ``observation`` says what goes into an attack and what comes out; ``dlg``, ``idlg``, ``inverting`` and
-``closed_form`` attack; ``objective``, ``restarts``, ``lbfgs`` and ``adam`` are their parts. An attack gets an
-:class:`Observation` and nothing else; this package needs torch alone and imports nothing of the project. The
-victim's side and the scores are in :mod:`secretflow.ml.nn.fl.audit`.
+``closed_form`` attack; ``net``, ``layers``, ``objective``, ``restarts``, ``lbfgs`` and ``adam`` are their
+parts. An attack gets an :class:`Observation` and nothing else; this package needs torch alone and imports
+nothing of the project but the checks of arguments. The victim's side and the scores are in
+:mod:`secretflow.ml.nn.fl.audit`.
 """
 
 from importlib import import_module

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.lbfgs import Evaluate
 
 
@@ -20,8 +21,8 @@ class SignedAdamSettings:
     Attributes:
         steps: moves of one run, at least 1; the step size falls along them.
         learning_rate: first step size, above 0.
-        lower: least value of a coordinate.
-        upper: largest value of a coordinate, above ``lower``.
+        lower: least value of a coordinate, may be infinite.
+        upper: largest value of a coordinate, above ``lower``, may be infinite.
 
     Raises:
         ValueError: a number is out of its range.
@@ -33,12 +34,10 @@ class SignedAdamSettings:
     upper: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps!r} is not allowed: at least 1")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate={self.learning_rate!r} is not allowed: a number above 0")
-        if not self.lower < self.upper:
-            raise ValueError(f"upper={self.upper!r} is not allowed: above lower={self.lower!r}")
+        _validate.integer("steps", self.steps, 1)
+        _validate.number("learning_rate", self.learning_rate, above=0)
+        ordered = self.lower < self.upper
+        _validate.check(ordered, "upper", self.upper, f"above lower, which is {self.lower!r}")
 
 
 class BatchedSignedAdam:

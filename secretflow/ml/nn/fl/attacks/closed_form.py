@@ -2,9 +2,9 @@
 
 For a neuron, the gradient of its weights is the input times the gradient of its bias, so one division gives
 the input. Source: Phong et al., "Privacy-Preserving Deep Learning via Additively Homomorphic Encryption",
-IEEE TIFS 13 (2018), section III; Geiping et al. 2020, proposition 3.1. To use when the net starts with such a
-layer and the batch is one image: then it needs no search and is exact, however many weights are pruned, as
-long as each pixel has a living weight to a neuron whose bias has a gradient.
+IEEE TIFS 13 (2018), section III; Geiping et al. 2020, proposition 3.1. To use when the input goes into such a
+layer as it is and the batch is one row: then it needs no search and is exact, however many weights are
+pruned, as long as each number has a living weight to a neuron whose bias has a gradient.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from collections.abc import Sequence
 
 import torch
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
-from secretflow.ml.nn.fl.attacks.observation import Observation, Progress, Reconstruction
+from secretflow.ml.nn.fl.attacks.layers import first_layer
+from secretflow.ml.nn.fl.attacks.observation import (
+    Observation,
+    Progress,
+    Reconstruction,
+    check_observations,
+)
 
 
 def input_of_first_layer(
@@ -44,21 +51,22 @@ def input_of_first_layer(
 def closed_form_attack(
     observations: Sequence[Observation], progress: Progress | None = None
 ) -> list[Reconstruction]:
-    """Recovers single images.
+    """Recovers single rows.
 
     Args:
-        observations: what the attacker has; the first two parameters of the net are weights, of shape
-            (neurons, pixels), and bias of its first layer.
+        observations: what the attacker has.
         progress: called once, at the end.
 
     Returns:
-        For each observation its image. ``loss`` is the part of the pixels that stay unknown; they are 0.
-        Without a single known pixel the loss is infinite and ``diverged`` is 1.
+        For each observation its row. ``loss`` is the part of its numbers that stay unknown; they are 0.
+        Without a single known number the loss is infinite and ``diverged`` is 1.
 
     Raises:
-        ValueError: the net does not start with a fully connected layer with bias, or a batch holds more
-            than one image.
+        TypeError: something is not an observation.
+        ValueError: the input goes into no fully connected layer with bias, or a batch holds more than one
+            row.
     """
+    check_observations(observations, progress)
     found = [_recover(observation) for observation in observations]
     if progress is not None:
         progress(1.0)
@@ -67,21 +75,20 @@ def closed_form_attack(
 
 def _recover(observation: Observation) -> Reconstruction:
     started = time.perf_counter()
-    names = [name for name, _ in observation.model().named_parameters()][:2]
-    shapes = [tuple(gradient.shape) for gradient in observation.gradients[:2]]
-    pixels = math.prod(observation.image_shape)
-    if observation.batch_size != 1:
-        raise ValueError(f"batch_size={observation.batch_size} is not allowed: one image has one closed form")
-    if shapes != [(shapes[0][0], pixels), (shapes[0][0],)]:
+    _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for a closed form")
+    numbers = first_layer(observation)
+    if numbers is None:
+        shapes = [tuple(gradient.shape) for gradient in observation.gradients]
         raise ValueError(
-            f"the net's first parameters have the shapes {shapes}; allowed are the weights "
-            f"(neurons, {pixels}) and the bias of a fully connected layer"
+            f"model must start with a fully connected layer of {math.prod(observation.image_shape)} inputs "
+            f"and a bias for a closed form, got parameters of shapes {shapes} without one"
         )
-    weight, bias = (gradient.double() for gradient in observation.gradients[:2])
+    name = [name for name, _ in observation.model().named_parameters()][numbers[0]]
+    weight, bias = (observation.gradients[number].double() for number in numbers)
     counts = torch.ones_like(weight)
     for seen in (observation.mask, observation.compared):
-        if seen is not None and names[0] in seen:
-            counts = counts * seen[names[0]].to(counts)
+        if seen is not None and name in seen:
+            counts = counts * seen[name].to(counts)
     # A saturated net has gradients whose squares would vanish.
     largest = bias.abs().max()
     image, known = input_of_first_layer(weight, bias / largest if largest > 0 else bias, counts)

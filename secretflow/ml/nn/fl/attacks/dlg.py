@@ -6,15 +6,20 @@ batch is small, the activation smooth and the gradient exact.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.lbfgs import BatchedLBFGS, LBFGSSettings
 from secretflow.ml.nn.fl.attacks.objective import Objective
-from secretflow.ml.nn.fl.attacks.observation import Observation, Progress, Reconstruction
+from secretflow.ml.nn.fl.attacks.observation import (
+    Observation,
+    Progress,
+    Reconstruction,
+    check_observations,
+)
 from secretflow.ml.nn.fl.attacks.restarts import START_STRIDE, SearchSettings, search
 
 
@@ -32,6 +37,7 @@ class DLGSettings(SearchSettings):
             (0.5 and 0.1) finds the image from starts from which the paper's does not.
 
     Raises:
+        TypeError: a value is of the wrong type.
         ValueError: a number is out of its range.
     """
 
@@ -41,10 +47,9 @@ class DLGSettings(SearchSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not math.isfinite(self.start_mean):
-            raise ValueError(f"start_mean={self.start_mean!r} is not allowed: a finite number")
-        if not 0 <= self.start_deviation < math.inf:
-            raise ValueError(f"start_deviation={self.start_deviation!r} is not allowed: at least 0")
+        _validate.instance("lbfgs", self.lbfgs, LBFGSSettings, "LBFGSSettings")
+        _validate.number("start_mean", self.start_mean)
+        _validate.number("start_deviation", self.start_deviation, at_least=0)
 
 
 def dlg_attack(
@@ -66,10 +71,12 @@ def dlg_attack(
         :func:`~.restarts.search`.
 
     Raises:
-        ValueError: the observations cannot be attacked together.
+        TypeError: something is not an observation, or not settings.
+        ValueError: the observations cannot be attacked together, or the labels are not theirs.
     """
-    classes = observations[0].classes if observations else 0
-    fixed = None if labels is None else torch.nn.functional.one_hot(labels, classes)
+    check_observations(observations, progress)
+    _validate.instance("settings", settings, DLGSettings, "DLGSettings")
+    fixed = None if labels is None else one_hot_labels(labels, observations)
     objective = Objective(observations, labels=fixed)
 
     def labels_of(number: int, guess: torch.Tensor) -> torch.Tensor:
@@ -86,6 +93,27 @@ def dlg_attack(
         labels_of,
         progress,
     )
+
+
+def one_hot_labels(labels: torch.Tensor, observations: Sequence[Observation]) -> torch.Tensor:
+    """Labels that an attacker knows, with a column for each class.
+
+    Args:
+        labels: int64 of shape (observations, batch).
+        observations: whose labels they are.
+
+    Raises:
+        TypeError: they are no integers.
+        ValueError: they are of another shape, or one is no class.
+    """
+    first = observations[0]
+    shape = (len(observations), first.batch_size)
+    integers = isinstance(labels, torch.Tensor) and labels.dtype == torch.int64
+    _validate.check(integers, "labels", labels, "an int64 tensor", TypeError)
+    _validate.check(labels.shape == shape, "labels", tuple(labels.shape), f"of shape {shape}")
+    fit = bool(((labels >= 0) & (labels < first.classes)).all())
+    _validate.check(fit, "labels", labels.tolist(), f"classes from 0 to {first.classes - 1}")
+    return torch.nn.functional.one_hot(labels, first.classes)
 
 
 def normal_start(objective: Objective, settings: DLGSettings, restart: int) -> torch.Tensor:

@@ -7,16 +7,23 @@ nets, rectifiers, noise) or several local steps were taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.adam import BatchedSignedAdam, SignedAdamSettings
+from secretflow.ml.nn.fl.attacks.dlg import one_hot_labels
 from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
 from secretflow.ml.nn.fl.attacks.objective import Objective, cosine_distance
-from secretflow.ml.nn.fl.attacks.observation import Observation, Progress, Reconstruction
+from secretflow.ml.nn.fl.attacks.observation import (
+    Observation,
+    Progress,
+    Reconstruction,
+    check_observations,
+)
 from secretflow.ml.nn.fl.attacks.restarts import START_STRIDE, SearchSettings, search
 
 
@@ -28,10 +35,11 @@ class InvertingSettings(SearchSettings):
         iterations: see :class:`~.restarts.SearchSettings`, also for the rest. The step size falls along
             all of them, so this attack knows no patience unless it is asked for.
         loss_reached: absolute; the loss is at most 2 plus the total variation.
-        tv_weight: weight of the total variation, at least 0.
-        learning_rate: first step size on pixels in [0, 1], above 0.
+        tv_weight: weight of the total variation of images, at least 0; other rows have none.
+        learning_rate: first step size, above 0; the default suits pixels in [0, 1].
 
     Raises:
+        TypeError: a value is of the wrong type.
         ValueError: a number is out of its range.
     """
 
@@ -44,8 +52,8 @@ class InvertingSettings(SearchSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.tv_weight < float("inf"):
-            raise ValueError(f"tv_weight={self.tv_weight!r} is not allowed: at least 0")
+        _validate.number("tv_weight", self.tv_weight, at_least=0)
+        _validate.number("learning_rate", self.learning_rate, above=0)
 
 
 MOVES = 20
@@ -56,30 +64,43 @@ def inverting_attack(
     observations: Sequence[Observation],
     settings: InvertingSettings = InvertingSettings(),
     progress: Progress | None = None,
+    labels: torch.Tensor | None = None,
 ) -> list[Reconstruction]:
-    """Reconstructs batches from their gradients; the labels are read off first.
+    """Reconstructs batches from their gradients, within the bounds of their rows.
 
     Args:
         observations: what the attacker has, one for each batch.
         settings: how hard to try.
         progress: called after each step.
+        labels: int64 of shape (observations, batch) if the attacker knows them; None reads them off first.
 
     Returns:
         For each observation the reconstruction of the smallest matching loss; see
         :func:`~.restarts.search`.
 
     Raises:
-        ValueError: labels cannot be read off, or the observations cannot be attacked together.
+        TypeError: something is not an observation, or not settings.
+        ValueError: labels cannot be read off or are not theirs, or the observations cannot be attacked
+            together.
     """
-    labels = torch.stack([labels_from_gradient(observation) for observation in observations])
+    check_observations(observations, progress)
+    _validate.instance("settings", settings, InvertingSettings, "InvertingSettings")
+    if labels is None:
+        known = torch.stack([labels_from_gradient(observation) for observation in observations])
+    else:
+        known = labels
     objective = Objective(
-        observations, cosine_distance, F.one_hot(labels, observations[0].classes), settings.tv_weight
+        observations, cosine_distance, one_hot_labels(known, observations), settings.tv_weight
     )
-    adam = SignedAdamSettings(MOVES * settings.iterations, settings.learning_rate)
+    lower, upper = observations[0].bounds
+    adam = SignedAdamSettings(MOVES * settings.iterations, settings.learning_rate, lower, upper)
 
     def start(restart: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(settings.seed + START_STRIDE * restart)
-        return torch.rand(objective.size, generator=generator, dtype=objective.dtype)
+        if math.isfinite(upper - lower):
+            drawn = torch.rand(objective.size, generator=generator, dtype=objective.dtype)
+            return lower + (upper - lower) * drawn
+        return torch.randn(objective.size, generator=generator, dtype=objective.dtype).clamp(lower, upper)
 
     return search(
         objective,
@@ -88,6 +109,6 @@ def inverting_attack(
         lambda points: BatchedSignedAdam(points, adam, MOVES),
         settings,
         [settings.loss_reached] * len(observations),
-        lambda number, _: labels[number],
+        lambda number, _: known[number],
         progress,
     )

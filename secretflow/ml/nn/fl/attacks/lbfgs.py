@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from secretflow import _validate
+
 Evaluate = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -33,12 +35,10 @@ class LBFGSSettings:
 
     def __post_init__(self) -> None:
         for name in ("evaluations", "history"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: at least 1")
-        for name in ("learning_rate", "tolerance_grad", "tolerance_change"):
-            value = getattr(self, name)
-            if not (0 <= value < float("inf")) or (name == "learning_rate" and not value):
-                raise ValueError(f"{name}={value!r} is not allowed: a positive number")
+            _validate.integer(name, getattr(self, name), 1)
+        _validate.number("learning_rate", self.learning_rate, above=0)
+        for name in ("tolerance_grad", "tolerance_change"):
+            _validate.number(name, getattr(self, name), at_least=0)
 
 
 class BatchedLBFGS:

@@ -10,9 +10,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.func import grad, grad_and_value, vmap
 
-from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.net import (
+    by_first_name,
+    called,
+    check_not_random,
+    differentiable_twice,
+    in_mode,
+)
+from secretflow.ml.nn.fl.attacks.observation import Observation, check_observations
 
 Arrays = Sequence[torch.Tensor]
 Distance = Callable[[Arrays, Arrays], torch.Tensor]
@@ -56,30 +64,44 @@ def total_variation(images: torch.Tensor) -> torch.Tensor:
     Source: Geiping et al., "Inverting Gradients", NeurIPS 2020, section 4, eq. (4), second term.
 
     Args:
-        images: float of shape (..., height, width), both at least 2.
+        images: float of shape (..., height, width); a direction without neighbours counts 0.
 
     Returns:
         Scalar, at least 0.
     """
-    vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
-    return vertical + (images[..., 1:] - images[..., :-1]).abs().mean()
+    differences = (images[..., 1:, :] - images[..., :-1, :], images[..., 1:] - images[..., :-1])
+    return torch.stack([d.abs().mean() if d.numel() else images.new_zeros(()) for d in differences]).sum()
+
+
+_SHARED = (
+    "image_shape",
+    "classes",
+    "batch_size",
+    "local_steps",
+    "learning_rate",
+    "model",
+    "evaluating",
+    "value_range",
+)
 
 
 class Objective:
     """The matching loss of many guesses, each beside its own observation.
 
-    A guess is one vector: the pixels of its images, then, unless labels are given, the scores whose softmax
+    A guess is one vector: the numbers of its rows, then, unless labels are given, the scores whose softmax
     is the guessed label.
 
     Args:
         observations: what the attacker has; all of one net, batch size and number of local steps.
         distance: between the gradient of a guess and the one seen.
         labels: class probabilities of shape (observations, batch, classes) if the attacker fixes them.
-        tv_weight: weight of the total variation of the images, at least 0.
+        tv_weight: weight of the total variation of the images, at least 0; other rows have none.
         device: where to compute; None is a GPU if there is one.
 
     Raises:
-        ValueError: there is no observation, or two of them cannot be attacked together.
+        TypeError: something is not an observation.
+        ValueError: there is no observation, two of them cannot be attacked together, or the net's output is
+            random, so that an attack would measure nothing.
     """
 
     def __init__(
@@ -90,13 +112,12 @@ class Objective:
         tv_weight: float = 0.0,
         device: torch.device | None = None,
     ) -> None:
-        if not observations:
-            raise ValueError("observations is empty: at least one is needed")
+        check_observations(observations)
         first = observations[0]
-        for field in ("image_shape", "classes", "batch_size", "local_steps", "learning_rate", "model"):
+        for field in _SHARED:
             values = {getattr(observation, field) for observation in observations}
-            if len(values) > 1:
-                raise ValueError(f"observations differ in {field}: {values}; attack them one after the other")
+            what = "equal in all observations; attack others one after the other"
+            _validate.check(len(values) == 1, field, values, what)
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = first.gradients[0].dtype
         self.image_shape = (first.batch_size, *first.image_shape)
@@ -105,21 +126,32 @@ class Objective:
             [float(sum(g.square().sum() for g in observation.gradients)) for observation in observations],
             dtype=torch.float64,
         )
-        self._net = first.model().eval().to(self.device)
+        self._net = in_mode(first.model(), first.evaluating).to(self.device)
         self._steps, self._learning_rate = first.local_steps, first.learning_rate or 1.0
-        self._distance, self._tv_weight = distance, tv_weight
+        self._distance, self._tv_weight = distance, tv_weight if first.is_image else 0.0
+        self._batched = True
         self._names = [name for name, _ in self._net.named_parameters()]
         self._fixed_labels = labels is not None
         self._stacked = _stack([self._tensors(observation) for observation in observations])
         if labels is not None:
             self._stacked["labels"] = labels.to(self.device, self.dtype)
+        self._check_net(first)
+
+    def _check_net(self, observation: Observation) -> None:
+        like = self._stacked[f"weight {self._names[0]}"]
+        x = torch.rand(self.image_shape, generator=torch.Generator().manual_seed(0)).to(like)
+        state = _state({name: value[0] for name, value in self._stacked.items()})
+        check_not_random(self._net, lambda: called(self._net, state, x))
 
     def _tensors(self, observation: Observation) -> dict[str, torch.Tensor]:
         """One observation, flat by kind and name; pruned weights are zero and what does not count is too."""
         found: dict[str, torch.Tensor] = {}
-        mask, compared = observation.mask or {}, observation.compared or {}
+        weights, mask, compared = (
+            by_first_name(self._net, tensors or {})
+            for tensors in (observation.weights, observation.mask, observation.compared)
+        )
         for name, seen in zip(self._names, observation.gradients, strict=True):
-            weight = observation.weights[name].detach()
+            weight = weights[name].detach()
             alive = mask[name].to(weight) if name in mask else torch.ones_like(weight)
             counts = alive * compared[name].to(weight) if name in compared else alive
             found |= {
@@ -128,7 +160,7 @@ class Objective:
                 f"counts {name}": counts,
                 f"seen {name}": seen.detach() * counts,
             }
-        for name, value in observation.weights.items():
+        for name, value in weights.items():
             if name not in self._names:
                 found[f"weight {name}"] = value.detach()
         return {name: value.to(self.device) for name, value in found.items()}
@@ -157,13 +189,30 @@ class Objective:
         """
         index = torch.tensor(rows, device=self.device)
         chosen = {name: value.index_select(0, index) for name, value in self._stacked.items()}
-        batched = vmap(grad_and_value(self._loss))
 
         def evaluate(guesses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            gradients, losses = batched(guesses, chosen)
+            with differentiable_twice(self._net):
+                gradients, losses = self._evaluated(guesses, chosen)
             return losses.detach(), gradients.detach()
 
         return evaluate
+
+    def _evaluated(
+        self, guesses: torch.Tensor, chosen: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        one = grad_and_value(self._loss)
+        if self._batched:
+            try:
+                return vmap(one)(guesses, chosen)
+            except RuntimeError as error:
+                if not any(word in str(error) for word in ("vmap", "atching rule")):
+                    raise
+                self._batched = False  # the net has an operation that torch cannot do for many at once
+        rows = [
+            one(guess, {name: value[k] for name, value in chosen.items()}) for k, guess in enumerate(guesses)
+        ]
+        gradients, losses = zip(*rows, strict=True)
+        return torch.stack(gradients), torch.stack(losses)
 
     def _loss(self, guess: torch.Tensor, seen: dict[str, torch.Tensor]) -> torch.Tensor:
         images, scores = self.split(guess)
@@ -180,13 +229,12 @@ class Objective:
 
         Source of the simulated steps: Geiping et al., "Inverting Gradients", NeurIPS 2020, section 6.
         """
-        state = {name.removeprefix("weight "): value for name, value in seen.items() if name[:7] == "weight "}
+        state = _state(seen)
         start = {name: state.pop(name) for name in self._names}
 
         def cross_entropy(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-            return nn.functional.cross_entropy(
-                functional_call(self._net, {**state, **parameters}, (images,)), labels
-            )
+            scores = called(self._net, {**state, **parameters}, images)
+            return nn.functional.cross_entropy(scores, labels)
 
         gradient = grad(cross_entropy)
         found = gradient(start)
@@ -199,6 +247,10 @@ class Objective:
             found = gradient(parameters)
             total = {name: total[name] + found[name] for name in self._names}
         return {name: value / self._steps for name, value in total.items()} if self._steps > 1 else total
+
+
+def _state(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("weight "): value for name, value in tensors.items() if name[:7] == "weight "}
 
 
 def _stack(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.lbfgs import Evaluate
 from secretflow.ml.nn.fl.attacks.objective import Objective
 from secretflow.ml.nn.fl.attacks.observation import Progress, Reconstruction, Snapshot
@@ -64,12 +65,11 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "restarts", "patience", "record_every", "lanes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value!r} is not allowed: at least 1")
-        if not 0 <= self.loss_reached < math.inf:
-            raise ValueError(f"loss_reached={self.loss_reached!r} is not allowed: at least 0")
+        for name in ("iterations", "restarts", "patience", "lanes"):
+            _validate.integer(name, getattr(self, name), 1)
+        _validate.integer("record_every", self.record_every, 1, optional=True)
+        _validate.integer("seed", self.seed, 0)
+        _validate.number("loss_reached", self.loss_reached, at_least=0)
 
 
 @dataclass

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from secretflow import _validate
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import Message, add_up
 from secretflow.security.aggregation.secagg.opening import Opening
 from secretflow.security.aggregation.secagg.ring import Ring
-
-_MIN_CONTRIBUTORS = 2
+from secretflow.security.aggregation.secagg.rules import Rules
 
 
 def padded_uploads(
@@ -28,10 +28,17 @@ def padded_uploads(
 
     Returns:
         What each party sends, and what is public about how to read their sum.
+
+    Raises:
+        ValueError: there are fewer than two parties, or not one mask for each.
     """
+    _validate.check(len(uploads) >= 2, "uploads", len(uploads), "of at least two parties")
+    _validate.check(
+        len(masks) == len(uploads), "masks", len(masks), f"one for each of {len(uploads)} uploads"
+    )
     names = [f"party{number}" for number in range(len(uploads))]
-    ring = Ring.make(32, None, len(names))
-    clients = [Client(name, names, ring, _MIN_CONTRIBUTORS) for name in names]
+    rules = Rules.make(Ring.make(32, None, len(names)), len(names))
+    clients = [Client(name, names, rules) for name in names]
     arrays = [[array.numpy(force=True) for array in upload] for upload in uploads]
     agree_all([client.keys for client in clients])
     proposals = [
@@ -59,5 +66,6 @@ def decode_without_keys(message: Message, opening: Opening, parties: int) -> tup
     Returns:
         Arrays of the shapes of the upload.
     """
-    arrays = opening.open(message)
+    # The last number is zero in a sum alone, and none of the upload's.
+    arrays = opening.open({**message, "body": [*message["body"][:-1], np.zeros(1, "<u8")]})
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) * parties for array in arrays)

@@ -13,9 +13,9 @@ from enum import Enum
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.net import by_first_name, called, in_mode
 from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.audit.defences import support
 
@@ -50,10 +50,16 @@ class PartyStep:
     Attributes:
         model: builds the net.
         weights: before pruning, by parameter and buffer name.
-        x: its batch, float of shape (batch, channels, height, width) in [0, 1].
+        x: its batch, float of shape (batch, ...); images are (batch, channels, height, width) in [0, 1].
         y: labels, int64 of shape (batch,).
         mask: for each prunable parameter by name 0 where it is pruned and 1 where it lives; empty if nothing
             is pruned.
+        evaluating: names of the modules that are in evaluation mode during the steps, with all inside of
+            them; ``""`` is the whole net. By default all are in training mode, as in training itself.
+
+    Raises:
+        TypeError: a value is of the wrong type.
+        ValueError: there is not one label for each row.
     """
 
     model: Callable[[], nn.Module]
@@ -61,6 +67,19 @@ class PartyStep:
     x: torch.Tensor
     y: torch.Tensor
     mask: Weights
+    evaluating: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _validate.check(callable(self.model), "model", self.model, "a function without arguments", TypeError)
+        for name in ("x", "y"):
+            _validate.instance(name, getattr(self, name), torch.Tensor, "a tensor")
+        for name in ("weights", "mask"):
+            _validate.instance(name, getattr(self, name), Mapping, "a mapping from names to tensors")
+        rows = (len(self.x), *self.y.shape[1:]) if self.x.dim() else ()
+        names = isinstance(self.evaluating, tuple) and all(isinstance(n, str) for n in self.evaluating)
+        _validate.check(names, "evaluating", self.evaluating, "a tuple of names of modules", TypeError)
+        what = f"of shape {rows[:1]}, one label for each row of x"
+        _validate.check(tuple(self.y.shape) == rows[:1], "y", tuple(self.y.shape), what)
 
     def pruned_weights(self) -> dict[str, torch.Tensor]:
         """The weights that are trained: zero where the mask is."""
@@ -100,18 +119,21 @@ def weight_update(party: PartyStep, steps: int, learning_rate: float) -> tuple[t
     Raises:
         ValueError: a number is out of its range.
     """
+    _validate.instance("party", party, PartyStep, "a PartyStep")
     _validate.integer("steps", steps, 1)
     _validate.number("learning_rate", learning_rate, above=0)
-    net = party.model().eval()
+    net = in_mode(party.model(), party.evaluating)
     names = [name for name, _ in net.named_parameters()]
-    state = party.pruned_weights()
+    state = by_first_name(net, party.pruned_weights())
+    mask = by_first_name(net, party.mask)
     total = [torch.zeros_like(state[name]) for name in names]
     for _ in range(steps):
         parameters = {name: state[name].detach().clone().requires_grad_() for name in names}
-        loss = nn.functional.cross_entropy(functional_call(net, {**state, **parameters}, (party.x,)), party.y)
-        found = torch.autograd.grad(loss, list(parameters.values()))
+        loss = nn.functional.cross_entropy(called(net, {**state, **parameters}, party.x), party.y)
+        used = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        found = [torch.zeros_like(state[n]) if g is None else g for n, g in zip(names, used, strict=True)]
         living = [
-            gradient * party.mask[name] if name in party.mask else gradient
+            gradient * mask[name] if name in mask else gradient
             for name, gradient in zip(names, found, strict=True)
         ]
         state |= {name: state[name] - learning_rate * step for name, step in zip(names, living, strict=True)}
@@ -134,8 +156,8 @@ def plain_aggregate(uploads: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Te
     Raises:
         ValueError: there is no upload.
     """
-    if not uploads:
-        raise ValueError("uploads is empty: at least one is needed")
+    _validate.instance("uploads", uploads, Sequence, "a sequence of uploads")
+    _validate.check(len(uploads) > 0, "uploads", uploads, "the uploads of at least one party")
     return tuple(torch.stack(list(arrays)).mean(dim=0) for arrays in zip(*uploads, strict=True))
 
 
@@ -160,7 +182,14 @@ def observe(
         parties: how many uploads are averaged in ``seen``.
         local_steps: that they took.
         learning_rate: of these steps.
+
+    Raises:
+        TypeError: a value is of the wrong type.
+        ValueError: a number is out of its range, or a shape does not fit.
     """
+    _validate.instance("party", party, PartyStep, "a PartyStep")
+    _validate.instance("knowledge", knowledge, Knowledge, "a Knowledge")
+    _validate.integer("parties", parties, 1)
     weights, mask = party.weights, None
     if knowledge is Knowledge.WEIGHTS_ONLY:
         weights = party.pruned_weights()
@@ -170,7 +199,7 @@ def observe(
         names = [name for name, _ in party.model().named_parameters()]
         mask = {name: entry for name, entry in support(seen, names).items() if entry.dim() >= 2}
     return Observation(
-        image_shape=(party.x.shape[1], party.x.shape[2], party.x.shape[3]),
+        image_shape=tuple(party.x.shape[1:]),
         classes=classes,
         gradients=tuple(seen),
         model=party.model,
@@ -179,6 +208,7 @@ def observe(
         batch_size=parties * len(party.x),
         local_steps=local_steps,
         learning_rate=learning_rate,
+        evaluating=party.evaluating,
     )
 
 

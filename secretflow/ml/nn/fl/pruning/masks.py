@@ -32,7 +32,7 @@ def density(mask: Mask) -> float:
     """
     size = sum(entry.size for entry in mask.values())
     if not size:
-        raise ValueError("a mask without a prunable weight has no density")
+        raise ValueError("mask must have an entry for at least one prunable weight, got none")
     return sum(int(np.count_nonzero(entry)) for entry in mask.values()) / size
 
 
@@ -74,9 +74,7 @@ def pruned_masks(
         ]
     if settings.regrow_percent:
         if slopes is None:
-            raise ValueError(
-                f"regrow_percent={settings.regrow_percent!r} needs gradients, but there are none"
-            )
+            raise ValueError(f"regrow_percent must be 0 without gradients, got {settings.regrow_percent!r}")
         pruned = [
             exchange(score, entry, slope, settings.regrow_percent)
             for score, entry, slope in zip(scored, pruned, slopes, strict=True)
@@ -101,14 +99,15 @@ def prune_by_magnitude(weight: np.ndarray, mask: np.ndarray, keep: int) -> np.nd
         ValueError: the shapes differ, ``keep`` is smaller than 1 or a living weight is not finite.
     """
     if weight.shape != mask.shape:
-        raise ValueError(f"mask has the shape {mask.shape}, its weight {weight.shape}: they must be the same")
+        raise ValueError(f"mask must have its weight's shape {weight.shape}, got {mask.shape}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, for one weight of a layer lives, got {keep}")
     living = np.flatnonzero(mask)
     magnitudes = np.abs(weight.ravel()[living])
     if not np.isfinite(magnitudes).all():
         raise ValueError(
-            "a living weight or its score is NaN or infinite, so it has no place among the others"
+            "weight must be finite where it lives, and so must its score, got NaN or infinity, which has no "
+            "place among the others"
         )
     pruned = (mask != 0).astype(np.uint8)
     doomed = max(0, living.size - keep)
@@ -173,9 +172,9 @@ def exchange(weight: np.ndarray, mask: np.ndarray, gradient: np.ndarray, percent
         ValueError: the shapes differ, or a living weight or a gradient is not finite.
     """
     if gradient.shape != mask.shape:
-        raise ValueError(f"gradient has the shape {gradient.shape}, its mask {mask.shape}")
+        raise ValueError(f"gradient must have its mask's shape {mask.shape}, got {gradient.shape}")
     if not np.isfinite(gradient).all():
-        raise ValueError("a gradient is NaN or infinite, so it has no place among the others")
+        raise ValueError("gradient must be finite, got NaN or infinity, which has no place among the others")
     living = int(np.count_nonzero(mask))
     count = min(math.floor(living * percent / 100), mask.size - living, living - 1)
     changed = prune_by_magnitude(weight, mask, living - count)

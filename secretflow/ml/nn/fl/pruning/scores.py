@@ -85,7 +85,9 @@ def scores(
     if not chosen.needs_gradient:
         return [chosen.score(weight, None) for weight in weights]
     if gradients is None:
-        raise ValueError(f"prune_criterion={name!r} needs gradients, but there are none")
+        raise ValueError(
+            f"prune_criterion must be one that needs no gradients, for there are none, got {name!r}"
+        )
     for weight, gradient in zip(weights, gradients, strict=True):
         if weight.shape != gradient.shape:
             raise ValueError(f"gradient must have its weight's shape {weight.shape}, got {gradient.shape}")

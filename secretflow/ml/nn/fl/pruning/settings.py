@@ -13,6 +13,7 @@ from .scores import CRITERIA
 MASK_SCOPES = ("local", "global")
 PRUNE_SCOPES = ("layer", "global")
 PRUNE_SCHEDULES = ("geometric", "cubic")
+PRUNE_STRUCTURES = ("filter", "neuron", "unit")
 
 Prunable: TypeAlias = "str | Sequence[str] | Callable[[str, Any], bool] | None"
 """Names or patterns of parameters, a function that chooses them, or None."""
@@ -61,6 +62,13 @@ class PruneSettings:
             at least one; or a function that gets a name and a parameter and says whether, from what is the
             same at all parties. None: the weights of linear, convolution (also transposed), embedding,
             recurrent (LSTM, GRU, RNN) and attention layers.
+        prune_structure: what a step removes. None: single weights. "filter": output channels of
+            convolutions; "neuron": outputs of linear layers; "unit": both. Then ``prune_end_rate``,
+            ``prune_percent`` and the schedule count these units, not weights: when half of all units are
+            left, about a quarter of the weights live, since what reads a removed unit goes as well.
+            ``prunable`` chooses the weights that may lose outputs, None all that can: the model's outputs
+            stay, and so do units that cannot be followed through the model. See
+            :mod:`~secretflow.ml.nn.fl.pruning.structure`. Not with ``regrow_percent``.
 
     Raises:
         TypeError: a number is not a number, or ``prunable`` is neither names nor a function.
@@ -79,6 +87,7 @@ class PruneSettings:
     withhold_percent: float = 0.0
     prune_criterion: str = "magnitude"
     prunable: Prunable = None
+    prune_structure: str | None = None
 
     def __post_init__(self) -> None:
         number, integer, one_of, check = (
@@ -95,6 +104,10 @@ class PruneSettings:
         one_of("prune_scope", self.prune_scope, PRUNE_SCOPES)
         one_of("prune_schedule", self.prune_schedule, PRUNE_SCHEDULES)
         one_of("prune_criterion", self.prune_criterion, CRITERIA)
+        one_of("prune_structure", self.prune_structure, (None, *PRUNE_STRUCTURES))
+        if self.prune_structure is not None:
+            what = f"0 with prune_structure={self.prune_structure!r}, for a removed unit has no gradient"
+            check(not self.regrow_percent, "regrow_percent", self.regrow_percent, what)
         integer("prune_freq", self.prune_freq, at_least=1, optional=True)
         integer("prune_start_epoch", self.prune_start_epoch, at_least=0)
         end = self.prune_end_epoch

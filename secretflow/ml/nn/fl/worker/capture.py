@@ -38,6 +38,8 @@ class CaptureRounds:
         _validate.check(whole, "rounds", numbers, "a tuple of integers", TypeError)
         different = min(numbers, default=0) >= 0 and len(set(numbers)) == len(numbers)
         _validate.check(different, "rounds", numbers, "different integers of at least 0")
+        for name in ("first", "last", "after_mask_change"):
+            _validate.flag(name, getattr(self, name))
         chosen = bool(numbers) or self.first or self.last or self.after_mask_change
         _validate.check(chosen, "rounds", numbers, "at least one round")
 

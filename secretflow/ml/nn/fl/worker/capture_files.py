@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 import shutil
@@ -20,6 +21,10 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import nn
+
+from secretflow._validate import check, instance
+from secretflow.ml.nn.fl.backend.torch.batches import row_count
 
 _FORMAT = 2
 _TENSORS = ("x", "y", "weights", "mask")
@@ -32,8 +37,8 @@ class Capture:
     """What one party computed on one batch.
 
     Attributes:
-        x: the batch, float of shape (rows, ...).
-        y: its labels, (rows,) or one-hot (rows, classes).
+        x: the batch, float of shape (rows, ...); of a model of several inputs a list or dictionary of them.
+        y: its labels, (rows,) or one-hot (rows, classes), or as the model takes them.
         weights: the model's ``state_dict`` before the step, already masked.
         mask: for each prunable parameter by name 0 where it is pruned and 1 where it lives.
         gradients: of the loss on this batch, in the order of ``model.parameters()``.
@@ -41,9 +46,11 @@ class Capture:
         round_number: aggregation round, counted from 0.
         density: fraction of prunable weights that live, in [0, 1].
         optimizer: see :func:`optimizer_settings`; None if the writer did not say.
+        evaluating: names of the modules that were in evaluation mode during the step, with all inside of
+            them, see :func:`modules_evaluating`; the others were in training mode.
     """
 
-    x: torch.Tensor
+    x: Any
     y: torch.Tensor
     weights: Mapping[str, torch.Tensor]
     mask: Mapping[str, torch.Tensor]
@@ -52,6 +59,7 @@ class Capture:
     round_number: int
     density: float
     optimizer: Mapping[str, Any] | None = None
+    evaluating: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Looks whether the parts belong together.
@@ -59,37 +67,37 @@ class Capture:
         Raises:
             ValueError: they do not; the message says which.
         """
-        if self.x.shape[:1] != self.y.shape[:1] or not len(self.x):
-            raise ValueError(f"x has the shape {tuple(self.x.shape)}, y {tuple(self.y.shape)}: rows differ")
+        rows, labels = row_count(self.x), row_count(self.y)
+        check(rows == labels > 0, "y", labels, f"labels of the {rows} rows of x, and at least one")
         # Parameters come in the order of the state_dict, which holds buffers between them.
         shapes = iter([tuple(value.shape) for value in self.weights.values()])
         for number, gradient in enumerate(self.gradients):
-            if tuple(gradient.shape) not in shapes:
-                raise ValueError(
-                    f"gradient {number} of shape {tuple(gradient.shape)} has no weight beside it"
-                )
-        if not self.gradients:
-            raise ValueError("there is no gradient")
+            shape = tuple(gradient.shape)
+            check(shape in shapes, f"gradients[{number}]", shape, "of the shape of a weight, in their order")
+        check(bool(self.gradients), "gradients", self.gradients, "of at least one parameter")
         for name, entry in self.mask.items():
-            if name not in self.weights or self.weights[name].shape != entry.shape:
-                raise ValueError(f"mask of {name!r}, shape {tuple(entry.shape)}, has no weight of that shape")
-            if not torch.all((entry == 0) | (entry == 1)):
-                raise ValueError(f"mask of {name!r} holds more than 0 and 1")
-            if torch.any(self.weights[name][entry == 0] != 0):
-                raise ValueError(f"weight {name!r} is not zero where its mask is")
-        if self.optimizer is not None and not {"name", "groups"} <= self.optimizer.keys():
-            raise ValueError(f"optimizer has {sorted(self.optimizer)}; name and groups are needed")
+            shape, weight = tuple(entry.shape), self.weights.get(name)
+            fits = weight is not None and weight.shape == entry.shape
+            check(fits, f"mask[{name!r}]", shape, "of the shape of the weight of that name")
+            zero_or_one = bool(torch.all((entry == 0) | (entry == 1)))
+            check(zero_or_one, f"mask[{name!r}]", entry.unique().tolist(), "of 0 and 1")
+            wrong = int(torch.count_nonzero(self.weights[name][entry == 0]))
+            check(wrong == 0, f"weights[{name!r}]", f"{wrong} others", "zero where the mask is")
+        parts = None if self.optimizer is None else sorted(self.optimizer)
+        enough = parts is None or {"name", "groups"} <= set(parts)
+        check(enough, "optimizer", parts, "settings with name and groups")
         size = sum(entry.numel() for entry in self.mask.values())
         living = sum(int(torch.count_nonzero(entry)) for entry in self.mask.values())
-        if not size or abs(living / size - self.density) > 1e-6:
-            raise ValueError(f"density is {self.density}, but {living} of {size} weights live")
+        true = living / size if size else math.nan
+        what = f"the part of the mask that lives, {living} of {size}"
+        check(abs(true - self.density) <= 1e-6, "density", self.density, what)
 
 
 def write_capture(
     directory: str,
     *,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Any,
+    y: Any,
     weights: dict[str, torch.Tensor],
     mask: dict[str, torch.Tensor],
     gradients: list[torch.Tensor],
@@ -97,6 +105,7 @@ def write_capture(
     round_number: int,
     density: float,
     optimizer: Mapping[str, Any] | None = None,
+    evaluating: tuple[str, ...] = (),
 ) -> None:
     """Writes a capture: all of it or nothing, readable by its owner only.
 
@@ -111,17 +120,22 @@ def write_capture(
         round_number: aggregation round.
         density: fraction of prunable weights that live.
         optimizer: from :func:`optimizer_settings`; an attacker on several local steps needs it.
+        evaluating: from :func:`modules_evaluating`; an attacker on a net with modes needs it.
 
     Raises:
         FileExistsError: the folder exists and is not empty.
         ValueError: the parts do not belong together.
     """
-    capture = Capture(x, y, weights, mask, tuple(gradients), party, round_number, density, optimizer)
+    instance("directory", directory, (str, Path), "a path")
+    capture = Capture(
+        x, y, weights, mask, tuple(gradients), party, round_number, density, optimizer, tuple(evaluating)
+    )
     capture.check()
     target = Path(directory).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(
-            f"directory={str(target)!r} is not empty: captures are never mixed or overwritten"
+            "directory must be new or empty, since captures are never mixed or overwritten, got "
+            f"{str(target)!r}"
         )
     _log.warning(
         "GRADIENT CAPTURE: %s writes the private batch, labels, weights and gradient of round %d to %s",
@@ -145,6 +159,7 @@ def write_capture(
             "density": density,
             "gradients": len(gradients),
             "optimizer": None if optimizer is None else dict(optimizer),
+            "evaluating": list(evaluating),
         }
         with _create(unfinished / "meta.json") as file:
             file.write(json.dumps(meta, indent=2).encode())
@@ -176,6 +191,20 @@ def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {"name": type(optimizer).__name__, "groups": groups}
 
 
+def modules_evaluating(net: nn.Module) -> tuple[str, ...]:
+    """Names of the modules in evaluation mode, without those inside of another one; "" is the whole net.
+
+    Args:
+        net: a party's model, such as one with frozen batch normalisation.
+    """
+    found: list[str] = []
+    for name, module in net.named_modules():
+        inside = any(outer == "" or name.startswith(f"{outer}.") for outer in found)
+        if not inside and not any(part.training for part in module.modules()):
+            found.append(name)
+    return tuple(found)
+
+
 def load_capture(directory: str | Path) -> Capture:
     """Reads a capture and checks it.
 
@@ -186,9 +215,11 @@ def load_capture(directory: str | Path) -> Capture:
         The capture.
 
     Raises:
+        TypeError: ``directory`` is no path.
         FileNotFoundError: a file is missing; the message says which.
         ValueError: a file cannot be read, or the parts do not belong together.
     """
+    instance("directory", directory, (str, Path), "a path")
     folder = Path(directory)
     try:
         meta = json.loads((folder / "meta.json").read_text())
@@ -196,7 +227,7 @@ def load_capture(directory: str | Path) -> Capture:
             raise ValueError(f"format must be {_FORMAT}, got {meta['format']!r}")
         count = sum(1 for _ in folder.glob("gradients*.npy"))
         if count != meta["gradients"]:
-            raise ValueError(f"there are {count} gradients, {meta['gradients']} were written")
+            raise ValueError(f"gradients must be {meta['gradients']} files, got {count}")
         tensors = {name: _read_tensors(folder / f"{name}.pt") for name in _TENSORS}
         gradients = tuple(
             torch.from_numpy(np.load(folder / f"gradients{number}.npy", allow_pickle=False))
@@ -209,14 +240,17 @@ def load_capture(directory: str | Path) -> Capture:
             round_number=meta["round"],
             density=meta["density"],
             optimizer=meta["optimizer"],
+            evaluating=tuple(meta.get("evaluating", ())),  # of captures before: all trained
         )
         capture.check()
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"capture {str(folder)!r} is incomplete: {error.filename} is missing"
+            f"directory must be a whole capture, got {str(folder)!r}, in which {error.filename} is missing"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"capture {str(folder)!r} cannot be used: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"directory must be a capture that can be read, got {str(folder)!r}, in which {error}"
+        ) from error
     return capture
 
 
@@ -228,4 +262,4 @@ def _read_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path.name} is not a file of tensors ({error})") from error
+        raise ValueError(f"{path.name} must be a file of tensors, got one that is not ({error})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
@@ -23,7 +24,9 @@ class _Rows(TensorDataset):
     """Gives a whole batch at once, which one row after the other takes several times as long for."""
 
     def __getitems__(self, rows: list[int]) -> list[torch.Tensor]:
-        return [tensor[rows] for tensor in self.tensors]
+        # A third of the time of tensor[rows].
+        index = torch.tensor(rows)
+        return [tensor.index_select(0, index) for tensor in self.tensors]
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -123,7 +126,25 @@ def as_tensor(party: str, name: str, array: np.ndarray) -> torch.Tensor:
                 f"{array[changed][0]}: number identifiers from 0, for example with pandas.factorize; of "
                 f"amounts that may be rounded make real numbers, {name}.astype(float)"
             )
+    if array.dtype == np.float64:
+        _warn_of_merged_numbers(party, name, array, single)
     return torch.from_numpy(single)
+
+
+def _warn_of_merged_numbers(party: str, name: str, array: np.ndarray, single: np.ndarray) -> None:
+    """Says where whole numbers, which may be identifiers that pandas made floats of, become the same."""
+    columns = array.reshape(len(array), -1)
+    for k, (exact, rounded) in enumerate(zip(columns.T, single.reshape(columns.shape).T, strict=True)):
+        finite = exact[np.isfinite(exact)]
+        if np.abs(finite).max(initial=0) <= 2**24 or (finite != np.rint(finite)).any():
+            continue
+        different = len(np.unique(exact)), len(np.unique(rounded))
+        if different[0] != different[1]:
+            warnings.warn(
+                f"column {k} of {name} of {party} holds {different[0]} different whole numbers, of which "
+                f"float32 makes {different[1]}: number identifiers from 0, for example with pandas.factorize",
+                stacklevel=2,
+            )
 
 
 def row_weights(
@@ -174,8 +195,8 @@ def check_numbers(party: str, arrays: Mapping[str, np.ndarray | None]) -> None:
     for name, array in arrays.items():
         if array is not None and array.dtype.kind not in "biuf":
             raise TypeError(
-                f"{name} of {party} has the dtype {array.dtype}: numbers are needed, for example "
-                f"{name}.astype(numpy.float32)"
+                f"{name} of {party} must hold numbers, for example {name}.astype(numpy.float32), got the "
+                f"dtype {array.dtype}"
             )
 
 

@@ -58,7 +58,7 @@ class MaskedModel:
         # Only once, as long as the same weights are masked: a view stays under its mask when it comes apart.
         same = self._mask.keys() == mask.keys()
         views = self._views if same else views_in(self._net, mask)
-        entries = with_views(mask, views)
+        entries = self._entries_of(mask, views)
         factors = {name: entry_as_tensor(entry, self._weight(name)) for name, entry in entries.items()}
         self._weights_for(factors)
         self._mask, self._views, self._entries, self._factors = mask, views, entries, factors
@@ -93,7 +93,9 @@ class MaskedModel:
 
     def densities(self) -> dict[str, float]:
         """Fraction of living weights, of each prunable layer by name and of all under the empty name."""
-        by_layer = {name: density({name: entry}) for name, entry in self._entries.items()}
+        by_layer = {
+            name: density({name: entry}) for name, entry in with_views(self._mask, self._views).items()
+        }
         return {"": density(self._mask), **by_layer}
 
     def counts(self) -> tuple[list[int], list[int]]:
@@ -104,6 +106,10 @@ class MaskedModel:
     def list_for(self, tensors: Mapping[str, torch.Tensor]) -> ListMask:
         """The mask for those who know no names, see :func:`as_list`."""
         return as_list(tensors, self._entries)
+
+    def entries_for(self, tensors: Mapping[str, torch.Tensor]) -> ListMask:
+        """For each tensor, by name, its entry of the mask; None where all of it lives."""
+        return [self._entries.get(name) for name in tensors]
 
     def entries(self) -> dict[str, torch.Tensor]:
         """The mask as tensors."""
@@ -116,6 +122,10 @@ class MaskedModel:
     def living(self, parameters: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """Of each parameter, by name, which elements the mask keeps, boolean."""
         return [self._factors.get(name, torch.ones_like(p)) != 0 for name, p in parameters.items()]
+
+    def _entries_of(self, mask: Mask, views: Mapping[str, View]) -> Mask:
+        """All entries that follow from a mask."""
+        return with_views(mask, views)
 
     def _after_load(self, net: nn.Module, _: object) -> None:
         self.zero_pruned()

@@ -12,6 +12,7 @@ from secretflow.ml.nn.fl.backend.torch.checkpoint import (
     write_checkpoint,
 )
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.small_model import save_dense_small
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
 from secretflow.ml.nn.fl.worker.training import LocalTraining
@@ -66,3 +67,8 @@ class WithFiles:
         """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
         self._training.masked.zero_pruned()
         export_sparse(self.model.state_dict(), path)
+
+    def export_dense_small(self, path: str) -> None:
+        """Writes the small model, see :func:`~secretflow.ml.nn.fl.small_model.save_dense_small`."""
+        self._training.masked.zero_pruned()
+        save_dense_small(self.model, path)

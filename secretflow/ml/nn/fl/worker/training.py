@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from secretflow.ml.nn.fl.backend.torch.batches import moved
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
-from secretflow.ml.nn.fl.worker.capture_files import optimizer_settings, write_capture
+from secretflow.ml.nn.fl.worker.capture_files import modules_evaluating, optimizer_settings, write_capture
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
 
@@ -151,9 +152,13 @@ class LocalTraining:
         """What is averaged, without what is withheld; on the CPU it shares memory with the model."""
         return [value.numpy(force=True) for value in self._averaged().values()]
 
+    def names(self) -> list[str]:
+        """The names of :meth:`arrays`."""
+        return list(self._averaged())
+
     def mask_of_arrays(self) -> ListMask:
         """The mask as it goes with :meth:`arrays`."""
-        return self.masked.list_for(self._averaged())
+        return self.masked.entries_for(self._averaged())
 
     def withhold(self) -> None:
         """Takes what is withheld out of the model, when a round has been trained."""
@@ -228,8 +233,8 @@ class LocalTraining:
             def after() -> None:
                 write_capture(
                     folder,
-                    x=batch[0].detach().cpu(),
-                    y=batch[1].detach().cpu(),
+                    x=moved(batch[0], torch.device("cpu")),
+                    y=moved(batch[1], torch.device("cpu")),
                     weights=weights,
                     mask=self.masked.entries(),
                     gradients=[
@@ -244,6 +249,7 @@ class LocalTraining:
                     round_number=self.rounds_trained,
                     density=density(self.masked.mask),
                     optimizer=optimizer_settings(model._optimizers[0]),
+                    evaluating=modules_evaluating(model),
                 )
 
             return after

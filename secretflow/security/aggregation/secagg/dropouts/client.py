@@ -14,11 +14,12 @@ from ..client import Client
 from ..errors import AggregationError
 from ..identity import Identities
 from ..inputs import ArrayMasks, as_arrays
+from ..layout import Layout
 from ..message import Message
-from ..opening import Opening
-from ..ring import Ring
+from ..rules import Rules
 from ..stages import Uploaded
 from ..support import Support
+from ..weights import AggregationWeights
 from .keys import SurvivorKeys
 from .rules import SurvivorRules
 from .spent import Spent, fingerprint
@@ -30,13 +31,14 @@ class SurvivingClient(Client):
     """One party's side.
 
     What is uploaded is as of :class:`~..client.Client`: scaled by the party's part of everybody's weight. The
-    sum of those who are there is divided by their part of it.
+    own weight goes with it, padded as well, so that the sum of those who are there says how much they weigh
+    together, by which it is divided.
 
     Args:
         party: own name.
         names: the names of all who begin, in the order in which weights are given.
-        ring: how floats are encoded.
-        rules: which sets of parties a call may end with.
+        rules: of the aggregation.
+        survivor_rules: which sets of parties a call may end with.
         identities: who the parties are; None if they are not pinned.
 
     Attributes:
@@ -45,36 +47,60 @@ class SurvivingClient(Client):
     """
 
     _key_ring = SurvivorKeys
+    _tells_weight = True
     keys: SurvivorKeys
 
     def __init__(
         self,
         party: str,
         names: Sequence[str],
-        ring: Ring,
-        rules: SurvivorRules,
+        rules: Rules,
+        survivor_rules: SurvivorRules,
         identities: Identities | None = None,
     ) -> None:
-        super().__init__(party, names, ring, rules.min_contributors, identities)
+        super().__init__(party, names, rules, identities)
         self.names = tuple(names)
         self.survivors = self.names
-        self._rules = rules
+        self._survivor_rules = survivor_rules
         self._spent = Spent()
-        self._numbers: bytes | None = None  # fingerprint of what was uploaded last, unless it is public
+        self._numbers: bytes | None = None  # fingerprint of the data uploaded last, if they are such
         self._repeat: Callable[[], Message] | None = None
         self._stated: dict[str, Any] = {}  # what the codes of the last call are about
+        self._unrecorded: tuple[Layout, Support | None, AggregationWeights] | None = None
         self._use(self.names)
+
+    def present(self) -> int:
+        """Of how many parties the last sum is."""
+        return len(self.survivors)
+
+    def begin(self, message: Message) -> None:
+        """Begins a call: what its codes will be about is what it says, and what the party was told before."""
+        rules = self._survivor_rules
+        self._stated = {
+            "call": message["call"],
+            "layout": message["layout"],
+            "encoding": message["encoding"],
+            "told": self.transcript.digest.hex(),
+            "roster": self.roster,
+            "rules": [rules.parties, rules.min_survivors],
+        }
 
     def propose(self, call: int, data: Any, mask: ArrayMasks, within: Support | None = None) -> Message:
         """Uploads the own mask, see :meth:`~..client.Client.propose`."""
         self._repeat = lambda: self.propose(self.next_call(), data, mask, within)
-        self._numbers = None
+        self._numbers = self._unrecorded = None
         return super().propose(call, data, mask, within)
 
-    def settle(self, total: Message) -> Support:
+    def upload_integers(self, call: int, own: np.ndarray) -> Message:
+        """Pads integers, see :meth:`~..client.Client.upload_integers`."""
+        self._repeat = lambda: self.upload_integers(self.next_call(), own)
+        self._numbers = self._unrecorded = None
+        return super().upload_integers(call, own)
+
+    def settle(self, total: Message, uncounted: int = 0) -> Support:
         """Reads which elements enough of the survivors keep, see :meth:`~..client.Client.settle`."""
         proposed, counts = self._read_counts(total)
-        return AgreedSupport(proposed, counts, self.survivors, self._min_contributors)
+        return AgreedSupport(proposed, counts, self.survivors, self.rules.min_contributors, uncounted)
 
     def upload(self, call: Call, data: Any) -> Message:
         """Encodes and pads the own numbers, see :meth:`~..client.Client.upload`.
@@ -83,18 +109,17 @@ class SurvivingClient(Client):
             AggregationError: as there; a weight is an array; or the same numbers were to be opened before
                 with other parties than those of the roster.
         """
-        if any(np.ndim(weight) for weight in call.weights):
+        weights = self.weights_of(()) if call.weights is None else call.weights
+        if np.ndim(weights.weight) or np.ndim(weights.total):
             raise AggregationError("weights must be one number for each party with min_survivors, got arrays")
-        self._numbers = fingerprint(as_arrays(data)[0]) if call.is_round else None
-        if self._numbers is not None:
-            self._spent.check(self._numbers, self.roster)
+        self._numbers = fingerprint(as_arrays(data)[0])
+        self._spent.check(self._numbers, self.roster)
         support = call.support.among(self.roster) if isinstance(call.support, AgreedSupport) else call.support
         self._repeat = lambda: self.upload(replace(call, number=self.next_call()), data)
-        return super().upload(replace(call, support=support), data)
-
-    def present(self) -> list[int]:
-        """The positions of the survivors among all names."""
-        return [self.names.index(name) for name in self.survivors]
+        # Who has gone since they were weighed may all have counted.
+        gone = max(weights.parties - len(self.roster), 0)
+        weights = replace(weights, parties=weights.parties - gone, counting=weights.counting - gone)
+        return super().upload(replace(call, support=support, weights=weights), data)
 
     def answer(self, call: int, survivors: tuple[str, ...]) -> Codes | Declined:
         """Says whether the party goes on with a set of survivors; once a call.
@@ -106,11 +131,9 @@ class SurvivingClient(Client):
         Raises:
             AggregationError: the set is not allowed, or the party has said so of one already.
         """
-        self._rules.check(self.roster, survivors, self._party)
+        self._survivor_rules.check(self.roster, survivors, self.party)
         if "survivors" in self._stated:
-            raise AggregationError(
-                f"{self._party} has given its word on the survivors of call {call} already"
-            )
+            raise AggregationError(f"{self.party} has given its word on the survivors of call {call} already")
         self._check_contributors(survivors)
         if not self._can_open(survivors):
             self._stated["survivors"] = None
@@ -132,12 +155,14 @@ class SurvivingClient(Client):
         """
         survivors = self._stated.get("survivors")
         if survivors is None:
-            raise AggregationError(f"{self._party} has not agreed on the survivors of call {call}")
+            raise AggregationError(f"{self.party} has not agreed on the survivors of call {call}")
         self.keys.check_codes(self._statement(), self._others(survivors), codes)
         if self._numbers is not None:
             self._spent.remember(self._numbers, survivors)
+        if self._unrecorded is not None:
+            super()._record(*self._unrecorded)
         dropped = [name for name in self.roster if name not in survivors]
-        seal = survivors[0] == self._party and self.keys.has_group_key
+        seal = survivors[0] == self.party and self.keys.blinds_server
         seed, keys = self.keys.release(dropped, seal)
         return Release(call, seed, seal, keys)
 
@@ -171,7 +196,7 @@ class SurvivingClient(Client):
             AggregationError: it is not a smaller one of this party and enough others.
         """
         self.keys.forget()
-        self._rules.check(self.roster, roster, self._party)
+        self._survivor_rules.check(self.roster, roster, self.party)
         if len(roster) == len(self.roster):
             raise AggregationError("a call must be given up for fewer parties, got the same ones")
         self._use(roster)
@@ -180,7 +205,7 @@ class SurvivingClient(Client):
         self.roster = self.keys.roster = roster
 
     def _others(self, survivors: Sequence[str]) -> list[str]:
-        return [name for name in survivors if name != self._party]
+        return [name for name in survivors if name != self.party]
 
     def _statement(self) -> bytes:
         """What the codes of the last call are about: everything that the survivors must have in common."""
@@ -189,11 +214,11 @@ class SurvivingClient(Client):
     def _check_contributors(self, survivors: Sequence[str]) -> None:
         if not isinstance(self._pending, Uploaded):
             return
-        weights = self._pending.weights.weights
-        adding = [name for name in survivors if weights[self.names.index(name)] > 0]
-        if len(adding) < self._min_contributors:
+        counting = self._pending.weights.counting - (len(self.roster) - len(survivors))
+        if counting < self.rules.min_contributors:
             raise AggregationError(
-                f"at least {self._min_contributors} parties of positive weight must be there, got {adding}"
+                f"at least {self.rules.min_contributors} parties that count by their weight must be there, "
+                f"got {counting} if those who are gone did: {', '.join(survivors)}"
             )
 
     def _can_open(self, survivors: Sequence[str]) -> bool:
@@ -206,29 +231,6 @@ class SurvivingClient(Client):
             carried and isinstance(pending.support, AgreedSupport) and pending.support.opens_without(dropped)
         )
 
-    def _take_uploaded(self) -> Uploaded:
-        uploaded = super()._take_uploaded()
-        return replace(uploaded, opening=self._of_survivors(uploaded))
-
-    def _of_survivors(self, uploaded: Uploaded) -> Opening:
-        """How to read the sum if it is the survivors' only."""
-        opening, weights = uploaded.opening, uploaded.weights
-        if opening.integer_divisor is None or self.survivors == self.names:
-            return opening
-        there = sum(weights.weights[self.names.index(name)] for name in self.survivors)
-        share = float(there / weights.total)
-        return replace(
-            opening, share=share, integer_divisor=there if weights.exact else share * self._ring.one
-        )
-
-    def _message(self, call: int, layout: Any, encoding: str, body: list[np.ndarray]) -> Message:
-        message = super()._message(call, layout, encoding, body)
-        rules = self._rules
-        self._stated = {
-            "call": call,
-            "layout": message["layout"],
-            "encoding": message["encoding"],
-            "roster": self.roster,
-            "rules": [rules.parties, rules.min_survivors, rules.min_contributors],
-        }
-        return message
+    def _record(self, layout: Layout, support: Support | None, weights: AggregationWeights) -> None:
+        """Keeps what the party contributes to until it releases; a call that is given up adds nothing up."""
+        self._unrecorded = layout, support, weights

@@ -37,8 +37,8 @@ _LENGTH = struct.Struct("!I")
 _MOST_HEADER_BYTES = 1 << 20
 _MOST_NAME = 256
 _MOST_SECRET_BYTES = 1 << 10
-_DTYPES = ("|u1", "<u4", "<u8")
-"""Of masks, and of the elements of both rings."""
+_DTYPES = ("|u1", "<u2", "<u4", "<u8")
+"""Of ballots, and of the elements of both rings."""
 
 
 def encode(message: ToServer | ToParty) -> bytes:

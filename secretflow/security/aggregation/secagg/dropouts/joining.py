@@ -18,17 +18,15 @@ from .server import Outgoing, SurvivorServer
 from .wire import Ended, Hello, Letters, Members, ToServer
 
 _CODE_BYTES = 32
+_LETTERS = 3  # of each member: a public key, a confirmation, the group key
 
 
-def join(
-    make_client: Callable[[tuple[str, ...]], SurvivingClient], party: str, blind: bool
-) -> Steps[SurvivingClient]:
+def join(make_client: Callable[[tuple[str, ...]], SurvivingClient], party: str) -> Steps[SurvivingClient]:
     """Has a party meet the others.
 
     Args:
         make_client: makes its client, given who begins.
         party: own name.
-        blind: whether the parties share a key that blinds the server.
 
     Returns:
         The client, with its keys.
@@ -47,11 +45,10 @@ def join(
     own = client.keys.agree(*(own_key if name == party else public_keys[name] for name in names))
     told = yield from _exchange({p: own["signature"] + own["codes"][p] for p in peers}, peers)
     client.keys.confirm(*(own if name == party else _confirmation(told[name], party) for name in names))
-    if blind:
-        first = names[0]
-        keys = yield from _exchange(client.keys.share_group_key() if party == first else {}, [])
-        if party != first:
-            client.keys.take_group_key({party: keys.get(first, b"")})
+    first = names[0]
+    keys = yield from _exchange(client.keys.share_group_key() if party == first else {}, [])
+    if party != first:
+        client.keys.take_group_key({party: keys.get(first, b"")})
     return client
 
 
@@ -81,7 +78,6 @@ class Session:
     Args:
         names: of all who may come, in the order in which weights are given.
         rules: which sets of parties a call may end with.
-        blind: whether the members share a key that blinds the server.
 
     Attributes:
         phase: what it is doing.
@@ -89,13 +85,13 @@ class Session:
             shall be waited for.
     """
 
-    def __init__(self, names: Sequence[str], rules: SurvivorRules, blind: bool) -> None:
+    def __init__(self, names: Sequence[str], rules: SurvivorRules) -> None:
         self.phase = Phase.GATHERING
         self._names = tuple(names)
         self._rules = rules
         self._there: set[str] = set()
         self._written: dict[str, Letters] = {}
-        self._to_write = 3 if blind else 2
+        self._to_write = _LETTERS
         self._members: tuple[str, ...] = ()
         self._calls: SurvivorServer | None = None
         self._ended: Ended | None = None

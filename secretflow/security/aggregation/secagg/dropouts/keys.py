@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 
-from ..errors import AggregationError
+from ..errors import AggregationError, DisagreementError
 from ..keyring import KeyRing
 from ..keys import KEY_BYTES, unwrap, wrap
 from ..message import Message
@@ -24,13 +24,11 @@ class _CallKeys:
         call: number of the call.
         own: seed of the pad that only this party has.
         shared: by peer the key of the pad shared with it.
-        sealing: the secret of all parties; None if the server is not blind.
     """
 
     call: int
     own: bytes = field(repr=False)
     shared: Mapping[str, bytes] = field(repr=False)
-    sealing: bytes | None = field(repr=False)
 
 
 class SurvivorKeys(KeyRing):
@@ -42,16 +40,20 @@ class SurvivorKeys(KeyRing):
 
     roster: tuple[str, ...] = ()
     _last: _CallKeys | None = None
-    _sealing: tuple[int, bytes | None] = 0, None  # of the last released call: its number and secret
+    _released = 0  # number of the last released call, while its sum is waited for
     _left_on: tuple[int, bytes] | None = None  # what is on the sum: number of the call and the pad's seed
 
-    def pads(self, call: int) -> Pads:
-        """The pads of a call, once: those shared with the roster, and an own one."""
+    def pads(self, call: int, heard: bytes = b"") -> Pads:
+        """The pads of a call, once: those shared with the roster, and an own one.
+
+        Args:
+            call: its number.
+            heard: what this party was told so far, see :meth:`.KeyRing.pads`.
+        """
         self.forget()
         self._spend(call)
-        shared = {peer: self._ratchets[peer].key_of(call) for peer in self.roster if peer != self._party}
-        sealing = None if self._group is None else self._group.key_of(call)
-        self._last = _CallKeys(call, secrets.token_bytes(KEY_BYTES), shared, sealing)
+        shared = self._shared(call, heard, [peer for peer in self.roster if peer != self._party])
+        self._last = _CallKeys(call, secrets.token_bytes(KEY_BYTES), shared)
         pairs = [(key, self._party > peer) for peer, key in shared.items()]
         return Pads([*pairs, (self._last.own, False)], call)
 
@@ -72,14 +74,14 @@ class SurvivorKeys(KeyRing):
             codes: by sender.
 
         Raises:
-            AggregationError: a code is missing or another one.
+            DisagreementError: a code is missing or another one.
         """
         for peer in peers:
             expected = _code(self._survivor_keys[peer], peer, statement)
             if not hmac.compare_digest(codes.get(peer, b""), expected):
-                raise AggregationError(
-                    f"{peer} does not agree with {self._party} on who is there: somebody tells them "
-                    "different things; nothing was opened"
+                raise DisagreementError(
+                    f"{peer} does not agree with {self._party} on who is there or on the sums so far: "
+                    "they mean different things, or somebody tells them such; nothing was opened"
                 )
 
     def release(self, dropped: Collection[str], seal: bool) -> tuple[bytes, dict[str, bytes]]:
@@ -99,8 +101,8 @@ class SurvivorKeys(KeyRing):
         if last is None:
             raise AggregationError(f"{self._party} has released or forgotten the pads of its last call")
         self.forget()
-        self._sealing = last.call, last.sealing
-        own = wrap(_sealing_key(last.sealing, self._party), last.own) if seal and last.sealing else last.own
+        self._released = last.call
+        own = wrap(self._sealing_key(self._party), last.own) if seal else last.own
         return own, {peer: last.shared[peer] for peer in dropped}
 
     def unseal(self, call: int, sealer: str, sealed: bytes) -> None:
@@ -114,17 +116,16 @@ class SurvivorKeys(KeyRing):
         Raises:
             AggregationError: that party has not sealed it for this call.
         """
-        of, sealing = self._sealing
-        if sealing is None or of != call:
+        if not self._server_blind or self._released != call:
             return
         try:
-            self._left_on = call, unwrap(_sealing_key(sealing, sealer), sealed)
+            self._left_on = call, unwrap(self._sealing_key(sealer), sealed)
         except InvalidTag:
             raise AggregationError(f"the seed that came with the sum was not sealed by {sealer}") from None
 
     def unblinded(self, total: Message) -> Message:
         """A sum without the pad that blinds the server, see :meth:`.KeyRing.unblinded`."""
-        if self._group is None:
+        if not self._server_blind:
             return total
         call, seed = self._left_on or (0, b"")
         if total["call"] != call:
@@ -137,21 +138,20 @@ class SurvivorKeys(KeyRing):
         return {**total, "body": body}
 
     @property
-    def has_group_key(self) -> bool:
-        """Whether the server is blind."""
-        return self._group is not None
+    def blinds_server(self) -> bool:
+        """Whether the first survivor's own pad is for the parties to take off."""
+        return self._server_blind
 
     def forget(self) -> None:
         """Forgets the keys of the last call; its upload stays closed for ever, as far as this party goes."""
         self._last = None
         self._left_on = None
-        self._sealing = 0, None
+        self._released = 0
+
+    def _sealing_key(self, sealer: str) -> bytes:
+        """Of the last call, one for each party that may seal, as a key seals one message, ever."""
+        return self._derived(b"seal " + sealer.encode())
 
 
 def _code(key: bytes, sender: str, statement: bytes) -> bytes:
     return hmac.digest(key, len(sender).to_bytes(4, "big") + sender.encode() + statement, "sha256")
-
-
-def _sealing_key(secret: bytes, sealer: str) -> bytes:
-    """One for each party that may seal, as a key seals one message, ever."""
-    return hmac.digest(secret, b"seal " + sealer.encode(), "sha256")

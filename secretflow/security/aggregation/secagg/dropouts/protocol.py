@@ -4,13 +4,14 @@ A call of roster ``R`` goes in three steps, each of which ends when all have ans
 passed:
 
 1. Party ``i`` uploads ``x_i``, padded with ``PRG(k_ij)`` for each other ``j`` of ``R`` (added by one of the
-   two, subtracted by the other) and with ``PRG(b_i)``. ``k_ij`` is the key of the pair for this call alone,
-   ``b_i`` a fresh seed of its own (the double masking of Bonawitz et al. 2017, eprint 2017/281, section 6,
-   without the secret sharing). The server announces ``S``, the parties whose uploads have come.
+   two, subtracted by the other) and with ``PRG(b_i)``. ``k_ij`` is the key of the pair for this call and for
+   what the two were told before, ``b_i`` a fresh seed of its own (the double masking of Bonawitz et al. 2017,
+   eprint 2017/281, section 6, without the secret sharing). The server announces ``S``, the parties whose
+   uploads have come.
 2. Each party of ``S`` checks that ``S`` is allowed, and sends every other one a code (HMAC-SHA256 under a key
-   of the pair that has no other use) about session, call, layout, encoding, ``R``, ``S`` and rules. A party
-   does so for one ``S`` in a call, ever. If not all do, those who did begin step 1 anew with the same
-   numbers.
+   of the pair that has no other use) about session, call, layout, encoding, what it was told in the calls
+   before, ``R``, ``S`` and rules. A party does so for one ``S`` in a call, ever. If not all do, those who did
+   begin step 1 anew with the same numbers.
 3. Who has valid codes of all others of ``S`` releases ``b_i``, and ``k_id`` for each ``d`` of ``R`` outside
    ``S``. The server takes these pads off the sum of the uploads of ``S``. If not all release, the call is
    lost.
@@ -18,7 +19,8 @@ passed:
 **Claim.** The server may send anything to anybody in any order, and pool what it knows with fewer parties
 than are needed to make an allowed ``S`` by themselves. Then all it learns of the honest parties' numbers in a
 call are sums over the honest members of sets ``S``; no honest party is in two of them, each has at least
-``min_survivors`` members, colluding ones included, and ``min_contributors`` of positive weight. Where the
+``min_survivors`` members, colluding ones included, and in a set behind an average or a sum of data
+``min_contributors`` count by their weight, even if all who have gone since they were weighed did. Where the
 colluding parties are fewer than ``2 * min_survivors - n``, there is one such set at most.
 
 **Why.** Let ``i`` be honest.
@@ -47,11 +49,26 @@ missing party's numbers is hidden by nothing but the changes of that round, whic
 makes as small as one likes. So the update that was released is thrown away: :class:`~.RoundLostError` has the
 party go back to the last average, which all know, and train on from there with its next rows.
 
+**Weights.** A party knows its own and the total of those who were weighed (:mod:`..weighing`). How much ``S``
+weighs together goes with an average as one more element, padded as all others, so it is opened for ``S``
+alone; the average is divided by it. A part of all the weight where nobody has gone tells nothing. Else it
+tells how much those weigh together who have gone since they were weighed. Of a party that is lost alone, that
+is its weight; no divisor that whoever gets the average can work out would hide it. Who counts by its weight
+goes by the total when the parties were weighed.
+
+**Contributors.** ``fixed_contributors`` of :class:`~..rules.Rules` holds for the masks and weights of those
+who are there. What a party has contributed to is taken down when it releases, not when it uploads, as a call
+that was given up has added nothing up. A party that is gone has left every sum: it is taken to have kept all
+elements and to have counted, and what is left of the contributors must be enough. Elements travel on without
+it, and two sums, one with and one without it, differ by its numbers and by all that the others have changed.
+
 **What this does not give.** The server chooses who is gone, up to ``n - min_survivors`` parties, and whoever
 has two results in two rounds knows how they differ: a party that drops out between two agreements about masks
-shows its mask where no other one has changed. A server that adds noise to a sum, or sends parties different
-sums, is not found out. With a blind server the first of ``S`` releases its seed to the parties only, so its
-pad stays on the sum until they have it; a server that colludes with a party falls back to the claim above.
+shows its mask where no other one has changed, and so its weight, see above. A server that adds noise to an
+average, or to the weight behind it, is not found out; sums of masks and of integers have a checksum. Parties
+that were sent different sums do not agree in the next call, and open nothing in it. With a blind server the
+first of ``S`` releases its seed to the parties only, so its pad stays on the sum until they have it; a server
+that colludes with a party falls back to the claim above.
 """
 
 from __future__ import annotations
@@ -100,6 +117,7 @@ def with_survivors(client: SurvivingClient, exchanges: Exchanges[_Result]) -> St
                 else:
                     message = exchanges.send(total)
         except StopIteration as end:
+            client.transcript.end()
             return end.value
         finally:
             client.keys.forget()  # whatever was uploaded and not released stays closed
@@ -109,6 +127,7 @@ def _sum(client: SurvivingClient, message: Message) -> Steps[Message]:
     """The sum of the messages of those who are there."""
     while True:
         call = message["call"]
+        client.begin(message)
         answer = yield from answer_to(Upload(message))
         if isinstance(answer, Announcement):
             answer = yield from answer_to(client.answer(call, answer.survivors))

@@ -18,16 +18,18 @@ class SurvivorRules:
         parties: how many take part when nobody is lost.
         min_survivors: fewest that a call ends with, more than half of ``parties``. So any two sets that a
             call could end with have a party in common, and that party agrees to one of them only.
-        min_contributors: fewest parties of positive weight whose numbers may be added up.
     """
 
     parties: int
     min_survivors: int
-    min_contributors: int
 
     @classmethod
     def make(cls, parties: int, min_survivors: int, min_contributors: int) -> SurvivorRules:
         """Validates the numbers a user gives.
+
+        Args:
+            parties: see the attributes, as well as ``min_survivors``.
+            min_contributors: see :class:`~..rules.Rules`.
 
         Raises:
             ValueError: ``min_survivors`` is not more than half of the parties, below ``min_contributors``, or
@@ -35,7 +37,7 @@ class SurvivorRules:
         """
         fewest = max(parties // 2 + 1, min_contributors)
         _validate.integer("min_survivors", min_survivors, fewest, parties)
-        return cls(parties, min_survivors, min_contributors)
+        return cls(parties, min_survivors)
 
     def check(self, roster: Sequence[str], survivors: Sequence[str], party: str) -> None:
         """Looks whether a party may go on with a set.

@@ -13,15 +13,16 @@ from ..support import Support
 class AgreedSupport(Support):
     """A settled layout, and how many of which parties keep its elements.
 
-    Nobody knows which masks have gone with a party that has dropped out, so it is taken to have kept every
-    element: what is left of a count after that is what must be enough.
+    Nobody knows which mask and which weight have gone with a party that has dropped out. So it is taken to have
+    kept every element, and to have counted by its weight: what is left of a count must be enough.
 
     Args:
         proposed: the own mask.
         counts: for each array how many of ``parties`` at least keep each element of the proposed layout; None
             where all do.
         parties: among whom.
-        at_least: fewest contributors of an element that travels.
+        min_contributors: fewest of an element that travels, of those that count.
+        uncounted: see :class:`~..support.Support`.
 
     Attributes:
         parties: see the argument.
@@ -32,13 +33,16 @@ class AgreedSupport(Support):
         proposed: Proposed,
         counts: Sequence[np.ndarray | None],
         parties: tuple[str, ...],
-        at_least: int,
+        min_contributors: int,
+        uncounted: int,
     ) -> None:
-        super().__init__(proposed.layout.narrowed(counts, len(parties), at_least), proposed.living)
+        at_least = min_contributors + uncounted
+        layout = proposed.layout.narrowed(counts, len(parties), at_least)
+        super().__init__(layout, proposed.living, proposed.contributes, uncounted)
         self.parties = parties
         self._proposed = proposed
         self._counts = counts
-        self._at_least = at_least
+        self._min_contributors = min_contributors
         self._among: AgreedSupport | None = None
 
     def among(self, roster: tuple[str, ...]) -> AgreedSupport:
@@ -52,13 +56,15 @@ class AgreedSupport(Support):
         if self._among is None or self._among.parties != roster:
             dropped = len(self.parties) - len(roster)
             counts = [None if c is None else np.maximum(c, dropped) - np.uint8(dropped) for c in self._counts]
-            self._among = AgreedSupport(self._proposed, counts, roster, self._at_least)
+            self._among = AgreedSupport(
+                self._proposed, counts, roster, self._min_contributors, self.uncounted
+            )
         return self._among
 
     def opens_without(self, dropped: int) -> bool:
         """Whether every element that travels has contributors enough if so many more parties drop out."""
-        fewest = len(self.parties)
+        fewest, at_least = len(self.parties), self._min_contributors + self.uncounted
         for count in self._counts:
             if count is not None:
-                fewest = min(fewest, np.min(count, where=count >= self._at_least, initial=fewest))
-        return fewest - dropped >= self._at_least
+                fewest = min(fewest, np.min(count, where=count >= at_least, initial=fewest))
+        return fewest - dropped >= at_least

@@ -106,7 +106,7 @@ def test_labels_are_read_off_the_last_layer(make_party, batch):
 
 
 def test_idlg_takes_single_images_only(make_party):
-    with pytest.raises(ValueError, match="batch_size=2"):
+    with pytest.raises(ValueError, match=r"batch_size must be 1 .*got 2"):
         idlg_attack([observed(make_party(batch=2))])
 
 

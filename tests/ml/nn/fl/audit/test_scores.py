@@ -71,5 +71,5 @@ def test_no_other_assignment_is_better():
 
 @pytest.mark.parametrize("shape", [(1, 10, 16), (1, 1, 10, 16), (1, 1, 16, 18)])
 def test_a_similarity_of_what_are_no_two_images_is_refused_with_its_shape(shape):
-    with pytest.raises(ValueError, match="images of shape"):
+    with pytest.raises(ValueError, match="images must be"):
         structural_similarity(torch.zeros(shape), torch.zeros(1, 1, 16, 16))

@@ -22,6 +22,7 @@ from secretflow.security.aggregation.secagg.dropouts.server import Step, Survivo
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.protocol import Exchanges
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 from tests.security.aggregation.dropouts.network import Network
 
@@ -70,8 +71,8 @@ class Federation:
         self.workers: dict[str, Any] = {
             party.party: worker.data._actor_handle for party, worker in model._workers.items()
         }
-        rules, ring = SurvivorRules.make(4, 3, 2), Ring.make(32, None, 4)
-        clients = [SurvivingClient(name, self.names, ring, rules) for name in self.names]
+        rules, survivor_rules = Rules.make(Ring.make(32, None, 4), 4, 2), SurvivorRules.make(4, 3, 2)
+        clients = [SurvivingClient(name, self.names, rules, survivor_rules) for name in self.names]
         agree_all([client.keys for client in clients])
         for worker, client in zip(self.workers.values(), clients, strict=True):
             worker._client = client
@@ -79,7 +80,7 @@ class Federation:
         self.plan = self._planned()
         self.ended: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.names}
         self.network = Network(
-            SurvivorServer(self.names, rules),
+            SurvivorServer(self.names, survivor_rules),
             {
                 name: with_survivors(worker._client, self.run(name, worker))
                 for name, worker in self.workers.items()
@@ -98,10 +99,12 @@ class Federation:
         """A fit of one epoch; what a party has after each round is kept."""
         worker.begin_fit(1, self.fit, True)
         yield from worker._exchanges
+        worker._client.transcript.end()
         self.ended[name].append(worker.get_weights())
         for start, this in enumerate(self.plan, start=2):
             worker.begin_rounds(start, [this])
             yield from worker._exchanges
+            worker._client.transcript.end()
             self.ended[name].append(worker.get_weights())
 
     def until(self, reached: Callable[[], bool]) -> None:

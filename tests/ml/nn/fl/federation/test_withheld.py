@@ -80,23 +80,6 @@ def test_what_one_of_three_parties_has_pruned_stays_zero_though_the_others_avera
     assert any(((a + b == 2) & (c == 0)).any() for a, b, c in by_layer)  # or nothing was to stay zero
 
 
-def test_noise_for_the_upload_stays_out_of_weights_that_are_not_uploaded(
-    make_model: Callable[..., FLModel], data: tuple[FedNdarray, FedNdarray]
-) -> None:
-    shift = SimpleNamespace(model_gdp=lambda weights: [weight + 100 for weight in weights])
-    model = make_model(prune_end_rate=0.3, prune_percent=40, dp_strategy=shift)
-    model.fit(*data, epochs=1, batch_size=BATCH, aggregate_freq=10, verbose=0)
-    masks = masks_of(model)
-    private = 0
-    for k, arrays in enumerate(weights_of(model)):
-        matrices = [array for array in arrays if array.ndim >= 2]
-        for array, own, other in zip(matrices, masks[k], masks[1 - k], strict=True):
-            alone, both = (own == 1) & (other == 0), (own == 1) & (other == 1)
-            private += alone.sum()
-            assert (np.abs(array[alone]) < 10).all() and (np.abs(array[both]) > 90).all()
-    assert private
-
-
 class FailsOnce(optim.SGD):
     """Fails in one of its steps."""
 

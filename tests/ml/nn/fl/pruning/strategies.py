@@ -6,6 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from secretflow.ml.nn.fl.pruning import Mask, Structure
+from secretflow.ml.nn.fl.pruning.structure import Axis, UnitGroup
+
 WEIGHTS = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.floats(-4, 4, width=32)
 )
@@ -32,3 +35,25 @@ def nets(draw: st.DrawFn) -> tuple[list[np.ndarray], list[np.ndarray], list[np.n
         mask.reshape(-1)[draw(st.integers(0, mask.size - 1))] = 1
     gradients = [draw(hnp.arrays(np.float32, weight.shape, elements=values)) for weight in weights]
     return weights, masks, gradients
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[Structure, Mask]:
+    """Layers one behind the other, and the mask under which all their units live.
+
+    Each reads the units of the one before, some of them several times, as after a flattening, and has its
+    own at one or two positions.
+    """
+    sizes = draw(st.lists(st.integers(1, 7), min_size=1, max_size=4))
+    groups: list[UnitGroup] = []
+    mask: Mask = {}
+    width = draw(st.integers(1, 4))
+    for k, size in enumerate(sizes):
+        rows = np.repeat(np.arange(size), draw(st.integers(1, 2)))
+        columns = np.repeat(np.arange(size), draw(st.integers(1, 3)))
+        made, read = Axis(f"w{k}", 0, rows), Axis(f"w{k + 1}", 1, columns)
+        groups.append(UnitGroup(f"w{k}", size, (made,), (read,), (Axis(f"b{k}", 0, rows),)))
+        mask[f"w{k}"] = np.ones((len(rows), width, draw(st.integers(1, 2))), np.uint8)
+        width = len(columns)
+    mask[f"w{len(sizes)}"] = np.ones((3, width), np.uint8)
+    return tuple(groups), mask

@@ -115,7 +115,9 @@ def _read(path: Path, device: Any = None, mmap: bool = False) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(
+            f"model_path must be a checkpoint, got {str(path)!r}, which is not there"
+        ) from None
     except Exception as error:
         raise ValueError(
             f"model_path must be a checkpoint, got {str(path)!r}, which is damaged or none "

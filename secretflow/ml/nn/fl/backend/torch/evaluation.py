@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torchmetrics
 from torch import nn
 
 from secretflow.ml.nn.fl.backend.torch.batches import moved, outputs_of, row_count, rows_of
@@ -82,10 +83,16 @@ class Evaluation:
         self._rows_counted += row_count(x)
         return x, y, weights[0] if weights else None
 
+    def _metrics(self) -> list[torchmetrics.Metric]:
+        """The metrics, with all rows counted."""
+        self.model.row_metrics.count_held()
+        metrics: list[torchmetrics.Metric] = self.model.metrics
+        return metrics
+
     def reset_metrics(self) -> None:
         """Begins the counting anew."""
         self._rows_counted = 0
-        for metric in self.model.metrics:
+        for metric in self._metrics():
             metric.reset()
 
     def wrap_local_metrics(self, stage: str = "train") -> list[Metric]:
@@ -97,12 +104,12 @@ class Evaluation:
         prefix, party = "val_" if stage == "val" else "", getattr(self, "_party", "") or "a party"
         return [
             local_metric(metric, prefix + name, party, self._rows_counted)
-            for name, metric in named_metrics(self.model.metrics)
+            for name, metric in named_metrics(self._metrics())
         ]
 
     def transform_metrics(self, logs: dict[str, Any], stage: str = "train") -> dict[str, Any]:
         """Adds the metrics' values to ``logs`` under ``<stage>_<metric>``; returns ``logs``."""
-        for name, metric in named_metrics(self.model.metrics):
+        for name, metric in named_metrics(self._metrics()):
             logs[f"{stage}_{name}"] = value_of(metric)
         return logs
 
@@ -118,7 +125,7 @@ class Evaluation:
         if not self.model.metrics:
             raise ValueError("metrics of TorchModel must have a metric for evaluate, got none")
         counted = self._rows_counted
-        with metrics_kept(self.model.metrics), evaluation_mode(self.model):
+        with metrics_kept(self._metrics()), evaluation_mode(self.model):
             self.reset_metrics()
             self.eval_iter = iter(self.eval_set)
             for step in range(evaluate_steps):

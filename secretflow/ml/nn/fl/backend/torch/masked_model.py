@@ -10,7 +10,15 @@ from torch import nn
 
 from secretflow.ml.nn.fl.backend.torch.prunable import prunable_parameters
 from secretflow.ml.nn.fl.backend.torch.shared_memory import View, views_of, with_views
-from secretflow.ml.nn.fl.pruning import Mask, Prunable, PruneSettings, full_mask, pruned_masks
+from secretflow.ml.nn.fl.pruning import (
+    Mask,
+    Prunable,
+    PruneSettings,
+    Structure,
+    full_mask,
+    pruned_masks,
+    pruned_units,
+)
 
 
 def prunable_shapes(model: nn.Module, choice: Prunable = None) -> dict[str, tuple[int, ...]]:
@@ -103,6 +111,7 @@ def prune_model(
     settings: PruneSettings,
     epoch: float,
     views: Mapping[str, View] | None = None,
+    structure: Structure | None = None,
 ) -> Mask:
     """Takes one step of pruning; what it removes becomes zero, what it revives starts there.
 
@@ -112,6 +121,7 @@ def prune_model(
         settings: what the user chose.
         epoch: how many epochs have been trained, the part of a begun one included.
         views: of :func:`views_in`, from when they were looked for; None looks now.
+        structure: the units that may be removed; None removes single weights.
 
     Returns:
         The new mask.
@@ -122,9 +132,11 @@ def prune_model(
     tensors = tensors_of(model)
     views = views_in(model, mask) if views is None else views
     gradients = _gradients(model, mask, views, settings) if settings.needs_gradients else None
-    new = pruned_masks(
-        {name: tensors[name].numpy(force=True) for name in mask}, mask, settings, epoch, gradients
-    )
+    weights = {name: tensors[name].numpy(force=True) for name in mask}
+    if structure is None:
+        new = pruned_masks(weights, mask, settings, epoch, gradients)
+    else:
+        new = pruned_units(structure, weights, mask, settings, epoch, gradients)
     apply_mask(model, new)
     return new
 
@@ -151,7 +163,7 @@ def _gradients(
     if not mask.keys() <= found.keys():
         name = "regrow_percent" if settings.regrow_percent else "prune_criterion"
         raise ValueError(
-            f"{name}={getattr(settings, name)!r} needs the gradient of every prunable weight, but after the "
-            "last batch of the round some have none"
+            f"{name} must be left alone where a prunable weight has no gradient after the last batch of a "
+            f"round, got {getattr(settings, name)!r}"
         )
     return found

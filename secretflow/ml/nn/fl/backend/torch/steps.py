@@ -10,20 +10,25 @@ from types import MethodType
 from typing import Any
 
 import torch
-import torchmetrics
 from torch import nn
 
 from secretflow.ml.nn.core.torch import BaseModule
 from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
+from secretflow.ml.nn.fl.backend.torch.row_metrics import RowMetrics, class_numbers
 
 _OF_CLASS_NUMBERS = (nn.NLLLoss, nn.MultiMarginLoss)
 
 
 def use_default_steps(model: Any) -> None:
     """Gives a model the steps of this module in place of upstream's, where it has none of its own."""
-    for step in (training_step, forward_step, update_metrics):
-        if getattr(type(model), step.__name__) is getattr(BaseModule, step.__name__):
-            object.__setattr__(model, step.__name__, MethodType(step, model))
+    steps = (training_step, forward_step, update_metrics)
+    default = [
+        step for step in steps if getattr(type(model), step.__name__) is getattr(BaseModule, step.__name__)
+    ]
+    for step in default:
+        object.__setattr__(model, step.__name__, MethodType(step, model))
+    # A step of the user's own may read the metrics after each batch.
+    object.__setattr__(model, "row_metrics", RowMetrics(model.metrics, at_once=len(default) == len(steps)))
 
 
 def training_step(
@@ -52,7 +57,7 @@ def training_step(
     _, loss = self.forward_step(batch, batch_idx, dataloader_idx, **weighted)
     if not self.automatic_optimization:
         return None
-    if loss is None:
+    if loss is None and self.training:  # evaluation needs none
         raise ValueError("loss_fn of TorchModel must be given for a model without a training_step, got None")
     return loss
 
@@ -74,39 +79,7 @@ def forward_step(
 
 def update_metrics(self: Any, y_pred: torch.Tensor, y_true: torch.Tensor) -> None:
     """Has the metrics count the rows of a batch."""
-    for metric in self.metrics:
-        metric.update(y_pred, labels_for(metric, y_pred, y_true))
-
-
-def labels_for(metric: torchmetrics.Metric, predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Labels as a metric takes them.
-
-    Args:
-        metric: of torchmetrics.
-        predicted: the model's output.
-        y: labels: numbers, numbers of classes, or columns of 0 and 1.
-
-    Returns:
-        Classification gets integers, and one of several classes its number; others get ``y`` as it is. A
-        column becomes a vector, and a vector a column, where the output is one.
-    """
-    tasks = {kind.__name__ for kind in type(metric).__mro__}
-    if any(name.startswith("Multiclass") for name in tasks):
-        return class_numbers(predicted, y)
-    if y.shape != predicted.shape and y.numel() == predicted.numel():
-        y = y.reshape(predicted.shape)
-    classifies = any(name.startswith(("Binary", "Multilabel")) for name in tasks)
-    return y.long() if classifies else y
-
-
-def class_numbers(predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Numbers of classes, (n, ...), from themselves, a column of them, or one column for each class."""
-    one_hot = y.dim() == predicted.dim() and y.shape == predicted.shape and predicted.is_floating_point()
-    if y.dim() >= 2 and y.shape[1] > 1 and (one_hot or y.dim() == predicted.dim() + 1):
-        return y.argmax(1)
-    if y.dim() == predicted.dim() and y.dim() >= 2 and y.shape[1] == 1:
-        y = y.squeeze(1)
-    return y.long()
+    self.row_metrics.count(y_pred, y_true)
 
 
 def loss_of(

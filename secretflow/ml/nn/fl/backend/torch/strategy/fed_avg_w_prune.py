@@ -14,17 +14,16 @@ from secretflow.ml.nn.fl.backend.torch.list_masks import (
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
-from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.plan import PartyState, Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
-from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.saving import WithFiles
+from secretflow.ml.nn.fl.worker.structured import masked_model
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective, make_trainer
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
@@ -66,9 +65,7 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
             name for name, buffer in self.model.named_buffers() if not torch.isfinite(buffer).all()
         )
         self._party = party
-        self._masked = MaskedModel(
-            self.model, self.model._optimizers, full_mask_of(self.model, settings.prunable)
-        )
+        self._masked = masked_model(self.model, self.model._optimizers, settings)
         self._training = LocalTraining(
             self._masked,
             make_trainer(self.model, self.next_batch, objective),
@@ -83,7 +80,7 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
 
     def make_prune_mask(self) -> ListMask:
         """A mask under which every weight lives, see :mod:`~secretflow.ml.nn.fl.backend.torch.list_masks`."""
-        return full_list_mask(self.model, self._settings.prunable)
+        return full_list_mask(self.model, tuple(self._masked.mask))
 
     def prune_state(self) -> Tuple[ListMask, float]:
         """The current mask and its density."""
@@ -124,7 +121,8 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
         """
         rows = rows_by_round(self.train_set, fit.steps, fit.aggregate_freq) if rows_known else None
         self._rounds = PartyRounds(self._client, self._training, self._settings, fit, rows)
-        self._begin(start, self._rounds.start())
+        # All begin with an average of weights that no party has trained on since, so anew.
+        self._begin(start, self._rounds.start(), anew=True)
 
     def begin_rounds(self, start: int, rounds: Sequence[Round]) -> None:
         """Begins what :meth:`PartyRounds.rounds` exchanges.

@@ -1,0 +1,70 @@
+"""How ``FLModel`` has every party save and load its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from secretflow import _validate
+from secretflow.device import PYU, reveal
+from secretflow.ml.nn.fl.party_paths import path_of
+
+
+class WithModelFiles:
+    """What a federated model saves and loads; a base in front of upstream's.
+
+    Attributes:
+        wp_strategy: whether the strategy prunes.
+    """
+
+    wp_strategy: bool
+    _workers: dict[PYU, Any]
+
+    def save_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
+        """Has every party save its model on its own disk.
+
+        Args:
+            model_path: folder and name of the file, one for all parties or one for each.
+            is_test: adds the party's name to the folder, for parties that share a disk.
+            **kwargs: upstream's.
+
+        Raises:
+            TypeError: a party has no path.
+            ValueError: a path has no name.
+        """
+        self._check_paths(model_path, is_test)
+        super().save_model(model_path, is_test=is_test, **kwargs)  # type: ignore[misc]
+
+    def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
+        """Has every party load its model.
+
+        A run that was stopped while its parties saved may have left some of them one checkpoint ahead. Those
+        load the one before, which :class:`~secretflow.ml.nn.fl.callbacks.Checkpoint` keeps, so all go on
+        from the same epoch.
+
+        Args:
+            model_path: folder and name of the file, one for all parties or one for each.
+            is_test: adds the party's name to the folder, for parties that share a disk.
+            **kwargs: upstream's.
+
+        Raises:
+            TypeError: a party has no path.
+            FileNotFoundError: a party has no such file.
+            ValueError: a file is damaged, or the parties have no epoch in common.
+        """
+        self._check_paths(model_path, is_test)
+        if self.wp_strategy:
+            saved = [
+                worker.saved_epoch(path_of(device, model_path, is_test, "model_path"))
+                for device, worker in self._workers.items()
+            ]
+            kwargs["epoch"] = min(reveal(saved))
+        super().load_model(model_path, is_test=is_test, **kwargs)  # type: ignore[misc]
+
+    def _check_paths(self, model_path: Any, is_test: bool) -> None:
+        _validate.flag("is_test", is_test)
+        for device in self._workers:
+            path_of(device, model_path, is_test, "model_path")
+            own = model_path[device] if isinstance(model_path, Mapping) else model_path
+            named = not str(own).endswith("/")
+            _validate.check(named, "model_path", own, "folder and name of a file, not a folder")

@@ -1,0 +1,97 @@
+"""Two calls together tell no more than each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import secretflow as sf
+from secretflow.security.aggregation.secagg.errors import AggregationError
+
+RNG = np.random.default_rng(7)
+DATA = [[RNG.normal(size=600)] for _ in range(4)]
+
+
+def masks_but(party: int | None, left: slice) -> list[list[np.ndarray]]:
+    """Full masks, but for one party's, which has left some elements."""
+    masks = [[np.ones(600)] for _ in DATA]
+    if party is not None:
+        masks[party][0][left] = 0
+    return masks
+
+
+@pytest.mark.parametrize("first", ["masked", "dense", "sum"])
+def test_a_mask_shrunk_by_one_party_gives_none_of_its_numbers_away(consortium: Any, first: str) -> None:
+    """The attack: the sums with and without a party differ by its numbers, exactly."""
+    left = slice(0, 500)
+
+    def difference(aggregator: Any) -> np.ndarray:
+        data = consortium.held(DATA)
+        if first == "sum":
+            before = sf.reveal(aggregator.sum(data, axis=0))[0] / 4
+        else:
+            masks = consortium.held(masks_but(None, left)) if first == "masked" else None
+            before = sf.reveal(aggregator.average(data, 0, prune_mask=masks))[0]
+        after = sf.reveal(aggregator.average(data, 0, prune_mask=consortium.held(masks_but(2, left))))[0]
+        assert np.count_nonzero(after[500:]) == 100, "the rest must travel"
+        return 4 * before[left] - 3 * after[left]
+
+    bare = difference(consortium.aggregator(4, fixed_contributors=False))
+    np.testing.assert_allclose(bare, DATA[2][0][left], atol=1e-4)
+    protected = difference(consortium.aggregator(4))
+    np.testing.assert_allclose(protected, 4 * np.mean([x[0][left] for x in DATA], axis=0), atol=1e-4)
+
+
+def test_a_party_that_takes_up_an_element_again_gives_none_of_its_numbers_away(consortium: Any) -> None:
+    aggregator, left = consortium.aggregator(4), slice(0, 500)
+    before = sf.reveal(
+        aggregator.average(consortium.held(DATA), 0, prune_mask=consortium.held(masks_but(2, left)))
+    )[0]
+    after = sf.reveal(
+        aggregator.average(consortium.held(DATA), 0, prune_mask=consortium.held(masks_but(None, left)))
+    )[0]
+    np.testing.assert_array_equal(before[left], after[left])
+    with pytest.raises(AggregationError, match="averaged without this party before"):
+        sf.reveal(aggregator.average(consortium.held(DATA), 0))
+
+
+@pytest.mark.parametrize("at_parties", [False, True])
+def test_the_same_data_under_other_weights_are_refused(consortium: Any, at_parties: bool) -> None:
+    aggregator = consortium.aggregator(4)
+
+    def average(data: Any, weights: list[int]) -> Any:
+        given = consortium.held(weights) if at_parties else weights
+        return sf.reveal(aggregator.average(consortium.held(data), 0, given))
+
+    average(DATA, [1, 2, 3, 4])
+    average(DATA, [2, 4, 6, 8])  # the same average
+    other = [[np.arange(3.0)] for _ in DATA]
+    for data in (DATA, [[np.ones(3), x[0]] for x in DATA]):
+        with pytest.raises(AggregationError, match="must be new under new weights"):
+            average(data, [1, 2, 4, 4])
+    average(other, [4, 3, 2, 1])
+    with pytest.raises(AggregationError, match="must be new under new weights"):
+        average(other, [1, 2, 3, 4])
+
+
+def test_a_result_with_values_of_ones_own_in_it_is_not_taken_for_public(consortium: Any) -> None:
+    aggregator = consortium.aggregator(4)
+    left = masks_but(2, slice(0, 500))
+    left[3] = left[2]  # so the other two keep these to themselves
+    masks = consortium.held(left)
+    results = list(sf.reveal(aggregator.average_at_parties(consortium.held(DATA), None, masks)).values())
+    aggregator.average_at_parties(consortium.held(results), [1, 2, 3, 4], masks)
+    with pytest.raises(AggregationError, match="must be new under new weights"):
+        aggregator.average_at_parties(consortium.held(results), [4, 3, 2, 1], masks)
+
+
+def test_a_result_may_be_averaged_under_any_weights(consortium: Any) -> None:
+    """Layers that are not trained: all parties have the same numbers, which everybody knows."""
+    aggregator = consortium.aggregator(4)
+    data = [[x[0].astype("f4")] for x in DATA]
+    for weights in ([1, 2, 3, 4], [4, 3, 2, 1], [1, 1, 1, 1]):
+        opened = sf.reveal(aggregator.average_at_parties(consortium.held(data), weights))
+        data = list(opened.values())
+        aggregator.average_at_parties(consortium.held(data), weights)
