@@ -98,9 +98,13 @@ def test_parties_that_were_told_different_sets_release_nothing() -> None:
 
 def test_released_keys_do_not_forge_an_agreement_with_the_party_that_was_left_out() -> None:
     """The server leaves one out who is there, gets the keys of its pads, and forges that all are with it."""
-    running, uploads = begun(clients_of(NAMES, RULES), NAMES)
+    clients = clients_of(NAMES, RULES)
+    running, uploads = begun(clients, NAMES)
     *others, victim = NAMES
     said = {name: running[name].send(Announcement(1, tuple(others))) for name in others}
+    with_first = clients[1].keys._survivor_keys[NAMES[0]]
+    right = forged(with_first, NAMES[1], uploads[NAMES[1]], NAMES, others, RULES)
+    assert said[NAMES[1]].codes[NAMES[0]] == right  # type: ignore[union-attr]  # so it fails for its key alone
     released = {name: running[name].send(Codes(1, codes_for(name, said))) for name in others}  # type: ignore[arg-type]
     running[victim].send(Announcement(1, tuple(NAMES)))
     made = {

@@ -118,7 +118,9 @@ class SurvivingClient(Client):
         self._repeat = lambda: self.upload(replace(call, number=self.next_call()), data)
         # Who has gone since they were weighed may all have counted.
         gone = max(weights.parties - len(self.roster), 0)
-        weights = replace(weights, parties=weights.parties - gone, counting=weights.counting - gone)
+        if gone:
+            self._check_counting(weights.counting - gone, self.roster)
+            weights = replace(weights, parties=weights.parties - gone, counting=weights.counting - gone)
         return super().upload(replace(call, support=support, weights=weights), data)
 
     def answer(self, call: int, survivors: tuple[str, ...]) -> Codes | Declined:
@@ -214,11 +216,14 @@ class SurvivingClient(Client):
     def _check_contributors(self, survivors: Sequence[str]) -> None:
         if not isinstance(self._pending, Uploaded):
             return
-        counting = self._pending.weights.counting - (len(self.roster) - len(survivors))
+        dropped = len(self.roster) - len(survivors)
+        self._check_counting(self._pending.weights.counting - dropped, survivors)
+
+    def _check_counting(self, counting: int, there: Sequence[str]) -> None:
         if counting < self.rules.min_contributors:
             raise AggregationError(
-                f"at least {self.rules.min_contributors} parties that count by their weight must be there, "
-                f"got {counting} if those who are gone did: {', '.join(survivors)}"
+                f"at least min_contributors={self.rules.min_contributors} parties that count by their weight "
+                f"must be there, got {counting} if those who are gone did; there: {', '.join(there)}"
             )
 
     def _can_open(self, survivors: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from ..support import Support
 class AgreedSupport(Support):
     """A settled layout, and how many of which parties keep its elements.
 
-    Nobody knows which mask and which weight have gone with a party that has dropped out. So it is taken to have
+    Nobody knows which mask and which weight have gone with a party that has dropped out. It is taken to have
     kept every element, and to have counted by its weight: what is left of a count must be enough.
 
     Args:
