@@ -98,7 +98,7 @@ def test_averages_of_integers_stay_exact_without_a_party() -> None:
 @pytest.mark.parametrize("step", [Step.UPLOADS, Step.ANSWERS])
 def test_nothing_is_opened_where_too_few_of_the_survivors_count_by_their_weight(step: Step) -> None:
     """Three of five count; who is lost is taken to be one of them, whoever it is."""
-    run = Run([1000, 1000, 1000, 1, 1], min_contributors=3)
+    run = Run([1000, 1000, 1000, 5, 5], min_contributors=3)
     server = run.network.server
     run.until(lambda: server.steps >= STEPS_OF_A_CALL * WEIGHING_EXCHANGES and server.step is step)
     run.network.cut(NAMES[4])
