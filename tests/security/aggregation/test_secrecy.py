@@ -108,7 +108,10 @@ def test_no_public_method_gives_a_key_away(
     assert first.open_into(total, written) is None
     returned["open_into"] = written
     returned["shared_support"] = first.shared_support(data, mask)
-    returned["next_call"] = first.next_call()
+    returned["next_call"], returned["present"] = first.next_call(), first.present()
+    returned["upload_integers"] = first.upload_integers(6, np.arange(3))
+    total = add_up([returned["upload_integers"], second.upload_integers(6, np.arange(3))])
+    returned["open_integers"] = first.open_integers(total)
     returned["name_of"] = first.keys.name_of(Layout.dense(data, True))
     returned["unblinded"] = first.keys.unblinded(total)
     public = {
