@@ -109,9 +109,10 @@ def test_no_public_method_gives_a_key_away(
     returned["open_into"] = written
     returned["shared_support"] = first.shared_support(data, mask)
     returned["next_call"], returned["present"] = first.next_call(), first.present()
+    second.open(total)
     returned["upload_integers"] = first.upload_integers(6, np.arange(3))
     total = add_up([returned["upload_integers"], second.upload_integers(6, np.arange(3))])
-    returned["open_integers"] = first.open_integers(total)
+    returned["open_integers"], _ = first.open_integers(total), second.open_integers(total)
     returned["name_of"] = first.keys.name_of(Layout.dense(data, True))
     returned["unblinded"] = first.keys.unblinded(total)
     public = {
