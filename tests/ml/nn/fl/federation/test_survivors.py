@@ -23,6 +23,7 @@ from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.protocol import Exchanges
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
+from secretflow.security.aggregation.secagg.stages import Stage
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 from tests.security.aggregation.dropouts.network import Network
 
@@ -153,3 +154,23 @@ def test_a_round_that_was_lost_after_releases_is_thrown_away(federation: Federat
         assert equal(ended[2], ended[1])
         assert not equal(ended[3], ended[2])
         assert len(ended) == STEPS + 1
+
+
+def test_a_mask_that_was_agreed_on_stays_when_the_average_under_it_is_lost(federation: Federation) -> None:
+    """A party that has contributed without an element may not go back to contributing it."""
+    clients = [worker._client for worker in federation.workers.values()]
+    federation.until(
+        lambda: (
+            federation.in_round(2, Step.RELEASES)
+            and all(client.stage is Stage.UPLOADED for client in clients)
+        )
+    )
+    federation.network.cut("davy")
+    federation.network.drain()
+    for name in federation.names[:3]:
+        assert federation.network.ended[name] is None
+        ended = federation.ended[name]
+        assert len(ended) == STEPS + 1
+        for began, lost in zip(ended[1], ended[2], strict=True):
+            assert ((lost == began) | (lost == 0)).all()
+        assert not equal(ended[3], ended[2])
