@@ -8,9 +8,13 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+import ray
 import torch
 
+import secretflow.distributed as sfd
+from secretflow import _validate
 from secretflow.device import PYU
+from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
 from secretflow.ml.nn.fl.pruning import Prunable, PruneSettings
@@ -126,6 +130,29 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
 
 
+def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
+    """Refuses to wait for GPUs that the simulation does not have.
+
+    Args:
+        num_gpus: of each party.
+        device_list: the parties.
+
+    Raises:
+        TypeError: ``num_gpus`` is no number.
+        ValueError: it is negative, or there are fewer.
+    """
+    _validate.number("num_gpus", num_gpus, at_least=0)
+    if not num_gpus or sfd.get_distribution_mode() != DISTRIBUTION_MODE.SIMULATION:
+        return
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if num_gpus * len(device_list) > there:
+        raise ValueError(
+            f"num_gpus must be at most {there / len(device_list):g}, for Ray has {there:g} GPUs for "
+            f"{len(device_list)} parties, got {num_gpus!r}; a part of a GPU, such as 0.5, is allowed, and "
+            "sf.init(num_gpus=...) says how many there are"
+        )
+
+
 def check_model(model: Any, prunable: Prunable) -> None:
     """Refuses a model with nothing to prune, or with what cannot be averaged, before any worker starts.
 
@@ -142,6 +169,7 @@ def check_model(model: Any, prunable: Prunable) -> None:
     builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
     if builder.model_fn is None:
         raise ValueError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
+    _check_builders(builder)
     try:
         with torch.device("meta"):
             module = builder.model_fn(**builder.kwargs)
@@ -159,4 +187,18 @@ def check_model(model: Any, prunable: Prunable) -> None:
             raise ValueError(
                 f"model must hold real numbers, for others have no average, got {value.dtype} in {name} of "
                 f"{type(module).__name__}; register_buffer(..., persistent=False) keeps a buffer at a party"
+            )
+
+
+def _check_builders(builder: TorchModel) -> None:
+    """Refuses what has been built already: every party builds its own."""
+    given = {"model_fn": builder.model_fn, "loss_fn": builder.loss_fn, "optim_fn": builder.optim_fn}
+    given.update({f"metrics[{k}]": metric for k, metric in enumerate(builder.metrics or [])})
+    for name, value in given.items():
+        built = isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
+        if value is not None and (built or not callable(value)):
+            kind = type(value).__name__
+            raise TypeError(
+                f"{name} must be a class or a function that builds, for every party builds its own, got a "
+                f"built {kind}; give {kind} itself, or lambda: {kind}(...)"
             )

@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from secretflow.device import PYU, PYUObject, reveal, wait
+from secretflow.device import PYU, PYUObject, reveal
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
     check_backend,
     check_capture,
+    check_gpus,
     check_keywords,
     check_model,
     check_privacy,
@@ -19,19 +20,18 @@ from secretflow.ml.nn.fl.checks import (
     upstreams_fit,
 )
 from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.model_files import WithModelFiles
 from secretflow.ml.nn.fl.options import FitOptions
-from secretflow.ml.nn.fl.party_paths import path_of
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession, refuse_within_a_fit
 from secretflow.ml.nn.fl.signature import takes_arguments_of
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
-from secretflow.ml.nn.fl.training_data import WithTrainingData
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.utils.random import global_random
 
 
-class FLModel(WithTrainingData):
+class FLModel(WithModelFiles):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -147,6 +147,7 @@ class FLModel(WithTrainingData):
         skip_bn: bool,
     ) -> None:
         """Makes one worker at each party."""
+        check_gpus(num_gpus, device_list)
         if not self.wp_strategy:
             super().init_workers(model, device_list, strategy, backend, random_seed, num_gpus, skip_bn)
             return
@@ -207,48 +208,6 @@ class FLModel(WithTrainingData):
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))
 
-    def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
-        """Has every party write the living weights of its model to its own disk.
-
-        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads them.
-
-        Args:
-            path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-
-        Raises:
-            ValueError: the strategy does not prune.
-        """
-        if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
-        wait(
-            [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
-        )
-
-    def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
-        """Has every party load its model.
-
-        A run that was stopped while its parties saved may have left some of them one checkpoint ahead. Those
-        load the one before, which :class:`~secretflow.ml.nn.fl.callbacks.Checkpoint` keeps, so all go on
-        from the same epoch.
-
-        Args:
-            model_path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
-            **kwargs: upstream's.
-
-        Raises:
-            FileNotFoundError: a party has no such file.
-            ValueError: a file is damaged, or the parties have no epoch in common.
-        """
-        if self.wp_strategy:
-            saved = [
-                worker.saved_epoch(path_of(device, model_path, is_test))
-                for device, worker in self._workers.items()
-            ]
-            kwargs["epoch"] = min(reveal(saved))
-        super().load_model(model_path, is_test=is_test, **kwargs)
-
     def epochs_trained(self) -> int:
         """Epochs of this model with pruning so far, those before it was saved and loaded included.
 
@@ -274,6 +233,9 @@ class FLModel(WithTrainingData):
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
+        if all(reveal([worker.epoch_is_over() for worker in self._workers.values()])):
+            # The last fit was stopped when all had trained an epoch, and it had not been counted.
+            reveal([worker.end_epoch() for worker in self._workers.values()])
         trained = self.epochs_trained()
         return FitSession(
             self._workers,

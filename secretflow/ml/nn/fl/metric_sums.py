@@ -16,7 +16,7 @@ _REDUCE: dict[str, np.ufunc] = {"sum": np.add, "max": np.maximum, "min": np.mini
 _PLAIN = (bool, int, float, str, type(None))
 
 
-@dataclass
+@dataclass(repr=False)
 class Sums(Metric):
     """The states of a metric of torchmetrics, of which each is a sum, a maximum or a minimum over rows.
 

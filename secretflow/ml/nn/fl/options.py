@@ -22,8 +22,13 @@ class FitOptions:
         x: features: an ``HDataFrame``, a ``FedNdarray``, or a path of each party.
         y: labels; with paths the name of their column.
         batch_size: rows of a batch, one number or one for each party. All parties have as many batches, in
-            which every row is seen once an epoch: a party with more rows than the smallest has larger ones.
+            which every row is seen once an epoch: a party with more rows than the smallest has larger ones,
+            unless ``steps_per_epoch`` is given.
         batch_sampling_rate: part of the rows in a batch, in (0, 1]; None goes by ``batch_size``.
+        steps_per_epoch: batches of an epoch, each of exactly ``batch_size`` rows at every party, drawn
+            without repetition until a party has seen all its rows, then anew; needs ``shuffle``. Large
+            parties then train on a part of their rows each epoch, small ones on some rows more than once, and
+            parties of one batch size have one weight in the average. None has every row seen once an epoch.
         epochs: how often all rows are seen.
         verbose: 0 shows no progress bar.
         callbacks: a callback, or a list of them.
@@ -73,6 +78,7 @@ class FitOptions:
     audit_log_dir: str | Path | None = None
     dataset_builder: Mapping[PYU, Any] | None = None
     wait_steps: int = 100
+    steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
@@ -81,9 +87,25 @@ class FitOptions:
         _validate.number("batch_sampling_rate", self.batch_sampling_rate, above=0, at_most=1, optional=True)
         if self.class_weight is not None:
             self._check_class_weight()
+        self._check_steps_per_epoch()
         _validate.integer("dp_spent_step_freq", self.dp_spent_step_freq, 1, optional=True)
         if not self.from_files and type(self.x) is not type(self.y):
             raise TypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
+
+    def _check_steps_per_epoch(self) -> None:
+        _validate.integer("steps_per_epoch", self.steps_per_epoch, 1, optional=True)
+        if self.steps_per_epoch is None:
+            return
+        if not self.shuffle:
+            raise ValueError(
+                "shuffle must be True with steps_per_epoch, or some rows would never be seen, got False"
+            )
+        by_other_means = self.batch_sampling_rate is not None or self.sampler_method != "batch"
+        if by_other_means or self.from_files or self.dataset_builder:
+            raise ValueError(
+                "steps_per_epoch must be None with batch_sampling_rate, sampler_method='poisson', files or a "
+                f"dataset_builder, which say how many steps there are, got {self.steps_per_epoch}"
+            )
 
     def _check_class_weight(self) -> None:
         weights = self.class_weight

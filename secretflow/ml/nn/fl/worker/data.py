@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,27 @@ class EvenBatches(Sampler[list[int]]):
         return len(self.sizes)
 
 
+class CyclingBatches(Sampler[list[int]]):
+    """Deals out batches of one size; when all rows have been dealt out, they come again in a new order.
+
+    Args:
+        rows: an order of the rows, at least ``batch_size`` of them; another one each time it is begun.
+        batch_size: rows of a batch.
+        batches: how many batches.
+    """
+
+    def __init__(self, rows: Sampler[int], batch_size: int, batches: int) -> None:
+        self.sampler = rows
+        self.sizes = [batch_size] * batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = chain.from_iterable(iter(self.sampler) for _ in count())
+        return (list(islice(rows, size)) for size in self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
 class PoissonBatches(Sampler[list[int]]):
     """Draws each row into each batch by itself, with one probability; a batch without rows is drawn again.
 
@@ -82,8 +103,9 @@ def batch_loader(
     shuffle: bool = False,
     batches: int | None = None,
     poisson_rate: float | None = None,
+    cycle: bool = False,
 ) -> DataLoader:
-    """Deals out every row once an epoch, each batch taken out of the tensors at once.
+    """Deals out rows, each batch taken out of the tensors at once; without ``cycle`` every row once an epoch.
 
     Args:
         tensors: of as many rows each, at least one.
@@ -92,11 +114,14 @@ def batch_loader(
         batches: how many there shall be at most, not more than rows; where ``batch_size`` makes more, they
             are of equal size instead, as near as can be.
         poisson_rate: draws ``batches`` batches as :class:`PoissonBatches` does instead.
+        cycle: deals out ``batches`` batches as :class:`CyclingBatches` does instead.
     """
     rows = _Rows(*tensors)
     order: Sampler[int] = RandomSampler(rows) if shuffle else SequentialSampler(rows)
     sampler: Sampler[list[int]] = BatchSampler(order, batch_size, drop_last=False)
-    if batches is not None and poisson_rate is not None:
+    if batches is not None and cycle:
+        sampler = CyclingBatches(order, batch_size, batches)
+    elif batches is not None and poisson_rate is not None:
         sampler = PoissonBatches(len(rows), poisson_rate, batches)
     elif batches is not None and len(sampler) > batches:  # type: ignore[arg-type]
         sampler = EvenBatches(order, batches)
@@ -207,7 +232,7 @@ def rows_by_round(loader: Any, steps: int, aggregate_freq: int) -> list[int] | N
     if not isinstance(loader, DataLoader) or loader.collate_fn not in (default_collate, _as_it_is):
         return None
     sampler = loader.batch_sampler
-    if type(sampler) is EvenBatches:
+    if type(sampler) in (EvenBatches, CyclingBatches):
         by_batch = sampler.sizes[:steps]
     elif type(sampler) is BatchSampler and isinstance(sampler.sampler, Sized):
         rows = len(sampler.sampler)

@@ -34,6 +34,7 @@ class PartyData:
         random_seed: int | None = None,
         class_weight: Mapping[int, float] | None = None,
         poisson_rate: float | None = None,
+        cycle: bool = False,
         stage: str = "train",
     ) -> None:
         """Takes data.
@@ -48,6 +49,7 @@ class PartyData:
             random_seed: for training, of Python's and torch's random numbers; None leaves them.
             class_weight: weights of the classes, see :func:`row_weights`.
             poisson_rate: see :func:`batch_loader`.
+            cycle: see there.
             stage: "train" or "eval".
 
         Raises:
@@ -64,7 +66,9 @@ class PartyData:
             random.seed(random_seed)
             torch.manual_seed(random_seed)
         tensors += [] if weights is None else [weights]
-        setattr(self, f"{stage}_set", batch_loader(tensors, batch_size, shuffle, batches, poisson_rate))
+        setattr(
+            self, f"{stage}_set", batch_loader(tensors, batch_size, shuffle, batches, poisson_rate, cycle)
+        )
 
     def build_dataset_from_builder(
         self, dataset_builder: Any, x: Any, *arrays: np.ndarray, stage: str = "train"
