@@ -54,5 +54,5 @@ held = sf.PYU("alice")(lambda: 1)()
 print(sf.reveal(held))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "1\\n")
+    assert (done.returncode, done.stdout) == (0, "1\n")
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr

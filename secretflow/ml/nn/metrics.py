@@ -54,8 +54,8 @@ class Metric(ABC):
         return float(self.result())
 
     def __repr__(self) -> str:
-        """``accuracy = 0.93``: what a notebook shows of ``FLModel.evaluate``."""
-        return f"{self.name} = {np.asarray(self.result())}"
+        """``accuracy=0.93``: what a notebook shows of ``FLModel.evaluate``."""
+        return f"{self.name}={np.array2string(np.asarray(self.result()), precision=4)}"
 
     def _check(self, other: Metric, *fields: str) -> None:
         if type(other) is not type(self):

@@ -14,6 +14,7 @@ from typing import Any
 from secretflow import _validate
 from secretflow.device import reveal, wait
 from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.fl.party_paths import path_of
 
 
 def needs_model_each_round(callback: Callback) -> bool:
@@ -31,7 +32,7 @@ class Checkpoint(Callback):
     Args:
         path: folder and name, as ``FLModel.save_model`` takes them.
         every: epochs from one checkpoint to the next, at least 1.
-        is_test: adds the party's name to the folder, for parties that share a disk.
+        is_test: adds the party's name to the folder, as a simulation does by itself.
 
     Raises:
         ValueError: ``path`` has no folder or ``every`` is below 1.
@@ -68,8 +69,8 @@ class Checkpoint(Callback):
             return
         saved = []
         for device, worker in self._workers.items():
-            folder = self._path.parent / device.party if self._is_test else self._path.parent
-            saved.append(worker.save_model(str(folder / self._path.name), keep_previous=True))
+            path = path_of(device, str(self._path), self._is_test)
+            saved.append(worker.save_model(path, keep_previous=True))
         wait(saved)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import secretflow.distributed as sfd
 from secretflow.device import PYU, reveal, wait
-from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
-from secretflow.ml.nn.fl.party_paths import path_of
+from secretflow.ml.nn.fl.party_paths import path_of, share_a_disk
 from secretflow.ml.nn.fl.training_data import WithTrainingData
 
 Path = str | dict[PYU, str]
@@ -33,7 +31,7 @@ class WithModelFiles(WithTrainingData):
             is_test: adds the party's name to the folder; a simulation does where there is one path.
             saved_model: upstream's, not there yet.
         """
-        super().save_model(model_path, is_test=is_test or _share_a_disk(model_path), saved_model=saved_model)
+        super().save_model(model_path, is_test=is_test or share_a_disk(model_path), saved_model=saved_model)
 
     def load_model(self, model_path: Path, is_test: bool = False, **kwargs: Any) -> None:
         """Has every party load its model.
@@ -51,7 +49,7 @@ class WithModelFiles(WithTrainingData):
             FileNotFoundError: a party has no such file.
             ValueError: a file is damaged, or the parties have no epoch in common.
         """
-        is_test = is_test or _share_a_disk(model_path)
+        is_test = is_test or share_a_disk(model_path)
         if self.wp_strategy:
             saved = [
                 worker.saved_epoch(path_of(device, model_path, is_test))
@@ -74,13 +72,6 @@ class WithModelFiles(WithTrainingData):
         """
         if not self.wp_strategy:
             raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
-        is_test = is_test or _share_a_disk(path)
         wait(
             [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
         )
-
-
-def _share_a_disk(path: Path) -> bool:
-    """Whether one path would be one file of all parties: they are simulated on this machine."""
-    simulated = (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG)
-    return isinstance(path, str) and sfd.get_distribution_mode() in simulated

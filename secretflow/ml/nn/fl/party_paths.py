@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import secretflow.distributed as sfd
 from secretflow.device import PYU
+from secretflow.distributed.primitive import DISTRIBUTION_MODE
+
+
+def share_a_disk(path: str | Mapping[PYU, str]) -> bool:
+    """Whether one path would be one file of all parties: they are simulated on this machine."""
+    simulated = (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG)
+    return isinstance(path, str) and sfd.get_distribution_mode() in simulated
 
 
 def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool) -> str:
@@ -14,7 +22,7 @@ def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool) -> str:
     Args:
         device: the party.
         path: folder and name of the file, one for all parties or one for each.
-        is_test: adds the party's name to the folder, for parties that share a disk.
+        is_test: adds the party's name to the folder; so does a simulation where there is one path for all.
     """
     target = Path(path[device] if isinstance(path, Mapping) else path)
-    return str(target.parent / device.party / target.name if is_test else target)
+    return str(target.parent / device.party / target.name if is_test or share_a_disk(path) else target)

@@ -11,10 +11,12 @@ import torch
 from torch import nn, optim
 
 from secretflow.ml.nn.core.torch import TorchModel, optim_wrapper
+from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.plots import plot_mask
 from secretflow.ml.nn.fl.session import FitSession
 
 from .conftest import CLASSES, FEATURES, Task
-from .measures import BATCH
+from .measures import BATCH, STEPS
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_the_history_has_the_training_loss_of_each_epoch_and_it_falls(task: Task
 def test_what_evaluate_returns_is_readable(task: Task) -> None:
     metrics, _ = task.make_model().evaluate(task.x, task.y, batch_size=BATCH, return_dict=True)
     for name, metric in metrics.items():
-        assert repr(metric).startswith(f"{name} = 0.") or repr(metric).startswith(f"{name} = 1")
+        assert repr(metric).startswith((f"{name}=0.", f"{name}=1."))
         assert 0 <= float(metric) <= 1 and float(metric) == metric.result().numpy()
 
 
@@ -131,3 +133,36 @@ class TestStepsPerEpoch:
             task.make_model().fit(task.x, task.y, steps_per_epoch=3)
         with pytest.raises(ValueError, match=r"^steps_per_epoch must be None with batch_sampling_rate"):
             task.make_model().fit(task.x, task.y, steps_per_epoch=3, shuffle=True, batch_sampling_rate=0.5)
+
+
+class TestPictures:
+    def test_a_history_draws_itself(self, task: Task, tmp_path: Path) -> None:
+        history = task.make_model().fit(
+            task.x, task.y, validation_data=(task.x, task.y), epochs=3, batch_size=BATCH, verbose=0
+        )
+        figure = history.plot()
+        metrics, loss, density, upload = figure.axes
+        assert [line.get_label() for line in metrics.get_lines()] == ["val_multiclassaccuracy"]
+        assert list(metrics.get_lines()[0].get_xdata()) == [STEPS, 2 * STEPS, 3 * STEPS]
+        assert [line.get_label() for line in density.get_lines()] == [
+            "hidden.weight",
+            "out.weight",
+            "all layers",
+        ]
+        assert list(density.get_lines()[-1].get_ydata()) == history.global_history["density"]
+        assert list(loss.get_lines()[0].get_ydata()) == history.global_history["loss"]
+        sent = upload.get_lines()[0].get_xdata()
+        assert sent[-1] == pytest.approx(sum(history.global_history["payload_bytes"]) / 1e6)
+        figure.savefig(tmp_path / "run.png")
+
+    def test_a_history_without_rounds_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"^history must be one of fed_avg_w_prune"):
+            History(global_history={"density": []}, local_history={}).plot()
+
+    def test_a_mask_is_black_where_weights_live(self) -> None:
+        weights = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+        axes = plot_mask(weights, "conv.weight").axes[0]
+        assert axes.get_images()[0].get_array().tolist() == [[False, True], [True, True]]
+        assert axes.get_title() == "conv.weight density 0.250"
+        with pytest.raises(ValueError, match=r"^weights must have two dimensions or more, got 1"):
+            plot_mask(torch.ones(3))
