@@ -13,7 +13,7 @@ DEMO_OUT ?= demo
 FAST := 'not slow and not production and not install and not index'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-fast test-other-python test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower bench-leaving audit evaluate clean
+.PHONY: help env demo experiment docs test test-fast test-other-python test-install test-production lint bench bench-quick bench-aggregator bench-attack bench-channels bench-flower bench-leaving audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -81,6 +81,9 @@ audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; g
 
 evaluate: $(READY) ## accuracy and upload of pruned training, into docs/results (hours; goes on where it was stopped)
 	$(PYTHON) -m experiments.evaluate
+
+release: $(READY) ## build a release into dist/ and go through its checklist
+	$(PYTHON) distribution/check_release.py
 
 clean: ## remove the environment and what was built
 	rm -rf .venv .venv-3.10 .venv-3.11 build dist site *.egg-info

@@ -13,6 +13,8 @@ __path__ = extend_path(__path__, __name__)
 
 import ray
 
+from secretflow.errors import ArgumentError, StateError
+
 from .primitive import (
     DISTRIBUTION_MODE,
     active_sf_cluster,
@@ -38,7 +40,7 @@ def remote(*args: Any, **kwargs: Any) -> Any:
     if get_distribution_mode() != DISTRIBUTION_MODE.SIMULATION:
         return _upstreams_remote(*args, **kwargs)
     if not ray.is_initialized():
-        raise RuntimeError(
+        raise StateError(
             'sf.init must be called before work is given to a party, as in sf.init(["alice", "bob"], '
             'address="local"), got none, or a shutdown since'
         )
@@ -60,7 +62,7 @@ def _check_party(name: str) -> None:
 
     known = global_state.parties()
     if name not in known:
-        raise ValueError(
+        raise ArgumentError(
             f"a PYU must be of one of the parties that sf.init started, {sorted(known)}, got {name!r}"
         )
 

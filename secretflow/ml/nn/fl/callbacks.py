@@ -13,6 +13,7 @@ from typing import Any
 
 from secretflow import _validate
 from secretflow.device import reveal, wait
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.party_paths import path_of
 
@@ -106,7 +107,7 @@ class TensorBoard(Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens an event file."""
         if "history" not in self.params:
-            raise ValueError("strategy must be 'fed_avg_w_prune' with TensorBoard, got another one")
+            raise ArgumentError("strategy must be 'fed_avg_w_prune' with TensorBoard, got another one")
         self._trained = reveal(next(iter(self._workers.values())).epochs_trained())
         self._writer = self._make_writer()
         self._written = {}

@@ -15,6 +15,7 @@ import secretflow.distributed as sfd
 from secretflow import _validate
 from secretflow.device import PYU
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
+from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
 from secretflow.ml.nn.fl.pruning import Prunable, PruneSettings
@@ -41,7 +42,9 @@ def check_keywords(keywords: Mapping[str, Any]) -> None:
         if name not in _UPSTREAM_KEYWORDS:
             near = get_close_matches(name, [*_UPSTREAM_KEYWORDS, *_OWN_KEYWORDS], n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
-            raise TypeError(f"FLModel has no argument {name} with {PRUNE_STRATEGY!r}, got {value!r}{meant}")
+            raise WrongTypeError(
+                f"FLModel has no argument {name} with {PRUNE_STRATEGY!r}, got {value!r}{meant}"
+            )
 
 
 def upstreams_fit(
@@ -61,7 +64,7 @@ def upstreams_fit(
     """
     arguments = signature(fit).bind(*args, **kwargs).arguments
     if arguments.get("class_weight") is not None:
-        raise ValueError(
+        raise ArgumentError(
             f"class_weight must be None with strategy={strategy!r}, which ignores it, got "
             f"{arguments['class_weight']!r}; {PRUNE_STRATEGY!r} with prune_end_rate=1 applies it"
         )
@@ -72,18 +75,20 @@ def upstreams_fit(
 def check_server_agg_method(aggregator: Any, method: Any) -> None:
     """Refuses a method of averaging that an aggregator takes the place of."""
     if aggregator is not None and method is not None:
-        raise ValueError(f"server_agg_method must be None with an aggregator, which averages, got {method!r}")
+        raise ArgumentError(
+            f"server_agg_method must be None with an aggregator, which averages, got {method!r}"
+        )
 
 
 def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
     """Refuses an aggregator that takes no masks, or is of other parties."""
     if not isinstance(aggregator, SecurePruneAggregator):
-        raise TypeError(
+        raise WrongTypeError(
             f"aggregator must be a SecurePruneAggregator with strategy={PRUNE_STRATEGY!r}, for it takes "
             f"masks, got {aggregator!r}"
         )
     if set(aggregator.participants) != set(device_list):
-        raise ValueError(
+        raise ArgumentError(
             f"device_list must be the aggregator's participants, {aggregator.participants!r}, got "
             f"{device_list!r}"
         )
@@ -121,13 +126,13 @@ def check_capture(gradient_capture: GradientCapture | None, device_list: list[PY
     """Refuses a capture by somebody who does not train: nothing would ever be written."""
     names = [device.party for device in device_list]
     if gradient_capture is not None and gradient_capture.party not in names:
-        raise ValueError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
+        raise ArgumentError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
 
 
 def check_backend(backend: str) -> None:
     """Refuses what is not torch."""
     if backend != "torch":
-        raise ValueError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
+        raise ArgumentError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
 
 
 def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
@@ -146,7 +151,7 @@ def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
         return
     there = ray.cluster_resources().get("GPU", 0.0)
     if num_gpus * len(device_list) > there:
-        raise ValueError(
+        raise ArgumentError(
             f"num_gpus must be at most {there / len(device_list):g}, for Ray has {there:g} GPUs for "
             f"{len(device_list)} parties, got {num_gpus!r}; a part of a GPU, such as 0.5, is allowed, and "
             "sf.init(num_gpus=...) says how many there are"
@@ -168,7 +173,7 @@ def check_model(model: Any, prunable: Prunable) -> None:
     """
     builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
     if builder.model_fn is None:
-        raise ValueError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
+        raise ArgumentError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
     _check_builders(builder)
     try:
         with torch.device("meta"):
@@ -179,12 +184,12 @@ def check_model(model: Any, prunable: Prunable) -> None:
     prunable_shapes(module, prunable)
     for name, value in module.state_dict().items():
         if value.dtype == torch.bfloat16:
-            raise ValueError(
+            raise ArgumentError(
                 f"model must hold float32 numbers, got bfloat16 in {name} of {type(module).__name__}; keep "
                 "the weights in float32, and compute with torch.autocast in a training_step"
             )
         if value.dtype == torch.bool or value.dtype.is_complex:
-            raise ValueError(
+            raise ArgumentError(
                 f"model must hold real numbers, for others have no average, got {value.dtype} in {name} of "
                 f"{type(module).__name__}; register_buffer(..., persistent=False) keeps a buffer at a party"
             )
@@ -198,7 +203,7 @@ def _check_builders(builder: TorchModel) -> None:
         built = isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
         if value is not None and (built or not callable(value)):
             kind = type(value).__name__
-            raise TypeError(
+            raise WrongTypeError(
                 f"{name} must be a class or a function that builds, for every party builds its own, got a "
                 f"built {kind}; give {kind} itself, or lambda: {kind}(...)"
             )

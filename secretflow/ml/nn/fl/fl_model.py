@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from secretflow.device import PYU, PYUObject, reveal
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
@@ -102,7 +103,7 @@ class FLModel(WithModelFiles):
         self.wp_strategy = strategy == PRUNE_STRATEGY
         if self.wp_strategy:
             if wp_strategy is False:
-                raise ValueError(f"wp_strategy must be True or None with strategy={strategy!r}, got False")
+                raise ArgumentError(f"wp_strategy must be True or None with strategy={strategy!r}, got False")
             self._prune_settings = PruneSettings(**chosen)
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
@@ -117,7 +118,7 @@ class FLModel(WithModelFiles):
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
             for name, value in chosen.items():
-                raise ValueError(
+                raise ArgumentError(
                     f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
                 )
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
@@ -215,10 +216,14 @@ class FLModel(WithModelFiles):
             ValueError: they are not the same at all parties, or the strategy does not prune.
         """
         if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}")
+            raise ArgumentError(
+                f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}"
+            )
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
         if len(set(epochs)) != 1:
-            raise ValueError(f"all parties must have trained as many epochs, got {epochs}: load the same one")
+            raise ArgumentError(
+                f"all parties must have trained as many epochs, got {epochs}: load the same one"
+            )
         return epochs[0]
 
     def _fit_pruned(self, options: FitOptions) -> History:

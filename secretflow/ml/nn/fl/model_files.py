@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from secretflow.device import PYU, reveal, wait
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
 from secretflow.ml.nn.fl.party_paths import path_of, share_a_disk
 from secretflow.ml.nn.fl.training_data import WithTrainingData
@@ -71,7 +72,9 @@ class WithModelFiles(WithTrainingData):
             ValueError: the strategy does not prune.
         """
         if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
+            raise ArgumentError(
+                f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}"
+            )
         wait(
             [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
         )

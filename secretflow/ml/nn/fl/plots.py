@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secretflow.errors import ArgumentError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -77,7 +79,7 @@ def plot_mask(weights: Any, title: str = "") -> Figure:
     """
     array = np.asarray(weights)
     if array.ndim < 2:
-        raise ValueError(f"weights must have two dimensions or more, got {array.ndim}")
+        raise ArgumentError(f"weights must have two dimensions or more, got {array.ndim}")
     lives = (array != 0).reshape(len(array), -1)
     figure, axes = _figure(1, 1, (8.0, 4.0))
     axes.imshow(~lives, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -103,7 +105,9 @@ def _rounds(local: Columns) -> list[int]:
     for name, by_epoch in local.items():
         if name.endswith("_round_payload_bytes") and by_epoch:
             return list(accumulate(map(len, by_epoch)))
-    raise ValueError("history must be one of fed_avg_w_prune with an epoch or more, got one without rounds")
+    raise ArgumentError(
+        "history must be one of fed_avg_w_prune with an epoch or more, got one without rounds"
+    )
 
 
 def _metric_names(overall: Columns) -> list[str]:

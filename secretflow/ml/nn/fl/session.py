@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from secretflow.device import PYU, PYUObject, reveal
+from secretflow.errors import StateError
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.callbacks.history import History as MetricsHistory
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
@@ -39,7 +40,7 @@ def refuse_within_a_fit(aggregator: SecurePruneAggregator) -> None:
         RuntimeError: a fit with this aggregator is running.
     """
     if aggregator in _in_use:
-        raise RuntimeError(
+        raise StateError(
             "fit must be called when the last fit with its aggregator is over, got a call within"
         )
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from secretflow._atomic import PRIVATE, atomic_write
+from secretflow.errors import ArgumentError
 
 _FORMAT = "secretflow-prune sparse 2"
 
@@ -76,16 +77,16 @@ def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
-        raise ValueError(
+        raise ArgumentError(
             f"path={str(path)!r} cannot be read: damaged or no safetensors file ({error}); export it again"
         ) from None
     if metadata.get("format") != _FORMAT:
-        raise ValueError(
+        raise ArgumentError(
             f"path={str(path)!r} has the format {metadata.get('format')!r}: only {_FORMAT!r}, as "
             "export_sparse writes it, can be read"
         )
     if metadata.get("sha256") != _digest(metadata.get("arrays", ""), tensors):
-        raise ValueError(f"path={str(path)!r} is damaged: its content has changed; export it again")
+        raise ArgumentError(f"path={str(path)!r} is damaged: its content has changed; export it again")
     state_dict = {}
     for name, array in json.loads(metadata["arrays"]).items():
         if array["sparse"]:

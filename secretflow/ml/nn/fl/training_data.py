@@ -10,6 +10,7 @@ from secretflow._overlay import upstream
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
 from secretflow.ml.nn.fl.options import FitOptions
 
@@ -116,12 +117,12 @@ class WithTrainingData(_UpstreamFLModel):
         for device in self._workers if steps_per_epoch is None else ():
             batch = math.floor(rows[device] * rate)
             if batch == 0:
-                raise ValueError(
+                raise ArgumentError(
                     f"batch_sampling_rate must be at least {1 / rows[device]:.2g}, for {device.party} has "
                     f"{rows[device]} rows, got {sampling_rate!r}"
                 )
             if sampling_rate is None and batch >= max(_LARGE_BATCH, 2 * asked[device]):
-                raise ValueError(
+                raise ArgumentError(
                     f"batch_size must be a smaller part of the smallest party's rows, got {batch_size!r}, of "
                     f"which parties have as many batches: {batch} rows each at {device.party}; "
                     f"steps_per_epoch={math.ceil(rows[device] / asked[device])} and shuffle=True make them "

@@ -18,6 +18,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from secretflow.errors import ArgumentError, WrongTypeError
+
 
 class _Rows(TensorDataset):
     """Gives a whole batch at once, which one row after the other takes several times as long for."""
@@ -145,7 +147,7 @@ def as_tensor(party: str, name: str, array: np.ndarray) -> torch.Tensor:
     if array.dtype.kind in "iu" and array.size:
         changed = single.astype(np.float64) != array
         if changed.any():
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} of {party} must hold integers that float32 holds, as it does all up to 2^24, got "
                 f"{array[changed][0]}: number identifiers from 0, for example with pandas.factorize; of "
                 f"amounts that may be rounded make real numbers, {name}.astype(float)"
@@ -173,17 +175,19 @@ def row_weights(
     if sample_weight is not None:
         weights = as_tensor(party, "sample_weight", sample_weight).reshape(-1)
         if len(weights) != rows or not bool((weights >= 0).all()):
-            raise ValueError(
+            raise ArgumentError(
                 f"sample_weight of {party} must be a number of at least 0 for each of {rows} rows, got one "
                 f"of shape {sample_weight.shape}, smallest {weights.min():g}"
             )
     if by_class is None:
         return None if sample_weight is None else weights
     if labels is None or labels.dim() > 2:
-        raise ValueError(f"class_weight must be None without one class for each row, got {by_class!r}")
+        raise ArgumentError(f"class_weight must be None without one class for each row, got {by_class!r}")
     one_hot = labels.dim() == 2 and labels.shape[1] > 1
     if one_hot and not bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
-        raise ValueError(f"class_weight must be None where rows have no class or several, got {by_class!r}")
+        raise ArgumentError(
+            f"class_weight must be None where rows have no class or several, got {by_class!r}"
+        )
     classes = labels.argmax(1) if one_hot else labels.reshape(-1)
     return weights * torch.tensor([float(by_class.get(int(number), 1)) for number in classes.tolist()])
 
@@ -200,7 +204,7 @@ def check_numbers(party: str, arrays: Mapping[str, np.ndarray | None]) -> None:
     """
     for name, array in arrays.items():
         if array is not None and array.dtype.kind not in "biuf":
-            raise TypeError(
+            raise WrongTypeError(
                 f"{name} of {party} has the dtype {array.dtype}: numbers are needed, for example "
                 f"{name}.astype(numpy.float32)"
             )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.worker.data import as_tensor, batch_loader, row_weights
 
 
@@ -59,7 +60,9 @@ class PartyData:
         held = {"x": x} if y is None else {"x": x, "y": y}
         tensors = [as_tensor(self._party, name, array) for name, array in held.items()]
         if len(tensors[0]) != len(tensors[-1]):
-            raise ValueError(f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}")
+            raise ArgumentError(
+                f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}"
+            )
         labels = None if y is None else tensors[1]
         weights = row_weights(self._party, len(x), s_w, labels, class_weight)
         if stage == "train" and random_seed is not None:
