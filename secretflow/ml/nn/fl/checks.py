@@ -112,14 +112,14 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
     if noise is None:
         return
     if settings.mask_scope != "global":
-        raise ValueError(
+        raise ArgumentError(
             "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
             f"only their parts of the noise arrive, got {settings.mask_scope!r}"
         )
     for name in ("num_clients", "num_updates"):
         number = getattr(noise, name, parties)
         if number != parties:
-            raise ValueError(f"{name} of model_gdp must be {parties}, as many as train, got {number}")
+            raise ArgumentError(f"{name} of model_gdp must be {parties}, as many as train, got {number}")
 
 
 def check_capture(gradient_capture: GradientCapture | None, device_list: list[PYU]) -> None:
