@@ -42,7 +42,7 @@ def test_work_before_init_is_refused() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        "RuntimeError: sf.init must be called before work is given"
+        "secretflow.errors.StateError: sf.init must be called before work is given"
     )
 
 
