@@ -236,7 +236,7 @@ def rows_by_round(loader: Any, steps: int, aggregate_freq: int) -> list[int] | N
     if not isinstance(loader, DataLoader) or loader.collate_fn not in (default_collate, _as_it_is):
         return None
     sampler = loader.batch_sampler
-    if type(sampler) in (EvenBatches, CyclingBatches):
+    if isinstance(sampler, (EvenBatches, CyclingBatches)):
         by_batch = sampler.sizes[:steps]
     elif type(sampler) is BatchSampler and isinstance(sampler.sampler, Sized):
         rows = len(sampler.sampler)
