@@ -1,7 +1,8 @@
 import torch
 from torch import nn
 
-from experiments.attack import Case, score, verdict
+from experiments.attack import Case, score
+from experiments.summary import verdict
 from secretflow.ml.nn.fl.attacks import Observation, Reconstruction
 from secretflow.ml.nn.fl.audit import Capture
 
@@ -22,10 +23,10 @@ def test_an_image_that_is_not_got_back_can_be_identified_and_is_said_to_be():
     scores = scored(torch.full((1, 1, 12, 12), 0.7))
     assert scores["mse"] > 0.01 and not scores["got_back"]
     assert scores["identified"] and scores["rank"] == 1 and scores["candidates"] == 3
-    assert verdict(scores) == "image identified (nearest of 3 candidates) and not got back"
+    assert verdict(scores) == "not below 0.01, yet recognisable: nearest of 3"
 
 
 def test_an_image_that_is_nearer_to_another_one_is_not_identified():
     scores = scored(torch.full((1, 1, 12, 12), 0.9))
     assert not scores["identified"] and scores["rank"] == 2
-    assert verdict(scores) == "image not got back and number 2 in nearness of 3 candidates"
+    assert verdict(scores) == "not recognisable: 1 of 3 others are nearer"
