@@ -22,7 +22,8 @@ from secretflow._atomic import write_text
 Row = dict[str, Any]
 Measure = Callable[[Material, int], Iterator[Row]]
 
-_INVERTERS = ("ridge", "learned")
+PAGE = Path(__file__).parents[2] / "docs/results/leakage.md"
+"""Where the tables of the rows beside it stand."""
 
 
 def _lenet(density: float, attacks: Sequence[str], bits: int | None = None) -> Measure:

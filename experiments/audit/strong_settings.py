@@ -201,7 +201,7 @@ def _inverted(
     living = living_coordinates(observations[0])
     many = flat(observations[0].gradients, living).expand(_MANY, -1)
     begun = time.perf_counter()
-    inverter.invert(many)
+    inverter.invert(many, torch.cat([found[0].labels] * _MANY))
     speed = _MANY / (time.perf_counter() - begun)
     return {
         "attack": name,

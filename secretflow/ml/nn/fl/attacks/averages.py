@@ -1,14 +1,15 @@
-"""Reads single rows off the average gradient of many, in nets of two fully connected layers with a ReLU between.
+"""Reads single rows off the average gradient of many, in nets of two fully connected layers and a ReLU.
 
 The gradient of the first layer is a sum of outer products, one for each row: of what comes back to the layer,
 which is zero at a neuron that the row does not switch on, and the row itself. A neuron that one row alone
-switches on holds that row, exactly. Rows with many dark numbers are also the sparsest vectors of the space that
-the gradient's rows span. Once a row is read its whole gradient is known, with its label and its weight in the
-average, and is taken off; then neurons that two rows switched on hold the other one, and so on.
+switches on holds that row, exactly. Rows with many dark numbers are also the sparsest vectors of the space
+that the gradient's rows span. Once a row is read its whole gradient is known, with its label and its weight
+in the average, and is taken off; then neurons that two rows switched on hold the other one, and so on.
 
-Source: Marchand et al., "SRATTA: Sample re-attribution attack of secure aggregation in federated learning", ICML
-2023, section 3, for neurons of a single row; Dimitrov et al., "SPEAR: Exact gradient inversion of batches in
-federated learning", NeurIPS 2024, section 3, for the gradient's low rank, by which each reading is checked here.
+Source: Marchand et al., "SRATTA: Sample re-attribution attack of secure aggregation in federated learning",
+ICML 2023, section 3, for neurons of a single row; Dimitrov et al., "SPEAR: Exact gradient inversion of
+batches in federated learning", NeurIPS 2024, section 3, for the gradient's low rank, by which each reading
+is checked here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.attacks.sparse_directions import sparse_directions
 
 _TOLERANCE = 1e-3
-"""Relative error up to which a reading counts as explained; float32 keeps about 1e-6 of averages of many rows."""
+"""Relative error up to which a reading counts as explained; float32 keeps about 1e-6 of an average."""
 
 _STARTS = 128
 """Coordinates at most from which sparse rows are searched at a time."""
@@ -38,8 +39,8 @@ class Reading:
         labels: int64 of shape (read,).
         weights: of each row in the average, float64 of shape (read,): its party's aggregation weight over the
             rows of that party's batch. Parties of unequal weights are told apart by it.
-        unexplained: part of the norm of the first layer's gradient that stays once all of them are taken off, 0
-            is nothing; it can exceed 1.
+        unexplained: part of the norm of the first layer's gradient that stays once all of them are taken
+            off, 0 is nothing; it can exceed 1.
     """
 
     images: torch.Tensor
@@ -168,8 +169,8 @@ class _Average:
     ) -> list[Found]:
         """The candidates that are rows of the average, none of them twice, with label and weight.
 
-        The weight is the one with which taking the row off lowers the rank of the gradient. Source: Wedderburn,
-        "Lectures on matrices" (1934), section 5.
+        The weight is the one with which taking the row off lowers the rank of the gradient. Source:
+        Wedderburn, "Lectures on matrices" (1934), section 5.
         """
         slack = _TOLERANCE * max(1.0, *(abs(end) for end in bounds)) if bounds[1] < float("inf") else 0.0
         inputs = candidates[:, :-1]
@@ -202,7 +203,7 @@ def _with_one(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _spaces(gradient: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Orthonormal bases of columns and rows, (neurons, rank) and (inputs, rank), and the values between them."""
+    """Orthonormal bases of columns and rows, (neurons, rank) and (inputs, rank), and the singular values."""
     left, values, right = torch.linalg.svd(gradient, full_matrices=False)
     kept = min(rank, int((values > 1e-7 * values[0]).sum()))
     return left[:, :kept], values[:kept], right[:kept].T

@@ -1,8 +1,9 @@
 """A Gaussian of public rows: their mean and covariance as a prior of what a row looks like.
 
 A low rank and one variance for what it leaves over, as in probabilistic principal component analysis. Source:
-Tipping and Bishop, "Probabilistic principal component analysis", J. R. Stat. Soc. B 61 (1999), eq. (7) and (8);
-the conditional mean is Bishop, "Pattern recognition and machine learning" (2006), eq. (2.116) and (2.117).
+Tipping and Bishop, "Probabilistic principal component analysis", J. R. Stat. Soc. B 61 (1999), eq. (7) and
+(8); the conditional mean is Bishop, "Pattern recognition and machine learning" (2006), eq. (2.116) and
+(2.117).
 """
 
 from __future__ import annotations

@@ -23,11 +23,12 @@ _SAME = ("image_shape", "classes", "batch_size", "local_steps", "learning_rate",
 class Inverter(Protocol):
     """From gradients to rows; :class:`~.ridge.RidgeInverter` is one."""
 
-    def invert(self, gradients: torch.Tensor) -> torch.Tensor:
+    def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Inverts many gradients at once.
 
         Args:
             gradients: living coordinates, float of shape (rows, living).
+            labels: that were read off them, int64 of shape (rows,); -1 is not known.
 
         Returns:
             Rows, float32 of shape (rows, numbers of a row).
@@ -93,8 +94,8 @@ def attack_with(inverter: Inverter, observations: Sequence[Observation]) -> list
         observations: of one row each.
 
     Returns:
-        For each observation its row within its bounds; ``loss`` is NaN, for nothing is matched. Where no label
-        can be read off it is -1.
+        For each observation its row within its bounds; ``loss`` is NaN, for nothing is matched. Where no
+        label can be read off it is -1.
 
     Raises:
         TypeError: something is not an observation.
@@ -108,8 +109,8 @@ def attack_with(inverter: Inverter, observations: Sequence[Observation]) -> list
         _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1")
         _check_same(observation, first)
     seen = torch.stack([flat(observation.gradients, living) for observation in observations])
-    rows = inverter.invert(seen).clamp(*first.bounds)
     labels = [_label(observation) for observation in observations]
+    rows = inverter.invert(seen, torch.cat(labels)).clamp(*first.bounds)
     seconds = (time.perf_counter() - started) / len(observations)
     return [
         Reconstruction(row.view(1, *first.image_shape), label, float("nan"), (), 0, 0, 0, seconds)

@@ -1,9 +1,10 @@
 """A small net from the living coordinates of a gradient to its row, trained on public rows.
 
-Source: Wu, Chen, Guo, Weinberger, "Learning to Invert: Simple adaptive attacks for gradient inversion in federated
-learning", UAI 2023, section 3: whatever a defence does to a gradient, the net is trained on public gradients to
-which the same was done. To use where a gradient is no linear clue to its row: few living coordinates, rounding,
-noise, trained nets. It takes minutes to train, and then inverts thousands of gradients a second.
+Source: Wu, Chen, Guo, Weinberger, "Learning to Invert: Simple adaptive attacks for gradient inversion in
+federated learning", UAI 2023, section 3: whatever a defence does to a gradient, the net is trained on public
+gradients to which the same was done. To use where a gradient is no linear clue to its row: few living
+coordinates, rounding, noise, trained nets. It takes minutes to train, and then inverts thousands of
+gradients a second.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class LearnedSettings:
         width: of both hidden layers, at least 1.
         epochs: over the public rows, at least 1.
         batch: public rows of one step, at least 2.
-        learning_rate: largest one of AdamW, above 0; it rises over the first tenth of the steps and then falls.
+        learning_rate: largest one of AdamW, above 0; it rises over the first tenth of the steps and then
+            falls.
         dropout: part of the hidden units that each step leaves out, in [0, 1).
         seed: of weights and order.
 
@@ -68,8 +70,8 @@ class LearnedInverter:
     def __init__(self, features: Features, net: nn.Module, device: torch.device) -> None:
         self._features, self._net, self._device = features, net, device
 
-    def invert(self, gradients: torch.Tensor) -> torch.Tensor:
-        """See :meth:`~.inverter.Inverter.invert`."""
+    def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """See :meth:`~.inverter.Inverter.invert`; the net sees the label by itself."""
         with torch.inference_mode():
             parts = [
                 self._net(self._features(part).float().to(self._device)).cpu()

@@ -1,7 +1,8 @@
 """The most probable row under a Gaussian of public rows: L-BFGS on its principal components.
 
-Where few coordinates live, many rows have the gradient that was seen; the prior says which of them is one. And
-where the gradient is rounded, it says how much of the mismatch is rounding. Needs public rows, no training.
+Where few coordinates live, many rows have the gradient that was seen; the prior says which of them is one.
+And where the gradient is rounded, it says how much of the mismatch is rounding. Needs public rows, no
+training.
 
 Source: Balunović, Dimitrov, Staab, Vechev, "Bayesian framework for gradient leakage", ICLR 2022, section 3:
 an attack maximises the likelihood of the gradient times the prior of the row. Here both are Gaussian.
@@ -95,7 +96,7 @@ class _OnComponents:
 
 
 def likelihood_distance(noise: float) -> Callable[[Arrays, Arrays], torch.Tensor]:
-    """Minus the logarithm of the likelihood of a gradient whose coordinates carry Gaussian noise, less a constant.
+    """Minus the log-likelihood, less a constant, of a gradient whose coordinates carry Gaussian noise.
 
     Args:
         noise: its deviation relative to the largest coordinate of an array, above 0.
@@ -139,7 +140,7 @@ def prior_attack(
         ValueError: a batch holds more than one row, the prior is of other rows, labels cannot be read off, or
             the observations cannot be attacked together.
     """
-    check_observations(observations)
+    check_observations(observations, progress)
     _validate.instance("prior", prior, GaussianPrior, "a GaussianPrior")
     _validate.instance("settings", settings, PriorSettings, "PriorSettings")
     for observation in observations:

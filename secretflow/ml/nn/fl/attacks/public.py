@@ -18,7 +18,7 @@ from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.attacks.simulate import simulated_gradient
 
 Distort = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
-"""What is done to a gradient before it is seen, such as quantisation: from arrays to arrays of their shapes."""
+"""What is done to a gradient before it is seen, such as rounding: from arrays to arrays of their shapes."""
 
 _AT_ONCE = 256
 

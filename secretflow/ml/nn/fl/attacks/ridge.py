@@ -1,16 +1,18 @@
 """Ridge regression from the living coordinates of a gradient to its row, fitted on public rows.
 
-A row is nearly a linear function of its gradient in the net that everybody has, and public rows show which one.
-Needs no search and no prior beyond them. To use first: it takes seconds, knows the mask, and gets images back
-from gradients in which too few coordinates live for an optimising attack.
+Among rows of one label, a row is nearly a linear function of its gradient in the net that everybody has, and
+public rows show which one; over all labels it is not, so each label has a regression of its own. Needs no
+search and no prior beyond them. To use first: it takes seconds, knows the mask, and gets images back from
+gradients in which too few coordinates live for an optimising attack.
 
 Source: Hoerl and Kennard, "Ridge regression: biased estimation for nonorthogonal problems", Technometrics 12
-(1970), eq. (2.1); the attacker with public rows is that of Wu et al., "Learning to Invert", UAI 2023, section 3, there with a net.
+(1970), eq. (2.1); the attacker with public rows is that of Wu et al., "Learning to Invert", UAI 2023,
+section 3, there with a net.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +22,12 @@ from secretflow.ml.nn.fl.attacks.inverter import Features, attack_with, features
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, check_observations
 from secretflow.ml.nn.fl.attacks.public import Distort, PublicRows, public_gradients
 
-PENALTIES = tuple(10.0**power for power in range(-11, 0))
+PENALTIES = tuple(10.0**power for power in range(-10, 1))
 """Of which the one of the smallest error on public rows that were held out is taken; relative to the rows."""
 
 _HELD_OUT = 0.1
+_ENOUGH = 50
+"""Public rows of a label from which on it has a regression of its own."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class RidgeSettings:
         ValueError: a number is out of its range.
     """
 
-    features: int = 3000
+    features: int = 1500
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,38 +50,35 @@ class RidgeSettings:
         _validate.integer("seed", self.seed, 0)
 
 
-class RidgeInverter:
-    """A fitted regression.
+@dataclass(frozen=True)
+class _Regression:
+    """From features to rows: weight (size, numbers of a row), and the means of both."""
 
-    Attributes:
-        penalty: the one that was chosen.
-        held_out_error: mean squared error on public rows that were held out while it was chosen.
+    mean: torch.Tensor
+    weight: torch.Tensor
+    offset: torch.Tensor
+
+
+class RidgeInverter:
+    """Fitted regressions.
 
     Args:
         features: from gradients to what is regressed on.
-        mean: of the features, (size,).
-        weight: (size, numbers of a row).
-        offset: the mean row.
-        penalty: see above.
-        held_out_error: see above.
+        by_label: a regression for each label of which there were public rows enough.
+        of_all: the one for other labels, and where the label is not known.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        mean: torch.Tensor,
-        weight: torch.Tensor,
-        offset: torch.Tensor,
-        penalty: float,
-        held_out_error: float,
-    ) -> None:
-        self.penalty, self.held_out_error = penalty, held_out_error
-        self._features, self._mean, self._weight, self._offset = features, mean, weight, offset
+    def __init__(self, features: Features, by_label: Mapping[int, _Regression], of_all: _Regression) -> None:
+        self._features, self._by_label, self._of_all = features, by_label, of_all
 
-    def invert(self, gradients: torch.Tensor) -> torch.Tensor:
+    def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """See :meth:`~.inverter.Inverter.invert`."""
-        found = (self._features(gradients) - self._mean) @ self._weight + self._offset
-        return found.float()
+        seen = self._features(gradients)
+        found = torch.empty(len(seen), len(self._of_all.offset))
+        for label in labels.unique().tolist():
+            one, own = self._by_label.get(label, self._of_all), labels == label
+            found[own] = ((seen[own] - one.mean) @ one.weight + one.offset).float()
+        return found
 
 
 def fit_ridge(
@@ -106,19 +107,17 @@ def fit_ridge(
     features, seen = features_of(
         public_gradients(observation, public, distort), settings.features, settings.seed
     )
-    return regress(features, seen, public.x.flatten(1).float(), settings.seed)
+    rows = public.x.flatten(1).double()
+    by_label = {
+        label: _regress(seen[own], rows[own], settings.seed)
+        for label in range(observation.classes)
+        if int((own := public.y == label).sum()) >= _ENOUGH
+    }
+    return RidgeInverter(features, by_label, _regress(seen, rows, settings.seed))
 
 
-def regress(features: Features, seen: torch.Tensor, rows: torch.Tensor, seed: int) -> RidgeInverter:
-    """The regression of rows on features, with the penalty that does best on rows held out.
-
-    Args:
-        features: kept by the inverter.
-        seen: features of public gradients, float32 of shape (rows, size).
-        rows: float32 of shape (rows, numbers of a row).
-        seed: of which rows are held out.
-    """
-    seen, rows = seen.double(), rows.double()  # what tells rows apart is small beside what they share
+def _regress(seen: torch.Tensor, rows: torch.Tensor, seed: int) -> _Regression:
+    """The regression of rows on features, both float64, with the penalty that does best on rows held out."""
     mean, offset = seen.mean(dim=0), rows.mean(dim=0)
     centred, targets = seen - mean, rows - offset
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
@@ -131,8 +130,7 @@ def regress(features: Features, seen: torch.Tensor, rows: torch.Tensor, seed: in
         guess = centred[held] @ _solve(gram_kept, product_kept, penalty)
         errors[penalty] = float((guess - targets[held]).square().mean())
     best = min(errors, key=lambda penalty: errors[penalty])
-    weight = _solve(gram + gram_kept, product + product_kept, best)
-    return RidgeInverter(features, mean, weight, offset, best, errors[best])
+    return _Regression(mean, _solve(gram + gram_kept, product + product_kept, best), offset)
 
 
 def _moments(seen: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

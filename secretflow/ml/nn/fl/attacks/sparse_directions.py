@@ -12,10 +12,12 @@ _LAST = 1e-6
 def sparse_directions(basis: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     """Vectors of a subspace with few numbers that are not zero, each the sparsest with a 1 at its start.
 
-    Minimises the sum of the square roots of the absolute values by least squares that are weighted anew. Source:
-    Spielman, Wang, Wright, "Exact recovery of sparsely-used dictionaries", COLT 2012, section 3, for the problem
-    (there with absolute values); Chartrand and Yin, "Iteratively reweighted algorithms for compressive sensing",
-    ICASSP 2008, section 2, for the minimiser. It may end at a vector that is not the sparsest, so check it.
+    Minimises the sum of the square roots of the absolute values by least squares that are weighted anew.
+    Source: Spielman, Wang, Wright, "Exact recovery of sparsely-used dictionaries", COLT 2012, section 3, for
+        the problem
+    (there with absolute values); Chartrand and Yin, "Iteratively reweighted algorithms for compressive
+    sensing", ICASSP 2008, section 2, for the minimiser. It may end at a vector that is not the sparsest, so
+    check it.
 
     Args:
         basis: of the subspace, float64 of shape (size, rank).

@@ -123,9 +123,9 @@ def through_dp(upload: Sequence[torch.Tensor], dp_strategy: DPStrategy, seed: in
 def round_stochastically(upload: Sequence[torch.Tensor], bits: int, seed: int | None = None) -> Arrays:
     """Rounds each array to equal steps between minus and plus its largest entry, up or down at random.
 
-    The mean over many draws is the array itself. Source: Alistarh et al., "QSGD: Communication-efficient SGD via
-    gradient quantization and encoding", NeurIPS 2017, section 3.1, with the largest entry for the norm. Training
-    does not do this yet: it is here to be attacked before it does.
+    The mean over many draws is the array itself. Source: Alistarh et al., "QSGD: Communication-efficient SGD
+    via gradient quantization and encoding", NeurIPS 2017, section 3.1, with the largest entry for the norm.
+    Training does not do this yet: it is here to be attacked before it does.
 
     Args:
         upload: gradient or weight update.

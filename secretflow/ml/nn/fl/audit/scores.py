@@ -163,8 +163,8 @@ def ranks(
         value_range: as for :func:`mean_squared_error`.
 
     Returns:
-        int64 of shape (batch,), from 1 to the number of candidates. By chance one row in ``len(candidates)`` has
-        rank 1, and the median is in the middle.
+        int64 of shape (batch,), from 1 to the number of candidates. By chance one row in ``len(candidates)``
+        has rank 1, and the median is in the middle.
 
     Raises:
         TypeError: a value is of the wrong type.

@@ -71,12 +71,12 @@ def test_rows_of_an_average_are_told_from_others():
 def test_with_more_rows_than_neurons_nobody_is_told_from_others():
     x, y = dark_rows(2 * 70)
     distances = distance_from_average(average(x[:70], y[:70], [1 / 70] * 70), x, y)
-    assert distances.max() < 1e-3
+    assert distances.min() > 0.1
 
 
 def test_what_cannot_be_read_is_refused():
     x, y = dark_rows(50)
-    with pytest.raises(ValueError, match="batch_size must be below the number of neurons .* 48"):
+    with pytest.raises(ValueError, match=r"batch_size must be below the number of neurons .* 48"):
         read_average(average(x, y, [1 / 50] * 50))
     one = average(x[:1], y[:1], [1.0])
     with pytest.raises(ValueError, match="local_steps must be 1"):

@@ -56,7 +56,7 @@ def test_numbers_without_a_living_path_are_filled_in(make_party):
     filled, blank, mean = 0.0, 0.0, 0.0
     for seed in range(6):
         party = dataclasses.replace(
-            make_party(tiny_perceptron, pruned=0.8, seed=seed), x=rows_of_a_kind(1, seed + 10).x
+            make_party(tiny_perceptron, pruned=0.8, seed=seed), x=rows_of_a_kind(2, seed + 10).x[:1]
         )
         with_prior, without = (
             closed_form_attack([observed(party)], prior=prior)[0] for prior in (public, None)

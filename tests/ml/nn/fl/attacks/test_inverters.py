@@ -105,8 +105,10 @@ def test_a_fitted_inverter_inverts_many_rows_at_once(make_party):
     seen = observed(make_party(), rows)
     gradients = torch.stack([flat(each.gradients, living_coordinates(each)) for each in seen])
     for inverter in (fit_ridge(seen[0], public), fit_learned(seen[0], public, SMALL)):
-        together = inverter.invert(gradients)
-        alone = torch.cat([inverter.invert(gradient[None]) for gradient in gradients])
+        together = inverter.invert(gradients, rows.y)
+        alone = torch.cat(
+            [inverter.invert(one[None], label[None]) for one, label in zip(gradients, rows.y, strict=True)]
+        )
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
