@@ -107,7 +107,7 @@ def test_a_fitted_inverter_inverts_many_rows_at_once(make_party):
     for inverter in (fit_ridge(seen[0], public), fit_learned(seen[0], public, SMALL)):
         together = inverter.invert(gradients, rows.y)
         alone = torch.cat(
-            [inverter.invert(one[None], label[None]) for one, label in zip(gradients, rows.y, strict=True)]
+            [inverter.invert(*one) for one in zip(gradients.split(1), rows.y.split(1), strict=True)]
         )
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
