@@ -19,8 +19,11 @@ from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.inverter import Features, attack_with, features_of
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, check_observations
 from secretflow.ml.nn.fl.attacks.public import Distort, PublicRows, public_gradients
+from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, regress
 
 _AT_ONCE = 4096
+_LEAST = 1e-9
+"""Variance, relative to the mean one, below which a component is taken for rounding."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,11 @@ class LearnedSettings:
         ValueError: a number is out of its range.
     """
 
-    features: int = 3000
-    width: int = 1024
-    epochs: int = 30
+    features: int = 1500
+    width: int = 512
+    epochs: int = 10
     batch: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     dropout: float = 0.1
     seed: int = 0
 
@@ -59,25 +62,72 @@ class LearnedSettings:
 
 
 class LearnedInverter:
-    """A trained net.
+    """A trained net, and the regression that it corrects.
 
     Args:
-        features: from gradients to what the net gets.
-        net: from features, less their mean, to rows.
-        device: where the net is.
+        ridge: the regression.
+        features: from gradients to its features.
+        components: (size, size), from features less their mean to what the net gets.
+        mean: of the features.
+        net: from components and label to the correction of a row.
     """
 
-    def __init__(self, features: Features, net: nn.Module, device: torch.device) -> None:
-        self._features, self._net, self._device = features, net, device
+    def __init__(
+        self,
+        ridge: RidgeInverter,
+        features: Features,
+        components: torch.Tensor,
+        mean: torch.Tensor,
+        net: nn.Module,
+    ) -> None:
+        self._ridge, self._features, self._net = ridge, features, net
+        self._components, self._mean = components, mean
 
     def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """See :meth:`~.inverter.Inverter.invert`; the net sees the label by itself."""
+        """See :meth:`~.inverter.Inverter.invert`."""
+        device = next(self._net.parameters()).device
+        found = []
         with torch.inference_mode():
-            parts = [
-                self._net(self._features(part).float().to(self._device)).cpu()
-                for part in gradients.split(_AT_ONCE)
-            ]
-        return torch.cat(parts)
+            for some, own in zip(gradients.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True):
+                seen = self._features(some)
+                given = ((seen - self._mean) @ self._components).float()
+                correction = self._net((given.to(device), own.to(device)))
+                found.append(self._ridge.rows_of(seen, own) + correction.cpu())
+        return torch.cat(found)
+
+
+class _Net(nn.Module):
+    """Two hidden layers; a label of -1 is no label."""
+
+    def __init__(self, inputs: int, classes: int, outputs: int, settings: LearnedSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.classes = classes
+        self.body = nn.Sequential(
+            *(
+                layer
+                for size in (inputs + classes, width)
+                for layer in (
+                    nn.Linear(size, width),
+                    nn.LayerNorm(width),
+                    nn.GELU(),
+                    nn.Dropout(settings.dropout),
+                )
+            ),
+            nn.Linear(width, outputs),
+        )
+        nn.init.zeros_(self.body[-1].weight)  # it starts at the regression
+        nn.init.zeros_(self.body[-1].bias)
+
+    def forward(self, given: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Corrections of rows.
+
+        Args:
+            given: components, (rows, inputs), and labels, (rows,).
+        """
+        components, labels = given
+        known = labels[:, None] == torch.arange(self.classes, device=labels.device)
+        return self.body(torch.cat([components, known.to(components)], dim=1))
 
 
 def fit_learned(
@@ -109,49 +159,45 @@ def fit_learned(
     gradients = public_gradients(observation, public, distort)
     features, seen = features_of(gradients, settings.features, settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = public.x.flatten(1).float()
+    ridge = regress(features, seen, public, settings.seed)
+    components, mean = _components(seen)
+    left = public.x.flatten(1).float() - ridge.rows_of(seen, public.y)
+    given = ((seen - mean) @ components).float()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        net = _net(seen, rows, settings).to(device)
-        _train(net, seen.float().to(device), rows.to(device), settings, progress)
-    return LearnedInverter(features, net.eval(), device)
+        net = _Net(given.shape[1], observation.classes, left.shape[1], settings).to(device)
+        _train(net, [each.to(device) for each in (given, public.y, left)], settings, progress)
+    return LearnedInverter(ridge, features, components, mean, net.eval())
 
 
-def _net(seen: torch.Tensor, rows: torch.Tensor, settings: LearnedSettings) -> nn.Module:
-    width = settings.width
-    last = nn.Linear(width, rows.shape[1])
-    with torch.no_grad():  # it starts at the mean row
-        last.weight.mul_(0.1)
-        last.bias.copy_(rows.mean(dim=0))
-    first = nn.BatchNorm1d(seen.shape[1], affine=False)
-    hidden = [
-        layer
-        for inputs in (seen.shape[1], width)
-        for layer in (nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(settings.dropout))
-    ]
-    return nn.Sequential(first, *hidden, last)
+def _components(seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From features less their mean to principal components of about unit deviation, and that mean."""
+    mean = seen.mean(dim=0)
+    values, vectors = torch.linalg.eigh((seen - mean).T @ (seen - mean) / len(seen))
+    return vectors / (values.clamp(min=0) + _LEAST * values.mean()).sqrt(), mean
 
 
 def _train(
     net: nn.Module,
-    seen: torch.Tensor,
-    rows: torch.Tensor,
+    data: Sequence[torch.Tensor],
     settings: LearnedSettings,
     progress: Callable[[float], None] | None,
 ) -> None:
+    """Brings down the squared error on components, labels and what is left of the rows."""
+    given, labels, left = data
     generator = torch.Generator().manual_seed(settings.seed)
-    size = min(settings.batch, len(rows))
-    steps = len(rows) // size  # what is left over has its turn in another order
+    size = min(settings.batch, len(given))
+    steps = len(given) // size  # what is left over has its turn in another order
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=steps * settings.epochs + 1, pct_start=0.1
     )
     net.train()
     for epoch in range(settings.epochs):
-        order = torch.randperm(len(rows), generator=generator).to(rows.device)
+        order = torch.randperm(len(given), generator=generator).to(given.device)
         for step in range(steps):
-            chosen = order[step * size : (step + 1) * size]
-            loss = nn.functional.mse_loss(net(seen[chosen]), rows[chosen])
+            own = order[step * size : (step + 1) * size]
+            loss = nn.functional.mse_loss(net((given[own], labels[own])), left[own])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

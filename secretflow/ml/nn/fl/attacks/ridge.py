@@ -73,7 +73,10 @@ class RidgeInverter:
 
     def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """See :meth:`~.inverter.Inverter.invert`."""
-        seen = self._features(gradients)
+        return self.rows_of(self._features(gradients), labels)
+
+    def rows_of(self, seen: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Rows of features instead of gradients, (rows, size)."""
         found = torch.empty(len(seen), len(self._of_all.offset))
         for label in labels.unique().tolist():
             one, own = self._by_label.get(label, self._of_all), labels == label
@@ -107,13 +110,25 @@ def fit_ridge(
     features, seen = features_of(
         public_gradients(observation, public, distort), settings.features, settings.seed
     )
+    return regress(features, seen, public, settings.seed)
+
+
+def regress(features: Features, seen: torch.Tensor, public: PublicRows, seed: int) -> RidgeInverter:
+    """The regressions of public rows on features.
+
+    Args:
+        features: from gradients, for the inverter.
+        seen: features of the public rows, float64 of shape (rows, size).
+        public: the rows.
+        seed: of which are held out.
+    """
     rows = public.x.flatten(1).double()
     by_label = {
-        label: _regress(seen[own], rows[own], settings.seed)
-        for label in range(observation.classes)
+        label: _regress(seen[own], rows[own], seed)
+        for label in public.y.unique().tolist()
         if int((own := public.y == label).sum()) >= _ENOUGH
     }
-    return RidgeInverter(features, by_label, _regress(seen, rows, settings.seed))
+    return RidgeInverter(features, by_label, _regress(seen, rows, seed))
 
 
 def _regress(seen: torch.Tensor, rows: torch.Tensor, seed: int) -> _Regression:
