@@ -107,10 +107,18 @@ def distance_from_average(observation: Observation, x: torch.Tensor, y: torch.Te
         The larger one of the two relative distances, float64 of shape (rows,), in [0, 1]; near 0 is in.
 
     Raises:
-        TypeError: it is no observation.
-        ValueError: the net is another one, or several local steps were taken.
+        TypeError: it is no observation, or rows or labels are no tensor.
+        ValueError: the net is another one, several local steps were taken, or rows or labels do not fit it.
     """
     average = _Average.of(observation)
+    for name, value in (("x", x), ("y", y)):
+        _validate.instance(name, value, torch.Tensor, "a tensor")
+    shape = observation.image_shape
+    _validate.check(tuple(x.shape[1:]) == shape, "x", tuple(x.shape), f"rows of shape {shape}")
+    labels = y.dtype == torch.int64 and y.shape == x.shape[:1]
+    _validate.check(labels, "y", (y.dtype, tuple(y.shape)), f"int64 of shape {tuple(x.shape[:1])}")
+    fit = bool(((y >= 0) & (y < observation.classes)).all())
+    _validate.check(fit, "y", y.tolist(), f"from 0 to {observation.classes - 1}")
     rows = _with_one(x.flatten(1).double())
     return average.distance(rows, average.back(rows, y))
 

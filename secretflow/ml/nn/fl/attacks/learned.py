@@ -153,9 +153,10 @@ def fit_learned(
         TypeError: something is of the wrong type.
         ValueError: the observation is of a batch, or the rows do not fit the net.
     """
-    _validate.instance("observation", observation, Observation, "an Observation")
-    _validate.instance("public", public, PublicRows, "PublicRows")
     _validate.instance("settings", settings, LearnedSettings, "LearnedSettings")
+    function = progress is None or callable(progress)
+    what = "a function of the part that is done, or None"
+    _validate.check(function, "progress", progress, what, TypeError)
     gradients = public_gradients(observation, public, distort)
     features, seen = features_of(gradients, settings.features, settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

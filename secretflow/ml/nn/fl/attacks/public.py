@@ -88,8 +88,13 @@ def public_gradients(
         Living coordinates of some rows after the other, float of shape (some, living), on the CPU.
 
     Raises:
+        TypeError: something is of the wrong type.
         ValueError: ``batch_size`` is not 1, rows do not fit the net, or its output is random.
     """
+    _validate.instance("observation", observation, Observation, "an Observation")
+    _validate.instance("public", rows, PublicRows, "PublicRows")
+    function = distort is None or callable(distort)
+    _validate.check(function, "distort", distort, "a function of arrays, or None", TypeError)
     _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for an inverter")
     shape = tuple(rows.x.shape[1:])
     what = f"rows of shape {observation.image_shape}, as the observation's"

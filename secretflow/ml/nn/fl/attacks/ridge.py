@@ -105,7 +105,6 @@ def fit_ridge(
         TypeError: something is of the wrong type.
         ValueError: the observation is of a batch, or the rows do not fit the net.
     """
-    _check(observation, public)
     _validate.instance("settings", settings, RidgeSettings, "RidgeSettings")
     features, seen = features_of(
         public_gradients(observation, public, distort), settings.features, settings.seed
@@ -182,8 +181,3 @@ def ridge_attack(
     """
     check_observations(observations)
     return attack_with(fit_ridge(observations[0], public, settings, distort), observations)
-
-
-def _check(observation: Observation, public: PublicRows) -> None:
-    _validate.instance("observation", observation, Observation, "an Observation")
-    _validate.instance("public", public, PublicRows, "PublicRows")

@@ -170,6 +170,11 @@ def ranks(
         TypeError: a value is of the wrong type.
         ValueError: the shapes differ, or a candidate leaves the range.
     """
+    _validate.instance("candidates", candidates, torch.Tensor, "a tensor")
+    whole = isinstance(numbers, torch.Tensor) and numbers.dtype == torch.int64
+    _validate.check(whole, "numbers", numbers, "an int64 tensor", TypeError)
+    known = bool(((numbers >= 0) & (numbers < len(candidates))).all())
+    _validate.check(known, "numbers", numbers.tolist(), f"from 0 to {len(candidates) - 1}")
     found = _comparable(images, candidates[numbers], value_range).flatten(1).double()
     limits = (found - candidates[numbers].flatten(1)).square().sum(dim=1)
     counts = torch.zeros(len(found), dtype=torch.int64)
