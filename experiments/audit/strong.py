@@ -44,14 +44,17 @@ SETTINGS: Mapping[str, Measure] = {
     "perceptron 2 %": _perceptron(0.02),
     **{f"average of {n}": _average(n) for n in (8, 16, 32, 64, 128)},
     "average of 16, unequal": _average(16, equal=False),
-    "LeNet 5 %": _lenet(0.05, ("ridge", "prior")),
-    "LeNet 5 %, learned": _lenet(0.05, ("learned",)),
-    "LeNet 2 %": _lenet(0.02, ("ridge", "prior", "learned")),
-    "LeNet 1 %": _lenet(0.01, ("ridge", "prior", "learned")),
-    "LeNet, 8 bits": _lenet(1.0, ("prior", "iDLG"), 8),
-    "LeNet, 4 bits": _lenet(1.0, ("prior", "iDLG"), 4),
-    "LeNet 10 %, 8 bits": _lenet(0.1, ("ridge", "prior"), 8),
-    "LeNet 10 %, 4 bits": _lenet(0.1, ("ridge", "prior"), 4),
+    **{
+        f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
+        for density in (0.05, 0.02, 0.01)
+        for attack in ("ridge", "prior", "learned")
+    },
+    **{
+        f"LeNet {100 * density:g} %, {bits} bits, {attack}": _lenet(density, (attack,), bits)
+        for density, attacks in ((1.0, ("prior", "iDLG")), (0.1, ("ridge", "prior")))
+        for bits in (8, 4)
+        for attack in attacks
+    },
 }
 """By name, in the order in which they are measured and printed."""
 

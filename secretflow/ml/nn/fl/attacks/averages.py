@@ -76,12 +76,14 @@ def read_average(observation: Observation) -> Reading:
         remaining = observation.batch_size - len(found)
         new = average.accepted(_of_single_neurons(left), found, observation.bounds)
         if not new:
-            new = average.accepted(_sparse(left, remaining), found, observation.bounds)
+            new = average.accepted(_sparse(average.without(found), remaining), found, observation.bounds)
         if not new:
             break
         for row, label, weight in new[:remaining]:
             found.append((row, label, weight))
-            left = left - weight * torch.outer(average.back(row[None], torch.tensor([label]))[0], row)
+            left = left - weight * torch.outer(average.backs([(row, label, weight)])[0], row)
+    found = average.weighed(found) if len(found) == observation.batch_size else found
+    left = average.gradient - average.explained(found)
     rows = torch.stack([row[:-1] for row, _, _ in found]) if found else average.gradient[:0, :-1]
     return Reading(
         rows.reshape(len(found), *observation.image_shape),
@@ -167,6 +169,32 @@ class _Average:
         errors = (before.relu() @ self.second.T + self.second_bias).softmax(dim=1)
         errors = errors - nn.functional.one_hot(labels, len(self.second)).to(errors)
         return (errors @ self.second) * (before > 0)
+
+    def backs(self, found: list[Found]) -> torch.Tensor:
+        """What comes back from rows that were read, (found, neurons)."""
+        if not found:
+            return self.gradient.new_zeros(0, len(self.gradient))
+        labels = torch.tensor([label for _, label, _ in found])
+        return self.back(torch.stack([row for row, _, _ in found]), labels)
+
+    def explained(self, found: list[Found]) -> torch.Tensor:
+        """The part of the gradient that rows that were read make up."""
+        weights = self.gradient.new_tensor([weight for _, _, weight in found])
+        rows = [row for row, _, _ in found]
+        inputs = torch.stack(rows) if rows else self.gradient[:0]
+        return (self.backs(found) * weights[:, None]).T @ inputs
+
+    def without(self, found: list[Found]) -> torch.Tensor:
+        """The gradient at right angles to what rows that were read send back, whatever their weights are."""
+        basis = torch.linalg.qr(self.backs(found).T).Q
+        return self.gradient - basis @ (basis.T @ self.gradient)
+
+    def weighed(self, found: list[Found]) -> list[Found]:
+        """All rows of the average with the weights that explain it best."""
+        rows, backs = torch.stack([row for row, _, _ in found]), self.backs(found)
+        products = ((backs @ self.gradient) * rows).sum(dim=1)
+        weights = torch.linalg.lstsq((backs @ backs.T) * (rows @ rows.T), products[:, None]).solution
+        return [(row, label, float(w)) for (row, label, _), w in zip(found, weights[:, 0], strict=True)]
 
     def distance(self, rows: torch.Tensor, backs: torch.Tensor) -> torch.Tensor:
         """See :func:`distance_from_average`."""
