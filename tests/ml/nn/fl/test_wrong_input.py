@@ -277,7 +277,10 @@ CALLS: dict[str, Call] = {
         {"observations": [None, [], [1]], "progress": [3], "prior": [3]},
     ),
     "read_average": Call(
-        attacks.read_average, lambda *_: {"observation": two_layers()}, {"observation": [None, observation()]}
+        attacks.read_average,
+        lambda *_: {"observation": two_layers()},
+        {"observation": [None, observation()]},
+        called={"observation": "(observation|model)"},
     ),
     "distance_from_average": Call(
         attacks.distance_from_average,
