@@ -71,7 +71,8 @@ def read_average(observation: Observation) -> Reading:
         observation.batch_size,
         f"below the number of neurons of the first layer, {neurons}, to read rows off their average",
     )
-    left, found = average.gradient, []
+    left = average.gradient
+    found: list[Found] = []
     while len(found) < observation.batch_size:
         remaining = observation.batch_size - len(found)
         new = average.accepted(_of_single_neurons(left), found, observation.bounds)

@@ -103,6 +103,9 @@ class _Net(nn.Module):
         super().__init__()
         width = settings.width
         self.classes = classes
+        last = nn.Linear(width, outputs)
+        nn.init.zeros_(last.weight)  # it starts at the regression
+        nn.init.zeros_(last.bias)
         self.body = nn.Sequential(
             *(
                 layer
@@ -114,10 +117,8 @@ class _Net(nn.Module):
                     nn.Dropout(settings.dropout),
                 )
             ),
-            nn.Linear(width, outputs),
+            last,
         )
-        nn.init.zeros_(self.body[-1].weight)  # it starts at the regression
-        nn.init.zeros_(self.body[-1].bias)
 
     def forward(self, given: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Corrections of rows.
