@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+_TOGETHER = 8
+_ALIKE = 0.75
+"""Batches from this part of the largest on are filled up to it."""
 
 SEED_STRIDE = 1_000_003
 """FLModel's, between the seeds of two epochs."""
@@ -40,9 +45,24 @@ def order_of(rows: int, seed: int, epoch: int) -> np.ndarray:
     return torch.randperm(rows, generator=generator).numpy()
 
 
+@dataclass(frozen=True)
+class Batches:
+    """The batches of an epoch of some models of a stack.
+
+    Attributes:
+        models: their numbers, int64.
+        rows: which rows, int64 of shape (batches, models, rows of the largest batch), filled up with 0.
+        weights: of each row in the mean over its batch, float32, 0 where filled up.
+    """
+
+    models: torch.Tensor
+    rows: torch.Tensor
+    weights: torch.Tensor
+
+
 def epoch_batches(
-    held: Sequence[np.ndarray], seeds: Sequence[int], rate: float, batches: int, epoch: int
-) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    held: Sequence[np.ndarray], seeds: Sequence[int], rate: float, batches: int, epoch: int, device: str = "cpu"
+) -> tuple[list[Batches], np.ndarray]:
     """The batches of an epoch.
 
     Args:
@@ -51,17 +71,28 @@ def epoch_batches(
         rate: part of a model's rows in a batch.
         batches: of an epoch.
         epoch: from 0.
+        device: where they are used.
 
     Returns:
-        Row numbers, int64 of shape (batches, models, rows of the largest batch), filled up with 0; the weight
-        of each in a mean over its batch, float32, 0 where filled up; sizes, int64 of shape (batches, models).
+        The batches, models with batches of about one size together, so that little is filled up; sizes, int64
+        of shape (batches, models).
     """
     sizes = np.array([batch_sizes(len(rows), rate, batches) for rows in held]).T
-    numbers = np.zeros((batches, len(held), int(sizes.max())), np.int64)
-    weights = np.zeros(numbers.shape, np.float32)
-    for model, (rows, seed) in enumerate(zip(held, seeds, strict=True)):
-        dealt = np.split(rows[order_of(len(rows), seed, epoch)], np.cumsum(sizes[:, model])[:-1])
-        for step, batch in enumerate(dealt):
-            numbers[step, model, : len(batch)] = batch
-            weights[step, model, : len(batch)] = 1 / len(batch)
-    return torch.from_numpy(numbers), torch.from_numpy(weights), sizes
+    largest = sizes.max(0)
+    parts: list[list[int]] = []
+    for model in np.argsort(-largest, kind="stable").tolist():
+        if not parts or (len(parts[-1]) >= _TOGETHER and largest[model] < _ALIKE * largest[parts[-1][0]]):
+            parts.append([])
+        parts[-1].append(model)
+    made = []
+    for part in parts:
+        numbers = np.zeros((batches, len(part), int(largest[part].max())), np.int64)
+        weights = np.zeros(numbers.shape, np.float32)
+        for place, model in enumerate(part):
+            order = held[model][order_of(len(held[model]), seeds[model], epoch)]
+            dealt = np.split(order, np.cumsum(sizes[:, model])[:-1])
+            for step, batch in enumerate(dealt):
+                numbers[step, place, : len(batch)] = batch
+                weights[step, place, : len(batch)] = 1 / len(batch)
+        made.append(Batches(*(torch.from_numpy(each).to(device) for each in (np.array(part), numbers, weights))))
+    return made, sizes

@@ -14,11 +14,15 @@ from experiments.sparse.batches import epoch_batches
 from experiments.sparse.job import Job
 from experiments.sparse.methods import Method
 from experiments.sparse.stack import Stack
+from experiments.sparse.stepping import Steps
 from secretflow.ml.nn.fl.plan import Round, plan_epochs
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
-_EVALUATED_AT_ONCE = 60_000_000
-"""Numbers of the inputs' columns that are evaluated in one pass; bounds the memory."""
+_EVALUATED_AT_ONCE = 6_000_000
+"""Numbers of the features that are evaluated in one pass; bounds the memory."""
+
+_LOOKED_AT = 5_000
+"""Test rows that are looked at after an epoch, the first ones; after the last one all are."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,11 @@ class Outcome:
 
 
 def train(
-    runs: Sequence[Run], build: Callable[[], nn.Module], data: Data, recipe: Recipe, device: str = "cpu",
+    runs: Sequence[Run],
+    build: Callable[[], nn.Module],
+    data: Data,
+    recipe: Recipe,
+    device: str = "cpu",
     matrices: bool | None = None,
 ) -> list[Outcome]:
     """Trains runs together; each comes to the numbers that it would come to by itself.
@@ -121,29 +129,30 @@ def train(
     masks = {name: torch.ones_like(stack.weights[name].detach()) for name in prunable}
     exponents = [run.method.exponent for run in runs for _ in range(parties)]
     stack.reparametrise(exponents, prunable)
-    jobs = [_job(stack, masks, slice(k * parties, (k + 1) * parties), run.seed) for k, run in enumerate(runs)]
+    scaled = any(run.method.step_power for run in runs)
+    factors = stack.scale_steps(prunable) if scaled else {}
+    jobs = [_job(stack, masks, factors, run, slice(k * parties, (k + 1) * parties)) for k, run in enumerate(runs)]
     rounds = math.ceil(steps / recipe.aggregate_freq)
     plans = [_plan(run, job, recipe, steps) for run, job in zip(runs, jobs, strict=True)]
     for run, job in zip(runs, jobs, strict=True):
         run.method.start(job, rounds * recipe.epochs)
+    training = Steps(stack, data.x, data.y, masks)
     held = [part for run in runs for part in run.held]
     seeds = [run.seed for run in runs for _ in run.held]
     curves: list[list[tuple[float, float, float, float]]] = [[] for _ in runs]
     for epoch in range(recipe.epochs):
-        numbers, row_weights, sizes = epoch_batches(held, seeds, rate, steps, epoch)
-        numbers, row_weights = numbers.to(device), row_weights.to(device)
+        batches, sizes = epoch_batches(held, seeds, rate, steps, epoch, device)
+        training.begin_epoch(batches)
         for number in range(rounds):
             some = range(number * recipe.aggregate_freq, min((number + 1) * recipe.aggregate_freq, steps))
-            losses = sum(
-                stack.step(data.x[numbers[step]], data.y[numbers[step]], row_weights[step], masks)
-                for step in some
-            ) / len(some)
+            losses = torch.stack([training.step(step) for step in some]).mean(0)
             samples = torch.from_numpy(sizes[some.start : some.stop].sum(0)).to(device, torch.float64)
             for k, (run, job) in enumerate(zip(runs, jobs, strict=True)):
                 own = slice(k * parties, (k + 1) * parties)
                 job.samples, job.losses = samples[own], losses[own]
                 run.method.end_round(job, plans[k][epoch][number])
-        accuracies = _accuracies(stack, data, len(runs), parties)
+        last = epoch + 1 == recipe.epochs
+        accuracies = _accuracies(stack, data, len(runs), parties, len(data.y_test) if last else _LOOKED_AT)
         for curve, job, accuracy in zip(curves, jobs, accuracies, strict=True):
             curve.append((accuracy, job.uploaded, job.density(), float(job.losses.mean())))
     return [
@@ -170,12 +179,17 @@ class _Gradients(Mapping[str, Tensor]):
         return len(self._stack.weights)
 
 
-def _job(stack: Stack, masks: Mapping[str, Tensor], own: slice, seed: int) -> Job:
+def _job(
+    stack: Stack, masks: Mapping[str, Tensor], factors: Mapping[str, Tensor], run: Run, own: slice
+) -> Job:
+    power = run.method.step_power
     return Job(
         {name: value.detach()[own] for name, value in stack.weights.items()},
         {name: mask[own] for name, mask in masks.items()},
         _Gradients(stack, own),
-        seed,
+        run.seed,
+        {name: factor[own] for name, factor in factors.items()} if power else {},
+        power,
     )
 
 
@@ -195,21 +209,18 @@ def _plan(run: Run, job: Job, recipe: Recipe, steps: int) -> list[list[Round]]:
 
 
 @torch.no_grad()
-def _accuracies(stack: Stack, data: Data, runs: int, parties: int) -> list[float]:
+def _accuracies(stack: Stack, data: Data, runs: int, parties: int, rows: int) -> list[float]:
     """Accuracy of each run in percent: the test rows are dealt out to its parties, each model sees its part."""
-    # Dealt out by turns; what does not divide evenly stays out for the last parties.
-    shares = [torch.arange(k, len(data.y_test), parties) for k in range(parties)]
-    size = max(len(share) for share in shares)
-    numbers = torch.full((parties, size), -1, dtype=torch.int64)
-    for k, share in enumerate(shares):
-        numbers[k, : len(share)] = share
-    numbers = numbers.to(data.y_test.device)
-    models = runs * parties
-    at_once = max(1, _EVALUATED_AT_ONCE // (models * 25 * data.x_test[0].numel()))
+    rows = min(rows, len(data.y_test))
+    size = math.ceil(rows / parties)
+    # Dealt out by turns; where that does not come out even, the last parties have fewer.
+    numbers = torch.arange(size * parties, device=data.y_test.device).view(size, parties).T
+    at_once = max(1, _EVALUATED_AT_ONCE // (runs * parties * data.x_test[0].numel()))
     right = torch.zeros(runs, device=numbers.device)
     for first in range(0, size, at_once):
         some = numbers[:, first : first + at_once]
-        x = data.x_test[some.clamp_min(0)].repeat(runs, *[1] * data.x_test.dim())
+        looked_at = some.clamp_max(rows - 1)
+        x = data.x_test[looked_at].repeat(runs, *[1] * (data.x_test.dim()))
         found = stack.forward(x).argmax(2).view(runs, parties, -1)
-        right += ((found == data.y_test[some.clamp_min(0)]) & (some >= 0)).sum((1, 2))
-    return [100 * float(value) / len(data.y_test) for value in right.tolist()]
+        right += ((found == data.y_test[looked_at]) & (some < rows)).sum((1, 2))
+    return [100 * float(value) / rows for value in right.tolist()]

@@ -23,6 +23,7 @@ class Following(Method):
         span: rounds in which the density falls, as a cubic or, with ``geometric``, by equal factors.
         geometric: see ``span``.
         exponent: see :meth:`~experiments.sparse.stack.Stack.reparametrise`.
+        step_power: see :class:`~experiments.sparse.methods.Method`.
         regrow: "none"; "probe": parties upload the gradient of a random part of the pruned weights, and those
             of the largest mean gradient take the place of the smallest living ones; "trial": a random part of
             the pruned weights is trained for a round, and the largest weights of the average live on.
@@ -32,8 +33,6 @@ class Following(Method):
         until: fraction of all rounds after which nothing regrows.
         votes: whether parties vote for what lives, with masks of their own largest weights; the average's
             magnitudes decide between weights of as many votes.
-        shrink: weights are multiplied with this after each average, if they will be pruned by the schedule's
-            end were it now; 1 does not.
     """
 
     def __init__(
@@ -44,6 +43,7 @@ class Following(Method):
         span: int = 8,
         geometric: bool = False,
         exponent: float = 1.0,
+        step_power: float = 0.0,
         regrow: str = "none",
         candidates: float = 0.02,
         exchanged: float = 0.2,
@@ -51,11 +51,12 @@ class Following(Method):
         until: float = 0.75,
         votes: bool = False,
     ) -> None:
-        self.exponent = exponent
+        self.exponent, self.step_power = exponent, step_power
         self._density, self._warm_up, self._span, self._geometric = density, warm_up, span, geometric
         self._regrow, self._candidates, self._exchanged = regrow, candidates, exchanged
         self._every, self._until, self._votes = every, until, votes
-        self._started: int | None = None
+        self._started = None if isinstance(warm_up, str) else warm_up
+        self._on_trial = False
         self._first_loss = math.nan
         self._done = 0
 
@@ -66,64 +67,63 @@ class Following(Method):
     def end_round(self, job: Job, this: Round) -> None:
         """Averages, then prunes the average."""
         self._done += 1
+        self._decide(job)
+        step = self._started is not None and self._done > self._started
+        falls = step and self._done - self._started <= self._span  # type: ignore[operator]
+        probes = step and self._regrow == "probe" and self._regrows_at(self._done)
         masks = [mask[:1] for mask in job.flat_masks()]
-        probe = self._probe(job, masks) if self._due("probe") else None
-        ballots = self._ballots(job, masks) if self._votes and self._falls() else None
+        probe = self._probe(job, masks) if probes else None
+        ballots = self._ballots(job, masks) if self._votes and falls else None
         job.average_shared()
-        loss = float((job.losses * job.samples).sum() / job.samples.sum())
-        if self._done == 1:
-            self._first_loss = loss
-        if self._started is None:
-            ready = loss < self._first_loss / 2 if self._warm_up == "loss" else self._done >= int(self._warm_up)
-            if not ready:
-                return
-            self._started = self._done - 1 if self._warm_up == 0 else self._done
-            if self._warm_up != 0:
-                return
+        if not (falls or probes or self._on_trial):
+            if step and self._regrow == "trial" and self._regrows_at(self._done + 1):
+                self._try_out(job, masks)
+            return
         scores = [job.flat(name)[:1].abs() for name in job.masks]
-        keep = math.floor(self._now() * job.size + 1e-9)
         if ballots is not None:
             top = max(float(score.max()) for score in scores) + 1e-12
             scores = [votes + score / top for votes, score in zip(ballots, scores, strict=True)]
-        if probe is not None:
-            signal, free = probe
-            count = math.floor(keep * self._exchanged * self._cosine())
-            kept = keep_largest_over_layers(scores, masks, keep - count)
-            alive = torch.cat(kept, 1)[0]
-            grown = grow_largest(signal, alive, free, keep - int(alive.sum()))
-            job.use(_split(grown, masks))
-        elif self._falls() or any(bool((mask.sum() != 0)) for mask in masks) and self._regrow == "trial":
+        keep = max(len(masks), math.floor(self._now() * job.size + 1e-9))
+        if probe is None:
             kept = keep_largest_over_layers(scores, masks, keep)
-            if self._due("trial", ahead=1):
-                alive = torch.cat(kept, 1)[0]
-                trial = self._drawn(job, ~alive)
-                kept = _split(alive | trial, masks)
-            job.use(kept)
+        else:
+            signal, free = probe
+            exchanged = math.floor(keep * self._exchanged * self._cosine())
+            exchanged = min(exchanged, int(free.sum()))
+            alive = torch.cat(keep_largest_over_layers(scores, masks, keep - exchanged), 1)[0]
+            kept = _split(grow_largest(signal, alive, free, keep - int(alive.sum())), masks)
+        self._on_trial = False
+        job.use(kept)
+        if step and self._regrow == "trial" and self._regrows_at(self._done + 1):
+            self._try_out(job, kept)
 
-    def _progress(self) -> float:
-        assert self._started is not None
-        return min(1.0, (self._done - self._started) / self._span)
+    def _decide(self, job: Job) -> None:
+        """Sets when pruning starts: all parties see the same mean loss, so all come to the same."""
+        loss = float((job.losses * job.samples).sum() / job.samples.sum())
+        if self._done == 1:
+            self._first_loss = loss
+        if self._started is None and self._warm_up == "loss" and loss < self._first_loss / 2:
+            self._started = self._done - 1
 
     def _now(self) -> float:
+        """The density that the schedule has come to."""
+        assert self._started is not None
+        progress = min(1.0, (self._done - self._started) / self._span)
         if self._geometric:
-            return self._density ** self._progress()
-        return self._density + (1 - self._density) * (1 - self._progress()) ** 3
-
-    def _falls(self) -> bool:
-        return self._started is None or self._done - self._started <= self._span
+            return self._density**progress
+        return self._density + (1 - self._density) * (1 - progress) ** 3
 
     def _cosine(self) -> float:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, self._done / (self._until * self._rounds))))
 
-    def _due(self, kind: str, ahead: int = 0) -> bool:
-        number = self._done + ahead
-        return (
-            self._regrow == kind
-            and self._started is not None
-            and number > self._started
-            and number % self._every == 0
-            and number < self._until * self._rounds
-        )
+    def _regrows_at(self, number: int) -> bool:
+        return number % self._every == 0 and number < self._until * self._rounds
+
+    def _try_out(self, job: Job, masks: list[Tensor]) -> None:
+        """Lets a random part of the pruned weights live for a round."""
+        alive = torch.cat(masks, 1)[0]
+        job.use(_split(alive | self._drawn(job, ~alive), masks))
+        self._on_trial = True
 
     def _drawn(self, job: Job, free: Tensor) -> Tensor:
         """A random part of the pruned weights, the same at all parties."""
@@ -141,9 +141,7 @@ class Following(Method):
 
     def _ballots(self, job: Job, masks: list[Tensor]) -> list[Tensor]:
         """How many parties keep each weight."""
-        ahead = self._started if self._started is not None else self._done
-        progress = min(1.0, (self._done - ahead) / self._span)
-        keep = math.floor((self._density + (1 - self._density) * (1 - progress) ** 3) * job.size)
+        keep = math.floor(self._now() * job.size)
         job.uploaded += sum(int(mask.sum()) for mask in masks)
         own = keep_largest_over_layers(
             [job.flat(name).abs() for name in job.masks],

@@ -19,6 +19,8 @@ class Job:
         masks: of the prunable ones, 0 and 1, in the same shapes, sharing memory with what training uses.
         gradients: gives the gradient of a parameter after the round's last step, all its weights' included.
         seed: of what all parties draw alike.
+        factors: of each layer's steps, (parties, 1, ...), sharing memory with what training uses.
+        step_power: see :attr:`~experiments.sparse.methods.Method.step_power`.
 
     Attributes:
         samples: how many rows each party has trained on in the round, float64.
@@ -27,9 +29,16 @@ class Job:
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], seed: int
+        self,
+        weights: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        seed: int,
+        factors: Mapping[str, Tensor],
+        step_power: float,
     ) -> None:
         self.weights, self.masks, self.gradients = weights, masks, gradients
+        self._factors, self._step_power = factors, step_power
         self.uploaded = 0.0
         first = next(iter(weights.values()))
         self.parties = first.shape[0]
@@ -74,6 +83,9 @@ class Job:
         for (name, own), new in zip(self.masks.items(), masks, strict=True):
             own.flatten(1).copy_(new.expand(self.parties, -1))
             self.weights[name].mul_(own)
+            if name in self._factors:
+                factor = own.flatten(1).mean(1).pow(-self._step_power)
+                self._factors[name].copy_(factor.view(-1, *[1] * (own.dim() - 1)))
 
     def average_shared(self) -> None:
         """Gives all parties the average, under a mask that all share."""

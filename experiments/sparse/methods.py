@@ -15,9 +15,13 @@ class Method(ABC):
 
     Attributes:
         exponent: see :meth:`~experiments.sparse.stack.Stack.reparametrise`.
+        step_power: the optimiser's steps of a layer are multiplied with its density to the power of minus this:
+            the fewer weights feed a unit, the more each must move. 1 is the rule for Adam of Dey et al., "Sparse
+            maximal update parameterization", NeurIPS 2024; 0 changes nothing.
     """
 
     exponent = 1.0
+    step_power = 0.0
 
     def start(self, job: Job, rounds: int) -> None:
         """Begins, before the first round.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn, optim
@@ -14,15 +15,37 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "sgd": optim
 
 
 class _MatrixConv2d(nn.Conv2d):
-    """A convolution as a product of matrices: stacked, it is one batched product instead of many groups."""
+    """A convolution as a product of matrices: stacked, it is one batched product.
+
+    What vmap makes of a convolution is one of many groups, which a GPU computes one after the other. Outputs
+    lie in memory channel by channel, so that the product need not be rearranged.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)  # type: ignore[arg-type]
-        out = torch.einsum("ok,bkl->bol", self.weight.flatten(1), columns)
-        if self.bias is not None:
-            out = out + self.bias[:, None]
-        height = (x.shape[2] + 2 * int(self.padding[0]) - self.kernel_size[0]) // self.stride[0] + 1
-        return out.unflatten(2, (height, -1))
+        (height, width), stride, (top, left) = self.kernel_size, self.stride[0], self.padding
+        padded = F.pad(x, (int(left), int(left), int(top), int(top)))
+        windows = padded.unfold(2, height, stride).unfold(3, width, stride)
+        rows, channels, down, right = windows.shape[:4]
+        columns = windows.permute(1, 4, 5, 0, 2, 3).reshape(channels * height * width, rows * down * right)
+        out = (self.weight.flatten(1) @ columns).view(-1, rows, down, right).transpose(0, 1)
+        return out if self.bias is None else out + self.bias[:, None, None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of some models of a stack.
+
+    Attributes:
+        models: their numbers, int64.
+        x: features, (models, rows, ...).
+        y: classes, int64 of shape (models, rows).
+        row_weights: float of shape (models, rows); a model's loss is the sum of weight times loss.
+    """
+
+    models: Tensor
+    x: Tensor
+    y: Tensor
+    row_weights: Tensor
 
 
 class Stack:
@@ -36,7 +59,7 @@ class Stack:
         learning_rate: of the optimiser.
         weight_decay: of the optimiser.
         device: where everything is computed.
-        matrices: whether convolutions are computed as products of matrices, which a GPU does faster.
+        matrices: whether convolutions are computed as products of matrices; None does so on a GPU.
 
     Attributes:
         weights: of each parameter by name all models' values, (runs * parties, ...).
@@ -76,7 +99,9 @@ class Stack:
             self.weights.values(),
             lr=learning_rate,  # type: ignore[call-arg]
             weight_decay=weight_decay,
+            **({"capturable": True, "fused": True} if optimizer == "adam" and device != "cpu" else {}),
         )
+        self._factors: dict[str, Tensor] = {}
         self._exponents: dict[str, Tensor] = {}
 
     def reparametrise(self, exponents: Sequence[float], names: Sequence[str]) -> None:
@@ -97,26 +122,56 @@ class Stack:
             self._exponents[name] = each
             values.data.copy_(_power(values.data, 1 / each))
 
-    def step(self, x: Tensor, y: Tensor, row_weights: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+    def scale_steps(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Multiplies every step of the optimiser with a factor for each model and layer.
+
+        Args:
+            names: of the parameters.
+
+        Returns:
+            The factors by name, (models, 1, ...), 1 at first; whoever asked for them sets them.
+        """
+        for name in names:
+            values = self.weights[name]
+            self._factors[name] = torch.ones(len(values), *[1] * (values.dim() - 1), device=values.device)
+        return self._factors
+
+    def state(self) -> list[Tensor]:
+        """Weights, and what the optimiser keeps of them."""
+        kept = [value for each in self._optimizer.state.values() for value in each.values()]
+        return [*(value.data for value in self.weights.values()), *kept]
+
+    def step(self, parts: Sequence[Part], masks: Mapping[str, Tensor]) -> Tensor:
         """One step of the optimiser; what a mask has pruned is zero afterwards.
 
         Args:
-            x: (models, rows, ...).
-            y: classes, int64 of shape (models, rows).
-            row_weights: float of shape (models, rows); a model's loss is the sum of weight times loss.
+            parts: each model in one of them.
             masks: of the shape of the weights by name, 0 and 1.
 
         Returns:
             Each model's loss before the step.
         """
         self._optimizer.zero_grad()
-        scores = self.forward(x)
-        by_row = F.cross_entropy(scores.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
-        losses = (by_row * row_weights).sum(1)
-        losses.sum().backward()
+        first = next(iter(self.weights.values()))
+        losses = torch.zeros(len(first), device=first.device)
+        order = torch.cat([part.models for part in parts])
+        counts = [len(part.models) for part in parts]
+        used = {name: values.index_select(0, order).split(counts) for name, values in self._used().items()}
+        total = torch.zeros((), device=first.device)
+        for k, part in enumerate(parts):
+            scores = self._scores({name: values[k] for name, values in used.items()}, part.x)
+            by_row = F.cross_entropy(scores.flatten(0, 1), part.y.flatten(), reduction="none").view(part.y.shape)
+            each = (by_row * part.row_weights).sum(1)
+            losses.index_copy_(0, part.models, each.detach())
+            total = total + each.sum()
+        total.backward()
+        before = {name: self.weights[name].detach().clone() for name in self._factors}
         self._optimizer.step()
+        for name, factor in self._factors.items():
+            values = self.weights[name].data
+            torch.lerp(before[name], values, factor, out=values)
         self.zero_pruned(masks)
-        return losses.detach()
+        return losses
 
     def zero_pruned(self, masks: Mapping[str, Tensor]) -> None:
         """Sets what masks have pruned to zero."""
@@ -125,11 +180,17 @@ class Stack:
 
     def forward(self, x: Tensor) -> Tensor:
         """What the nets give, (models, rows, classes)."""
-        used = {
+        return self._scores(self._used(), x)
+
+    def _scores(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return vmap(lambda own, rows: functional_call(self._net, own, (rows,)))(weights, x)
+
+    def _used(self) -> dict[str, Tensor]:
+        """What the nets compute with."""
+        return {
             name: _power(values, self._exponents[name]) if name in self._exponents else values
             for name, values in self.weights.items()
         }
-        return vmap(lambda own, rows: functional_call(self._net, own, (rows,)))(used, x)
 
 
 def _power(values: Tensor, exponent: Tensor) -> Tensor:

@@ -106,9 +106,9 @@ def flmodel(devices: SimpleNamespace, aggregator: Any, **options: Any) -> tuple[
 
 def engine(method: Any, settings: PruneSettings | None = None, **options: Any) -> Outcome:
     x, y = map(torch.from_numpy, rows())
-    # A second run beside it, which must change nothing.
-    beside = Run(Dense(), SEED + 1, held()[::-1])
-    runs = [Run(method, SEED, held(), settings), beside]
+    # Other runs beside it, which must change nothing.
+    beside = [Run(Dense(), SEED + k, held()[::-1]) for k in range(5)]
+    runs = [Run(method, SEED, held(), settings), *beside]
     return train(runs, Net, Data(x, y, x, y), RECIPE, **options)[0]
 
 
