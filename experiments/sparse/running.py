@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiments.sparse.engine import Data, Recipe, Run, train
+from experiments.sparse.engine import Data, Run, train
 from experiments.sparse.grid import Cell, made
 from experiments.sparse.tasks import NETS, load, recipe_of, split
 
@@ -26,15 +25,14 @@ def _data(dataset: str, fashion_mnist: Path | None, device: str) -> Data:
 
 
 def run_cells(
-    cells: Sequence[Cell], device: str = "cpu", fashion_mnist: Path | None = None, **changes: Any
+    cells: Sequence[Cell], device: str = "cpu", fashion_mnist: Path | None = None
 ) -> list[Row]:
-    """Trains cells of one task and one split together.
+    """Trains cells of one task together.
 
     Args:
         cells: they differ in method, density and seed only.
         device: "cpu" or "cuda".
         fashion_mnist: see :func:`~experiments.sparse.tasks.load`.
-        **changes: of the recipe.
 
     Returns:
         A row of the results for each, without ``bytes_to_target``.
@@ -50,7 +48,7 @@ def run_cells(
         method, settings = made(cell.method, cell.density)
         held = split(labels, cell.dataset, cell.split, cell.parties, cell.seed)
         runs.append(Run(method, cell.seed, held, settings))
-    recipe: Recipe = replace(recipe_of(first.dataset, first.model, first.parties), **changes)
+    recipe = recipe_of(first.dataset, first.model, first.parties, first.optimizer, first.learning_rate)
     outcomes = train(runs, NETS[first.model], data, recipe, device)
     seconds = (time.perf_counter() - started) / len(cells)
     return [
@@ -78,11 +76,8 @@ def stacks(cells: Sequence[Cell], models: int) -> Iterator[list[Cell]]:
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.dataset, cell.model, cell.split, cell.parties), []).append(cell)
-    for key, group in groups.items():
-        at_once = max(1, models // key[3])
-        for k in itertools.count():
-            some = group[k * at_once : (k + 1) * at_once]
-            if not some:
-                break
-            yield some
+        key = cell._replace(method="", density=1.0, seed=0)
+        groups.setdefault(key, []).append(cell)
+        if len(groups[key]) * cell.parties >= models:
+            yield groups.pop(key)
+    yield from groups.values()

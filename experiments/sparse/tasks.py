@@ -30,13 +30,8 @@ SPLITS = ("iid", "unequal", "dirichlet-0.5", "dirichlet-0.1")
 _IMAGE_ROWS = 12_000
 _ROUNDS_OF_EPOCH = 4
 _BATCH = {"digits": 8, "breast-cancer": 4}
-_OPTIMIZER = {
-    "convnet": ("adam", 1e-2, 1e-3),
-    "fedavg-cnn": ("sgd", 0.1, 1e-4),
-    "resnet20": ("adam", 3e-3, 1e-4),
-    "lstm": ("adam", 3e-3, 0.0),
-    "table-net": ("adam", 3e-3, 1e-4),
-}
+_WEIGHT_DECAY = {"convnet": 1e-3, "lstm": 0.0}
+EPOCHS = 20
 
 
 def rows_of(dataset: str) -> int:
@@ -44,19 +39,20 @@ def rows_of(dataset: str) -> int:
     return {"digits": 1_437, "breast-cancer": 455}.get(dataset, _IMAGE_ROWS)
 
 
-def recipe_of(dataset: str, model: str, parties: int, epochs: int = 20) -> Recipe:
-    """How a task is trained; every epoch has four rounds, however many parties there are.
+def recipe_of(dataset: str, model: str, parties: int, optimizer: str, learning_rate: float) -> Recipe:
+    """How a task is trained: 20 epochs of four rounds each, however many parties there are.
 
     Args:
         dataset: of :data:`DATASETS`.
         model: of :data:`NETS`.
         parties: how many.
-        epochs: how many.
+        optimizer: see :class:`~experiments.sparse.engine.Recipe`.
+        learning_rate: of the optimiser.
     """
     batch = _BATCH.get(dataset, 32)
     steps = math.ceil(rows_of(dataset) / (batch * parties))
-    optimizer, rate, decay = _OPTIMIZER[model]
-    return Recipe(epochs, math.ceil(steps / _ROUNDS_OF_EPOCH), batch, optimizer, rate, decay)
+    decay = _WEIGHT_DECAY.get(model, 1e-4)
+    return Recipe(EPOCHS, math.ceil(steps / _ROUNDS_OF_EPOCH), batch, optimizer, learning_rate, decay)
 
 
 def load(dataset: str, fashion_mnist: Path | None = None) -> Data:
