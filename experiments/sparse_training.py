@@ -63,20 +63,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=f"Trains many runs at once. Finished ones are added to {RESULTS} in --out at once, and one "
-        "that is there is not repeated, so that a broken-off evaluation goes on where it was. Then sparse.md is "
-        "written.",
+        description=f"Trains many runs at once. Finished ones are added to {RESULTS} in --out at once, and "
+        "one that is there is not repeated, so that a broken-off evaluation goes on where it was. Then "
+        "sparse.md is written.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--part", choices=PARTS, default="measured", help="which runs")
     parser.add_argument(
-        "--only", default="", metavar="VALUES", help="values between commas that a run must have: mnist,10,ours"
+        "--only",
+        default="",
+        metavar="VALUES",
+        help="values between commas that a run must have: mnist,10,ours",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what computes")
     parser.add_argument("--models", type=int, default=80, help="how many models are trained at once")
     parser.add_argument("--minutes", type=float, default=1e6, help="after which no more runs are begun")
     parser.add_argument(
-        "--data", type=Path, help="folder with the IDX files of Fashion-MNIST; without it that of Debian's package"
+        "--data",
+        type=Path,
+        help="folder with the IDX files of Fashion-MNIST; without it that of Debian's package",
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for what is made")
     return parser

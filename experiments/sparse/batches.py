@@ -26,8 +26,8 @@ def batch_sizes(rows: int, rate: float, batches: int) -> list[int]:
         batches: how many.
 
     Returns:
-        The sizes: the part rounded down and a smaller last one, or, where that leaves rows out, such as differ
-        by at most one, the larger ones first.
+        The sizes: the part rounded down and a smaller last one, or, where that leaves rows out, such as
+        differ by at most one, the larger ones first.
     """
     size = math.floor(rows * rate)
     if size and math.ceil(rows / size) <= batches:
@@ -61,7 +61,12 @@ class Batches:
 
 
 def epoch_batches(
-    held: Sequence[np.ndarray], seeds: Sequence[int], rate: float, batches: int, epoch: int, device: str = "cpu"
+    held: Sequence[np.ndarray],
+    seeds: Sequence[int],
+    rate: float,
+    batches: int,
+    epoch: int,
+    device: str = "cpu",
 ) -> tuple[list[Batches], np.ndarray]:
     """The batches of an epoch.
 
@@ -94,5 +99,7 @@ def epoch_batches(
             for step, batch in enumerate(dealt):
                 numbers[step, place, : len(batch)] = batch
                 weights[step, place, : len(batch)] = 1 / len(batch)
-        made.append(Batches(*(torch.from_numpy(each).to(device) for each in (np.array(part), numbers, weights))))
+        made.append(
+            Batches(*(torch.from_numpy(each).to(device) for each in (np.array(part), numbers, weights)))
+        )
     return made, sizes

@@ -125,13 +125,17 @@ def train(
         device=device,
         matrices=matrices,
     )
-    prunable = [name for name, value in stack.weights.items() if value.dim() > 2]  # one dimension is the stack
+    prunable = [
+        name for name, value in stack.weights.items() if value.dim() > 2
+    ]  # one dimension is the stack
     masks = {name: torch.ones_like(stack.weights[name].detach()) for name in prunable}
     exponents = [run.method.exponent for run in runs for _ in range(parties)]
     stack.reparametrise(exponents, prunable)
     scaled = any(run.method.step_power for run in runs)
     factors = stack.scale_steps(prunable) if scaled else {}
-    jobs = [_job(stack, masks, factors, run, slice(k * parties, (k + 1) * parties)) for k, run in enumerate(runs)]
+    jobs = [
+        _job(stack, masks, factors, run, slice(k * parties, (k + 1) * parties)) for k, run in enumerate(runs)
+    ]
     rounds = math.ceil(steps / recipe.aggregate_freq)
     plans = [_plan(run, job, recipe, steps) for run, job in zip(runs, jobs, strict=True)]
     for run, job in zip(runs, jobs, strict=True):
@@ -210,7 +214,7 @@ def _plan(run: Run, job: Job, recipe: Recipe, steps: int) -> list[list[Round]]:
 
 @torch.no_grad()
 def _accuracies(stack: Stack, data: Data, runs: int, parties: int, rows: int) -> list[float]:
-    """Accuracy of each run in percent: the test rows are dealt out to its parties, each model sees its part."""
+    """Accuracy of each run in percent, of its parties' models on a part of the test rows each."""
     rows = min(rows, len(data.y_test))
     size = math.ceil(rows / parties)
     # Dealt out by turns; where that does not come out even, the last parties have fewer.

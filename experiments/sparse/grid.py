@@ -67,7 +67,15 @@ METHODS: dict[str, Callable[[float], Made]] = {
         prune_end_epoch=2,
         prune_freq=1,
     ),
-    "ours": lambda density: (Following(density, span=8, step_power=1.0), None),
+    "ours": lambda density: _product(
+        density,
+        mask_scope="global",
+        prune_scope="global",
+        prune_schedule="cubic",
+        prune_end_epoch=2,
+        prune_freq=1,
+        step_power=1.0,
+    ),
     "FedDST": lambda density: (FedDst(density), None),
     "FedRTS": lambda density: (FedRts(density), None),
     "PruneFL": lambda density: (PruneFl(density), None),
@@ -128,7 +136,10 @@ def made(name: str, density: float) -> Made:
     kind, _, words = base.partition(":")
     if words:
         options = dict(word.split("=") for word in words.split(","))
-        method, settings = _STUDIED[kind](density, **{key: _value(text) for key, text in options.items()}), None
+        method, settings = (
+            _STUDIED[kind](density, **{key: _value(text) for key, text in options.items()}),
+            None,
+        )
     else:
         method, settings = METHODS[kind](density)
     if steps:
@@ -146,8 +157,8 @@ def cells(part: str = "measured") -> list[Cell]:
     """The runs of a part of the evaluation, those of the greatest worth first.
 
     Args:
-        part: of :data:`PARTS`; "tuning" is what the methods and their settings were chosen with, on other seeds
-            than those of "measured", "why" what local masks were studied with.
+        part: of :data:`PARTS`; "tuning" is what the methods and their settings were chosen with, on other
+            seeds than those of "measured", "why" what local masks were studied with.
     """
     if part == "tuning":
         return _tuning()
@@ -175,12 +186,25 @@ def cells(part: str = "measured") -> list[Cell]:
 
 
 def _of(
-    dataset: str, model: str, split: str, parties: int, methods: Sequence[tuple[str, float]], seeds: Sequence[int]
+    dataset: str,
+    model: str,
+    split: str,
+    parties: int,
+    methods: Sequence[tuple[str, float]],
+    seeds: Sequence[int],
 ) -> list[Cell]:
     rates = {"dense": _DENSE_LEARNING_RATES.get(model, _LEARNING_RATES[model])}
     return [
         Cell(
-            dataset, model, split, parties, method, density, seed, "adam", rates.get(method, _LEARNING_RATES[model])
+            dataset,
+            model,
+            split,
+            parties,
+            method,
+            density,
+            seed,
+            "adam",
+            rates.get(method, _LEARNING_RATES[model]),
         )
         for (method, density), seed in itertools.product(methods, seeds)
     ]
@@ -189,7 +213,15 @@ def _of(
 def _tuning() -> list[Cell]:
     found = []
     rates = {
-        "fedavg-cnn": [("adam", 5e-4), ("adam", 1e-3), ("adam", 2e-3), ("sgd", 0.05), ("sgd", 0.1), ("sgd", 0.2), ("sgd", 0.3)],
+        "fedavg-cnn": [
+            ("adam", 5e-4),
+            ("adam", 1e-3),
+            ("adam", 2e-3),
+            ("sgd", 0.05),
+            ("sgd", 0.1),
+            ("sgd", 0.2),
+            ("sgd", 0.3),
+        ],
         "resnet20": [("adam", 3e-3), ("adam", 1e-2), ("sgd", 0.3)],
     }
     for model, tried in rates.items():
@@ -201,9 +233,14 @@ def _tuning() -> list[Cell]:
         for density in (0.05, 0.01):
             found += [
                 cell._replace(seed=11)
-                for cell in _of("fashion-mnist", model, "dirichlet-0.5", 10, [(m, density) for m in _TUNED], (11,))
+                for cell in _of(
+                    "fashion-mnist", model, "dirichlet-0.5", 10, [(m, density) for m in _TUNED], (11,)
+                )
             ]
-    steps = [("dense", 1.0), *((f"following:span=8{more}", 0.1) for more in ("", ",step_power=0.5", ",step_power=1.0"))]
+    steps = [
+        ("dense", 1.0),
+        *((f"following:span=8{more}", 0.1) for more in ("", ",step_power=0.5", ",step_power=1.0")),
+    ]
     for rate in (0.3, 1.0):
         found += [
             cell._replace(optimizer="sgd", learning_rate=rate)

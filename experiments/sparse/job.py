@@ -68,7 +68,11 @@ class Job:
 
     def density(self) -> float:
         """Density, the mean over the parties."""
-        return sum(float(mask.sum(dtype=torch.float64)) for mask in self.masks.values()) / self.size / self.parties
+        return (
+            sum(float(mask.sum(dtype=torch.float64)) for mask in self.masks.values())
+            / self.size
+            / self.parties
+        )
 
     def flat(self, name: str) -> Tensor:
         """The weights of a layer, (parties, size)."""

@@ -45,7 +45,7 @@ class Local(Method):
         self._at_least, self._own, self._divisor, self._shows_union = at_least, own, divisor, shows_union
         self._done = 0
         self._average: dict[str, Tensor] = {}
-        self.overlap: list[tuple[float, float]] = []
+        self._overlap: dict[str, float] = {}
 
     def start(self, job: Job, rounds: int) -> None:
         """Keeps the average that training begins with."""
@@ -59,7 +59,8 @@ class Local(Method):
             rate = self._density + (1 - self._density) * (1 - done / self._span) ** 3
             job.agree(self._at_least, shrinks=True)
             scores = [
-                (self._own * job.flat(name) + (1 - self._own) * self._average[name]).abs() for name in job.masks
+                (self._own * job.flat(name) + (1 - self._own) * self._average[name]).abs()
+                for name in job.masks
             ]
             job.use(keep_largest_over_layers(scores, job.flat_masks(), math.floor(rate * job.size + 1e-9)))
         if self._divisor == "all":
@@ -69,10 +70,14 @@ class Local(Method):
         job.average_living(self._at_least)
         self._keep_average(job)
         if this.ends_fit:
-            self.overlap.append(overlap_of(job))
+            self._overlap = overlap_of(job)
             if self._shows_union:
                 for name in job.masks:
                     job.weights[name].flatten(1).copy_(self._average[name].expand(job.parties, -1))
+
+    def notes(self) -> dict[str, float]:
+        """See :func:`overlap_of`."""
+        return self._overlap
 
     def _keep_average(self, job: Job) -> None:
         """What is averaged is the same wherever it lives; the largest magnitude finds it."""
@@ -81,14 +86,20 @@ class Local(Method):
             self._average[name] = flat.gather(0, flat.abs().argmax(0, keepdim=True)).clone()
 
 
-def overlap_of(job: Job) -> tuple[float, float]:
+def overlap_of(job: Job) -> dict[str, float]:
     """How much masks have in common.
 
     Returns:
-        Mean over the pairs of parties of the part of the living weights that both keep; weights that any
-        party keeps, as a multiple of what one keeps.
+        "kept_by_both": mean over the pairs of parties of the part of the living weights that both keep.
+        "union": weights that any party keeps, as a multiple of what one keeps. "contributors": mean over the
+        weights of the union of how many parties keep each.
     """
     flat = torch.cat([mask.flatten(1) for mask in job.masks.values()], 1)
     living = float(flat[0].sum())
     together = (flat @ flat.T).triu(1).sum() / (job.parties * (job.parties - 1) / 2)
-    return float(together) / living, float((flat.sum(0) > 0).sum()) / living
+    union = float((flat.sum(0) > 0).sum())
+    return {
+        "kept_by_both": round(float(together) / living, 4),
+        "union": round(union / living, 4),
+        "contributors": round(float(flat.sum()) / union, 4),
+    }

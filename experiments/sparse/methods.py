@@ -1,4 +1,4 @@
-"""What happens between two rounds: the product's methods. Research ones and peers are in modules of their own."""
+"""What happens between two rounds: dense training, and the strategy as it ships."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ class Method(ABC):
 
     Attributes:
         exponent: see :meth:`~experiments.sparse.stack.Stack.reparametrise`.
-        step_power: the optimiser's steps of a layer are multiplied with its density to the power of minus this:
-            the fewer weights feed a unit, the more each must move. 1 is the rule for Adam of Dey et al., "Sparse
-            maximal update parameterization", NeurIPS 2024; 0 changes nothing.
+        step_power: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
     """
 
     exponent = 1.0
     step_power = 0.0
 
-    def start(self, job: Job, rounds: int) -> None:
+    def start(self, job: Job, rounds: int) -> None:  # noqa: B027 - most have nothing to begin
         """Begins, before the first round.
 
         Args:
             job: the run.
             rounds: how many there will be.
         """
+
+    def notes(self) -> dict[str, float]:
+        """What is worth a place in the row of the results, after the last round."""
+        return {}
 
     @abstractmethod
     def end_round(self, job: Job, this: Round) -> None:
@@ -59,6 +61,7 @@ class Product(Method):
 
     def __init__(self, settings: PruneSettings, at_least: int = 2) -> None:
         self._settings, self._at_least = settings, at_least
+        self.step_power = settings.step_power
 
     def end_round(self, job: Job, this: Round) -> None:
         """As :mod:`secretflow.ml.nn.fl.worker.rounds` does."""

@@ -1,7 +1,8 @@
 """Published methods, written from their papers, for comparison only.
 
 Each is simplified where its paper tunes for a cost that is not measured here; the docstrings say how. Weights
-on the wire count as everybody else's, 4 bytes; masks that parties send count one bit for each prunable weight.
+on the wire count as everybody else's, 4 bytes; masks that parties send count one bit for each prunable
+weight.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ def erk_counts(shapes: list[tuple[int, ...]], density: float) -> list[int]:
         if not full:
             break
         dense |= full
-    return [
-        size if k in dense else max(1, round(scale * raw[k] * size)) for k, size in enumerate(sizes)
-    ]
+    return [size if k in dense else max(1, round(scale * raw[k] * size)) for k, size in enumerate(sizes)]
 
 
 def random_masks(job: Job, counts: list[int]) -> list[Tensor]:
@@ -78,8 +77,9 @@ class _Adjusting(Method):
 
 
 class FedDst(_Adjusting):
-    """FedDST (Bibikar et al., AAAI 2022, algorithm 1): parties exchange weights by magnitude and own gradient,
-    train a round under masks of their own, and the server averages what lives and prunes to the density again.
+    """FedDST (Bibikar et al., AAAI 2022, algorithm 1): parties exchange weights by magnitude and own
+    gradient, train a round under masks of their own, and the server averages what lives and prunes to the
+    density again.
 
     Simplified: the exchange stands between two rounds, with the gradient of the last batch; the server prunes
     each layer to its Erdős-Rényi-Kernel count.
@@ -122,10 +122,12 @@ class FedDst(_Adjusting):
 
 
 class PruneFl(_Adjusting):
-    """PruneFL (Jiang et al., IEEE TNNLS 2022, sections III and IV): one party prunes before the others join; then
-    adjustments upload the squared gradients of all weights, and those of the largest replace small weights.
+    """PruneFL (Jiang et al., IEEE TNNLS 2022, sections III and IV): one party prunes before the others join;
+    then adjustments upload the squared gradients of all weights, and those of the largest replace small
+    weights.
 
-    Simplified: the density is given, where the paper weighs it against time; the first party, the one with the
+    Simplified: the density is given, where the paper weighs it against time; the first party, the one with
+        the
     most rows, trains for four rounds that cost no bytes.
     """
 
@@ -143,9 +145,7 @@ class PruneFl(_Adjusting):
             for value in job.weights.values():
                 value.copy_(value[first : first + 1].expand_as(value).clone())
             if self._done == 4:
-                job.use(
-                    keep_largest_over_layers([job.flat(n)[:1].abs() for n in job.masks], masks, keep)
-                )
+                job.use(keep_largest_over_layers([job.flat(n)[:1].abs() for n in job.masks], masks, keep))
             return
         if not self._adjusts():
             job.average_shared()
@@ -156,18 +156,19 @@ class PruneFl(_Adjusting):
         job.average_shared()
         alive = torch.cat(masks, 1)[0]
         scores = [job.flat(n)[:1].abs() for n in job.masks]
-        kept = torch.cat(
-            keep_largest_over_layers(scores, masks, keep - math.floor(self._part() * keep)), 1
-        )[0]
+        fewer = keep - math.floor(self._part() * keep)
+        kept = torch.cat(keep_largest_over_layers(scores, masks, fewer), 1)[0]
         new = grow_largest(signal, kept, ~kept, int(alive.sum()) - int(kept.sum()))
         job.use(list(new[None].split([mask.shape[1] for mask in masks], 1)))
 
 
 class FedRts(_Adjusting):
-    """FedRTS-like adjustment (Hu et al., "FedRTS", 2025): a weight is an arm with a Beta distribution, what parties
-    and average say about it are its outcomes, and each adjustment keeps the arms of the largest draws.
+    """FedRTS-like adjustment (Hu et al., "FedRTS", 2025): a weight is an arm with a Beta distribution, what
+    parties and average say about it are its outcomes, and each adjustment keeps the arms of the largest
+    draws.
 
-    Simplified: outcomes are a half each of "among the largest of the average or grown by the mean gradient" and
+    Simplified: outcomes are a half each of "among the largest of the average or grown by the mean gradient"
+        and
     of the part of the parties for whose own weights that holds; a party sends its gradient's largest pruned
     weights with their positions, as many as may be exchanged.
     """
@@ -196,9 +197,7 @@ class FedRts(_Adjusting):
         share = (job.samples / job.samples.sum()).float()
         job.average_shared()
         new = []
-        for k, (name, mask, count) in enumerate(
-            zip(job.masks, job.flat_masks(), self._counts, strict=True)
-        ):
+        for k, (name, mask, count) in enumerate(zip(job.masks, job.flat_masks(), self._counts, strict=True)):
             moved = math.floor(part * min(count, mask.shape[1] - count))
             core = keep_largest(job.flat(name)[:1].abs(), mask[:1], count - moved)[0]
             signal = (share @ job.gradients[name].flatten(1)).abs()
@@ -212,8 +211,8 @@ class FedRts(_Adjusting):
 
 
 class LotteryFl(Method):
-    """LotteryFL (Li et al., SEC 2021, algorithm 1): a party whose own loss is low enough prunes a fifth of its
-    weights, over all layers, and goes back to the initial values of the rest; what lives is averaged.
+    """LotteryFL (Li et al., SEC 2021, algorithm 1): a party whose own loss is low enough prunes a fifth of
+    its weights, over all layers, and goes back to the initial values of the rest; what lives is averaged.
 
     Simplified: the threshold is a loss below 0.9 in place of an accuracy above one half, looked at once an
     epoch; judged is the model that a party holds on rows of all classes, as everywhere here.
@@ -252,5 +251,3 @@ class LotteryFl(Method):
         before = job.uploaded
         job.average_living(1)
         job.uploaded = before + numbers(job.density() * job.size + job.others)
-
-

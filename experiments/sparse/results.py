@@ -36,8 +36,14 @@ def target_of(dense: Row) -> float:
 
 
 def with_bytes_to_target(rows: Sequence[Row]) -> list[Row]:
-    """Fills ``bytes_to_target`` in: bytes of a party until it first reaches the target of the dense run of the
-    same task and seed; None where it never does, or where that run is missing."""
+    """Fills ``bytes_to_target`` in: bytes of a party until it first reaches the target.
+
+    Args:
+        rows: all rows; the target is that of the dense run of the same task and seed.
+
+    Returns:
+        New rows; None stands where the target was never reached or the dense run is missing.
+    """
     targets = {(task_of(row), row["seed"]): target_of(row) for row in rows if row["method"] == "dense"}
     filled = []
     for row in rows:
@@ -65,7 +71,8 @@ class Results:
         if path.exists():
             try:
                 self.rows = json.loads(path.read_text(encoding="utf-8"))
-                self.done
+                for row in self.rows:
+                    cell_of(row)
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"{path} must hold rows of the sparse evaluation, got {error!r}") from None
 

@@ -24,9 +24,7 @@ def _data(dataset: str, fashion_mnist: Path | None, device: str) -> Data:
     return Data(data.x.to(device), data.y.to(device), data.x_test.to(device), data.y_test.to(device))
 
 
-def run_cells(
-    cells: Sequence[Cell], device: str = "cpu", fashion_mnist: Path | None = None
-) -> list[Row]:
+def run_cells(cells: Sequence[Cell], device: str = "cpu", fashion_mnist: Path | None = None) -> list[Row]:
     """Trains cells of one task together.
 
     Args:
@@ -57,13 +55,14 @@ def run_cells(
             "accuracy": round(outcome.curve[-1][0], 3),
             "bytes": round(outcome.curve[-1][1]),
             "seconds": round(seconds, 2),
+            **run.method.notes(),
             **asdict(recipe),
             "curve": [
                 [round(accuracy, 2), round(size), round(density, 4), round(loss, 4)]
                 for accuracy, size, density, loss in outcome.curve
             ],
         }
-        for cell, outcome in zip(cells, outcomes, strict=True)
+        for cell, run, outcome in zip(cells, runs, outcomes, strict=True)
     ]
 
 

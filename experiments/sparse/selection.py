@@ -1,7 +1,7 @@
 """Which weights live: the selections of :mod:`secretflow.ml.nn.fl.pruning`, as torch operations.
 
-Each agrees with its namesake there to the last element, ties included; the harness needs them because it prunes
-hundreds of models where their weights are.
+Each agrees with its namesake there to the last element, ties included; the harness needs them because it
+prunes hundreds of models where their weights are.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def keep_largest(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
     return _without_smallest(torch.where(mask, scores, -1.0), mask, keep)
 
 
-def keep_largest_over_layers(
-    scores: Sequence[Tensor], masks: Sequence[Tensor], keep: int
-) -> list[Tensor]:
+def keep_largest_over_layers(scores: Sequence[Tensor], masks: Sequence[Tensor], keep: int) -> list[Tensor]:
     """Keeps the largest living entries of all layers together; the largest of each layer stays.
 
     Args:

@@ -160,7 +160,9 @@ class Stack:
         total = torch.zeros((), device=first.device)
         for k, part in enumerate(parts):
             scores = self._scores({name: values[k] for name, values in used.items()}, part.x)
-            by_row = F.cross_entropy(scores.flatten(0, 1), part.y.flatten(), reduction="none").view(part.y.shape)
+            by_row = F.cross_entropy(scores.flatten(0, 1), part.y.flatten(), reduction="none").view(
+                part.y.shape
+            )
             each = (by_row * part.row_weights).sum(1)
             losses.index_copy_(0, part.models, each.detach())
             total = total + each.sum()

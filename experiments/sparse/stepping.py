@@ -50,7 +50,10 @@ class Steps:
     def _parts(self, number: int) -> list[Part]:
         return [
             Part(
-                batches.models, self._x[batches.rows[number]], self._y[batches.rows[number]], batches.weights[number]
+                batches.models,
+                self._x[batches.rows[number]],
+                self._y[batches.rows[number]],
+                batches.weights[number],
             )
             for batches in self._epoch
         ]

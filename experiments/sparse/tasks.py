@@ -79,7 +79,9 @@ def load(dataset: str, fashion_mnist: Path | None = None) -> Data:
         features = (features / 16).reshape(-1, 8, 8)
     else:
         features = (features - features[train].mean(0)) / features[train].std(0)
-    return Data(*(torch.from_numpy(part) for rows in (train, test) for part in (features[rows], labels[rows])))
+    return Data(
+        *(torch.from_numpy(part) for rows in (train, test) for part in (features[rows], labels[rows]))
+    )
 
 
 def split(labels: np.ndarray, dataset: str, how: str, parties: int, seed: int) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
+from torchmetrics import Accuracy
 
 import secretflow as sf
 from experiments.sparse.engine import Data, Outcome, Recipe, Run, train
@@ -22,11 +23,12 @@ from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import BaseModule, TorchModel, metric_wrapper, optim_wrapper
 from secretflow.ml.nn.fl.pruning import PruneSettings, prune_by_magnitude, prune_over_layers
 from secretflow.security.aggregation import SecurePruneAggregator
-from torchmetrics import Accuracy
 
 ROWS = (90, 45)
 SEED = 7
-RECIPE = Recipe(epochs=3, aggregate_freq=2, batch_size=15, optimizer="adam", learning_rate=0.01, weight_decay=1e-3)
+RECIPE = Recipe(
+    epochs=3, aggregate_freq=2, batch_size=15, optimizer="adam", learning_rate=0.01, weight_decay=1e-3
+)
 SETTINGS: dict[str, dict[str, Any]] = {
     "local, by layer": {"prune_percent": 20},
     "local, over layers": {
@@ -42,6 +44,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "prune_schedule": "cubic",
         "prune_end_epoch": 2,
     },
+    "global, steps scaled": {
+        "mask_scope": "global",
+        "prune_scope": "global",
+        "prune_schedule": "cubic",
+        "prune_end_epoch": 2,
+        "prune_freq": 1,
+        "step_power": 1.0,
+    },
+    "local, steps scaled": {"prune_percent": 30, "prune_freq": 1, "step_power": 0.5},
 }
 
 
@@ -87,7 +98,10 @@ def flmodel(devices: SimpleNamespace, aggregator: Any, **options: Any) -> tuple[
     x, y = rows()
     data = [
         FedNdarray(
-            {party: party(lambda part: part)(array[part]) for party, part in zip(parties, held(), strict=True)},
+            {
+                party: party(lambda part: part)(array[part])
+                for party, part in zip(parties, held(), strict=True)
+            },
             PartitionWay.HORIZONTAL,
         )
         for array in (x, np.eye(3, dtype=np.float32)[y])
@@ -135,7 +149,8 @@ def test_pruned_training_comes_to_the_numbers_of_flmodel(
 
 
 def test_dense_training_comes_to_the_numbers_of_flmodel(devices: SimpleNamespace) -> None:
-    # Upstream's own fit draws another order of rows; that this one is federated averaging is tested elsewhere.
+    # Upstream's own fit draws another order of rows; that this one is federated averaging is tested
+    # elsewhere.
     aggregator = SecurePruneAggregator(devices.carol, [devices.alice, devices.bob])
     model, history = flmodel(devices, aggregator, strategy="fed_avg_w_prune", prune_end_rate=1)
     outcome = engine(Dense())
