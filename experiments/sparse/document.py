@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.sparse.grid import SEEDS, cells
 from experiments.sparse.results import Row, cell_of, task_of
@@ -24,9 +25,11 @@ seeds 1, 2 and 3. The optimiser is Adam, with a learning rate of 0.003; for the 
 for its dense runs, which was the best of those tried and the largest.
 
 - **seed**: `fed_avg_w_prune` with nothing set but `prune_end_rate` (local masks, 5 % an epoch): its density
-  after 20 epochs is 0.36, whatever was asked for. Weights that two parties or more keep are averaged.
-- **local**: each party its own mask, one threshold over all layers, cubic within 6 epochs. **shared**: one
-  mask, of the average, cubic within 2 epochs.
+  after 20 epochs is 0.36, whatever was asked for.
+- **local**: each party its own mask, one threshold over all layers, cubic within 6 epochs. This and
+  "seed" are measured as with `SecurePruneAggregator(..., min_contributors=2, fixed_contributors=False)`,
+  which averages the most weights; by default fewer are. **shared**: one mask, of the average, cubic within 2
+  epochs.
 - **ours**: as shared, and every step of the optimiser is multiplied, layer by layer, with one over the
   density (Dey et al., "Sparse maximal update parameterization", NeurIPS 2024, the rule for Adam).
 - **FedDST**, **FedRTS**, **PruneFL**, **LotteryFL**: written from their papers, simplified as the docstrings
@@ -159,9 +162,9 @@ def _tuning_table(group: Sequence[Row]) -> str:
     return _lines(["method", "density", "optimiser", "accuracy % by seed", "upload MB"], lines)
 
 
-def _by(rows, key):  # type: ignore[no-untyped-def]
+def _by(rows: Sequence[Row], key: Callable[[Row], Any]) -> Iterator[tuple[Any, list[Row]]]:
     """Rows in groups of one key, in the order in which keys come first."""
-    order = {}
+    order: dict[Any, int] = {}
     for row in rows:
         order.setdefault(key(row), len(order))
     for found, some in itertools.groupby(sorted(rows, key=lambda row: order[key(row)]), key):

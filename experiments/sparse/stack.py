@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
@@ -22,8 +23,9 @@ class _MatrixConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        assert not isinstance(self.padding, str)  # no net here names it by a word
         (height, width), stride, (top, left) = self.kernel_size, self.stride[0], self.padding
-        padded = F.pad(x, (int(left), int(left), int(top), int(top)))
+        padded = F.pad(x, (left, left, top, top))
         windows = padded.unfold(2, height, stride).unfold(3, width, stride)
         rows, channels, down, right = windows.shape[:4]
         columns = windows.permute(1, 4, 5, 0, 2, 3).reshape(channels * height * width, rows * down * right)
@@ -95,11 +97,15 @@ class Stack:
             .requires_grad_()
             for name, _ in nets[0].named_parameters()
         }
+        # What a recording of the steps on a GPU needs.
+        recorded: dict[str, Any] = {}
+        if optimizer == "adam" and device != "cpu":
+            recorded = {"capturable": True, "fused": True}
         self._optimizer = OPTIMIZERS[optimizer](
             self.weights.values(),
             lr=learning_rate,  # type: ignore[call-arg]
             weight_decay=weight_decay,
-            **({"capturable": True, "fused": True} if optimizer == "adam" and device != "cpu" else {}),
+            **recorded,
         )
         self._factors: dict[str, Tensor] = {}
         self._exponents: dict[str, Tensor] = {}
