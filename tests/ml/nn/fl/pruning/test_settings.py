@@ -51,7 +51,7 @@ def test_a_bad_setting_is_named_with_its_value(setting: str, value: object, erro
 
 def test_steps_are_not_scaled_where_whole_units_go() -> None:
     with pytest.raises(ValueError, match=r"step_power must be 0 with prune_structure, .*, got 1\.0"):
-        PruneSettings(step_power=1.0, prune_structure="channel")
+        PruneSettings(step_power=1.0, prune_structure="filter")
 
 
 @pytest.mark.parametrize("end", [None, 2, 1, 2.5, True])
