@@ -54,7 +54,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         prune_percent: see there.
         mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
             ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion``, ``prunable`` and ``prune_structure``.
+            ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
