@@ -86,7 +86,7 @@ evaluate: $(READY) ## accuracy and upload of pruned training, into docs/results 
 	$(PYTHON) -m experiments.evaluate
 
 release: $(READY) ## build a release into dist/ and go through its checklist
-	$(PYTHON) distribution/check_release.py
+	$(PYTHON) .ci/check_release.py
 
 clean: ## remove the environment and what was built
 	rm -rf .venv .venv-3.10 .venv-3.11 build dist site *.egg-info

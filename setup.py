@@ -92,7 +92,7 @@ DEPENDENCIES = [
 ]
 # Upstream pins an sdc-sdk that has wheels for Python 3.10 alone. A checkout holds one without content for
 # 3.11; a folder of a checkout is nowhere else, so a source distribution does not name it.
-PLACEHOLDER = HERE / "distribution" / "sdc-sdk"
+PLACEHOLDER = HERE / ".ci" / "sdc-sdk"
 if PLACEHOLDER.is_dir():
     DEPENDENCIES.append(f"sdc-sdk @ {PLACEHOLDER.as_uri()} ; python_version == '3.11'")
 

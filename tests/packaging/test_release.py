@@ -23,7 +23,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def checklist() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_release", ROOT / "distribution" / "check_release.py")
+    spec = importlib.util.spec_from_file_location("check_release", ROOT / ".ci" / "check_release.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -39,8 +39,8 @@ def required(checkout: Path) -> list[str]:
 def test_a_checkout_brings_what_python_311_lacks_and_a_source_distribution_does_not(tmp_path: Path) -> None:
     copy = copy_of_checkout(tmp_path / "copy")
     assert not [line for line in required(copy) if "sdc" in line]
-    shutil.copytree(ROOT / "distribution", copy / "distribution")
-    folder = (copy / "distribution" / "sdc-sdk").as_uri()
+    shutil.copytree(ROOT / ".ci", copy / ".ci")
+    folder = (copy / ".ci" / "sdc-sdk").as_uri()
     (named,) = [line for line in required(copy) if "sdc" in line]
     assert named.split(";")[0].strip() == f"sdc-sdk @ {folder}"
     assert named.split(";")[1].strip().replace('"', "'") == "python_version == '3.11'"

@@ -1,6 +1,6 @@
 """The release checklist: builds a release into dist/ and says of each point whether it holds.
 
-``python distribution/check_release.py`` in a clean checkout; exits with 1 if a point does not hold.
+``python .ci/check_release.py`` in a clean checkout; exits with 1 if a point does not hold.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def archive_points(sdist: Path, wheel: Path) -> Iterator[tuple[str, str]]:
     """
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
-    strange = [name for name in names if name.startswith(("tests/", "distribution/", "dgl/", ".venv"))]
+    strange = [name for name in names if name.startswith(("tests/", ".ci/", "dgl/", ".venv"))]
     yield "the source distribution holds the package and no more", ", ".join(strange[:3])
     with zipfile.ZipFile(wheel) as archive:
         metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
