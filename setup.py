@@ -14,6 +14,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
+HERE = Path(__file__).resolve().parent
 HOME = "secretflow_prune_overlay"
 LINK_HOME = ".overlay"
 PTH = "secretflow_prune.pth"
@@ -56,7 +57,7 @@ class Link:
         return None
 
     def __call__(self, wheel: Any, files: list[str], mapping: dict[str, str]) -> None:
-        folder = Path(__file__).resolve().parent / LINK_HOME
+        folder = HERE / LINK_HOME
         link = folder / "secretflow"
         folder.mkdir(exist_ok=True)
         if not link.is_symlink():
@@ -72,8 +73,33 @@ class EditableWheel(editable_wheel):
         return Link()
 
 
+# The full `secretflow==1.10.0b1` has the very files of secretflow-lite and serves as well, but no requirement
+# can say "one of the two". Over it, install with `--no-deps`, then cryptography, numba, safetensors and tqdm:
+# with secretflow-lite beside it, uninstalling either would take the files of both. The lower bounds are what
+# the full one comes with.
+DEPENDENCIES = [
+    "secretflow-lite==1.10.0b1",  # upstream, without pins on TensorFlow and an old torch
+    # From 2.13 on torch wants a setuptools that upstream does not allow, and pip would try each such release.
+    "torch>=2.1,<2.13",  # the models; optimiser hooks keep pruned weights at zero
+    "torchmetrics>=1.3",  # metrics of training and scores of attacks
+    "numpy>=1.23,<2",  # masks and ring elements; upstream needs 1.x
+    "scipy>=1.7",  # confidence intervals and assignments of the audit; upstream brings it
+    "cryptography>=42",  # X25519, HKDF, AES for the pads
+    "grpcio>=1.50",  # streams with TLS, keep-alive and deadlines between parties; RayFed has it
+    "msgpack>=1.0",  # messages between parties: data, where pickle would be code; Ray has it
+    "numba>=0.57",  # compiles the pass that encodes and pads large models
+    "safetensors>=0.4",  # the container of exported sparse models
+    "tqdm>=4.66",  # progress bars
+]
+# Upstream pins an sdc-sdk that has wheels for Python 3.10 alone. A checkout holds one without content for
+# 3.11; a folder of a checkout is nowhere else, so a source distribution does not name it.
+PLACEHOLDER = HERE / ".ci" / "sdc-sdk"
+if PLACEHOLDER.is_dir():
+    DEPENDENCIES.append(f"sdc-sdk @ {PLACEHOLDER.as_uri()} ; python_version == '3.11'")
+
 packages = find_packages(include=["secretflow", "secretflow.*"])
 setup(
+    install_requires=DEPENDENCIES,
     # Here, because pyproject.toml takes an SPDX name from setuptools 77 on, and upstream wants one below 70.
     license="Apache-2.0",
     packages=[f"{HOME}.{package}" for package in packages],

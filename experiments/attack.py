@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def capture_gradients(
             prune_percent=settings.prune_percent,
             gradient_capture=GradientCapture(f"{folder}/capture", parties.alice.party, rounds),
         )
-        model.fit(x, y, epochs=last + 1, batch_size=1, aggregate_freq=1)
+        model.fit(x, y, epochs=last + 1, batch_size=1, aggregate_freq=1, verbose=int(settings.verbose))
         written = Path(folder, "capture")
         if last:
             _move_files(written / f"round-{last}", settings.out / CAPTURE_DIR)
@@ -130,7 +129,7 @@ def _observe(seen: Capture, weights: Weights, mask: Weights | None = None) -> Ob
 def run_attack(case: Case, settings: Settings) -> Reconstruction:
     """Makes one attack and shows how it goes on."""
     chosen = DLGSettings(settings.attack_iterations, settings.restarts, record_every=1, seed=settings.seed)
-    with tqdm(total=100, desc=f"DLG {case.name}", unit="%") as bar:
+    with tqdm(total=100, desc=f"DLG {case.name}", unit="%", disable=not settings.verbose) as bar:
         return dlg_attack([case.observation], chosen, lambda done: update_bar(bar, done))[0]
 
 
@@ -169,16 +168,3 @@ def score(case: Case, result: Reconstruction, candidates: torch.Tensor) -> dict[
         "diverged": result.diverged,
         "seconds": round(result.seconds, 3),
     }
-
-
-def verdict(scores: Mapping[str, Any]) -> str:
-    """What came back, in words; never from the error alone.
-
-    Args:
-        scores: from :func:`score`.
-    """
-    got = "got back" if scores["got_back"] else "not got back"
-    among = f"of {scores['candidates']:,} candidates"
-    if scores["identified"]:
-        return f"image identified (nearest {among}) and {got}"
-    return f"image {got} and number {scores['rank']:,} in nearness {among}"

@@ -28,7 +28,7 @@ _DOTS: dict[str, Any] = {"marker": "o", "markersize": 4}
 
 
 def draw_accuracy(epochs: Epochs, title: str, path: Path) -> None:
-    """Draws training and validation accuracy over the epochs.
+    """Draws training and validation accuracy over the rounds.
 
     Args:
         epochs: what is known of each epoch.
@@ -36,16 +36,16 @@ def draw_accuracy(epochs: Epochs, title: str, path: Path) -> None:
         path: file to write.
     """
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    axes.plot(*_curve(epochs, "multiclassaccuracy"), **_DOTS, label="training")
-    axes.plot(*_curve(epochs, "val_multiclassaccuracy"), **_DOTS, label="validation")
+    for name, label in (("multiclassaccuracy", "training"), ("val_multiclassaccuracy", "validation")):
+        _draw_curve(axes, epochs, name, label)
     axes.set_title(title)
-    _finish_accuracy_axes(axes)
+    _finish_axes(axes)
     axes.legend(loc="lower right")
     _save(figure, path)
 
 
 def draw_comparison(plain: Epochs, pruned: Epochs, path: Path) -> None:
-    """Draws the validation accuracy of both runs, and the density on a second axis.
+    """Draws the validation accuracy of both runs and the density of the pruned one, on one axis from 0 to 1.
 
     Args:
         plain: epochs without pruning.
@@ -53,22 +53,17 @@ def draw_comparison(plain: Epochs, pruned: Epochs, path: Path) -> None:
         path: file to write.
     """
     figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
-    for epochs, label, color in ((plain, "plain", "tab:blue"), (pruned, "pruned", "tab:orange")):
-        axes.plot(*_curve(epochs, "val_multiclassaccuracy"), **_DOTS, color=color, label=label)
-    axes.set_title("Validation accuracy with and without pruning")
-    _finish_accuracy_axes(axes)
-    living = axes.twinx()
-    living.plot(
-        *_curve(pruned, "density"),
-        **_DOTS,
-        color="tab:gray",
-        linestyle="--",
-        label="living weights (right)",
+    name = "val_multiclassaccuracy"
+    _draw_curve(
+        axes, plain, name, f"accuracy without pruning: {plain[-1][name]:.1%} at the end", color="tab:blue"
     )
-    living.set_ylabel("Living weights (fraction)")
-    living.set_ylim(0, 1.05)
-    handles = [*axes.get_lines(), *living.get_lines()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    _draw_curve(axes, pruned, name, f"accuracy with pruning: {pruned[-1][name]:.1%}", color="tab:orange")
+    living = f"fraction of the weights that live: {pruned[-1]['density']:.2f}"
+    _draw_curve(axes, pruned, "density", living, color="tab:gray", linestyle="--")
+    axes.set_title("Validation accuracy with and without pruning")
+    _finish_axes(axes)
+    axes.set_ylabel("Accuracy, density")
+    axes.legend(loc="lower left")
     _save(figure, path)
 
 
@@ -116,8 +111,7 @@ def draw_attackers(
     places[0].set_title("true image")
     for axes, (name, found, verdict) in zip(places[1:], reconstructions, strict=True):
         _show(axes, found.images)
-        error = mean_squared_error(found.images, truth)
-        words = textwrap.fill(f"{verdict}, MSE {error:.2g}", 34)
+        words = textwrap.fill(verdict, 34)
         axes.set_title(f"{name}\niter {found.iteration}, loss {found.loss:.2g}\n{words}", fontsize=10)
     figure.suptitle(title)
     _save(figure, path)
@@ -134,14 +128,17 @@ def _show(axes: Any, images: torch.Tensor) -> None:
     axes.axis("off")
 
 
-def _curve(epochs: Epochs, name: str) -> tuple[list[float], list[float]]:
-    return [row["epoch"] for row in epochs], [row[name] for row in epochs]
+def _draw_curve(axes: Any, epochs: Epochs, name: str, label: str, **how: Any) -> None:
+    rounds = [row["rounds"] for row in epochs]
+    axes.plot(rounds, [row[name] for row in epochs], **_DOTS, label=label, **how)
 
 
-def _finish_accuracy_axes(axes: Any) -> None:
-    axes.set_xlabel("Epoch")
+def _finish_axes(axes: Any) -> None:
+    axes.set_xlabel("Round")
     axes.set_ylabel("Accuracy")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
 
 

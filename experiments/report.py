@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from experiments.console import LOG
 from experiments.settings import Settings
 from secretflow._atomic import write_text
 
@@ -31,7 +32,7 @@ _OWN_FILES = {
         rf"FL_prune_{_NUMBER}_{_NUMBER}_Model_accuracy_convnet_{_NUMBER}_{_NUMBER}_mnist\.jpg",
         *(
             re.escape(name)
-            for name in (REPORT, BEFORE_PICTURE, AFTER_PICTURE, ATTACKERS_PICTURE, COMPARISON_PICTURE)
+            for name in (REPORT, LOG, BEFORE_PICTURE, AFTER_PICTURE, ATTACKERS_PICTURE, COMPARISON_PICTURE)
         ),
     ],
     CAPTURE_DIR: [r"gradients[0-9]+\.npy", r"(x|y|weights|mask)\.pt", r"meta\.json"],
@@ -94,6 +95,11 @@ class Report:
             "attack": {},
         }
         self._write()
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """What is known so far."""
+        return self._content
 
     def training(self, name: str, **parts: Any) -> None:
         """Adds or replaces parts of what is known about one training run."""

@@ -25,6 +25,8 @@ class Settings:
     Attributes:
         plain: train without pruning.
         pruned: train with pruning.
+        upstream: train without pruning as upstream does, ``fed_avg_w`` averaged in the clear.
+        verbose: show progress bars, warnings and what the libraries say.
 
     Raises:
         TypeError: a number is not a number.
@@ -33,6 +35,8 @@ class Settings:
 
     plain: bool
     pruned: bool
+    upstream: bool = False
+    verbose: bool = False
     epochs: int = option(int, 10, "passes over the training data; pruning follows each")
     batch_size: int = option(
         int,
@@ -83,6 +87,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     which.add_argument(
         "--compare", action="store_true", help="do both; this is what happens without a choice"
+    )
+    parser.add_argument(
+        "--upstream",
+        action="store_true",
+        help="train without pruning as upstream does (fed_avg_w, PlainAggregator), not in this fork's way",
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show progress bars, warnings and what the libraries say"
     )
     add_options(parser, Settings)
     return parser

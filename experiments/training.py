@@ -102,6 +102,7 @@ class EpochRecorder(Callback):
         self.epochs.append(
             {
                 "epoch": len(self.epochs) + 1,
+                "rounds": self._rounds,
                 **metrics,
                 "density": self._density(),
                 "bytes_uploaded": self._uploaded - before,
@@ -130,7 +131,14 @@ def dense_bytes(net: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in net.state_dict().values())
 
 
-def train_plain(settings: Settings, parties: Parties, data: Data, save: Callable[[Epochs], None]) -> Epochs:
+def secure_aggregator(parties: Parties) -> SecurePruneAggregator:
+    """The aggregator of this fork's rounds: charlie adds up what alice and bob seal."""
+    return SecurePruneAggregator(parties.charlie, [parties.alice, parties.bob])
+
+
+def train_upstream(
+    settings: Settings, parties: Parties, data: Data, save: Callable[[Epochs], None]
+) -> Epochs:
     """Trains without pruning: upstream's strategy, averaged in the clear at alice.
 
     Args:
@@ -142,22 +150,7 @@ def train_plain(settings: Settings, parties: Parties, data: Data, save: Callable
     Returns:
         What is known of each epoch.
     """
-    aggregator = PlainAggregator(parties.alice)
-    model = FLModel(
-        server=parties.charlie,
-        device_list=[parties.alice, parties.bob],
-        model=torch_model(ConvNet, optim.Adam, lr=1e-2),
-        aggregator=aggregator,
-        strategy="fed_avg_w",
-        backend="torch",
-        random_seed=settings.seed,
-    )
-    return _fit(model, settings, data, EpochRecorder(aggregator, save))
-
-
-def secure_aggregator(parties: Parties) -> SecurePruneAggregator:
-    """The aggregator of all pruned training: charlie adds up what alice and bob seal."""
-    return SecurePruneAggregator(parties.charlie, [parties.alice, parties.bob])
+    return _train(settings, parties, data, save, PlainAggregator(parties.alice), strategy="fed_avg_w")
 
 
 def train_pruned(
@@ -167,7 +160,7 @@ def train_pruned(
     save: Callable[[Epochs], None],
     aggregator: SecurePruneAggregator,
 ) -> Epochs:
-    """Trains with pruning and secure aggregation.
+    """Trains with pruning and secure aggregation; with ``prune_end_rate=1`` nothing is pruned.
 
     Args:
         settings: of this run.
@@ -179,22 +172,37 @@ def train_pruned(
     Returns:
         What is known of each epoch.
     """
+    return _train(
+        settings,
+        parties,
+        data,
+        save,
+        aggregator,
+        strategy="fed_avg_w_prune",
+        wp_strategy=True,
+        prune_end_rate=settings.prune_end_rate,
+        prune_percent=settings.prune_percent,
+    )
+
+
+def _train(
+    settings: Settings,
+    parties: Parties,
+    data: Data,
+    save: Callable[[Epochs], None],
+    aggregator: Any,
+    **strategy: Any,
+) -> Epochs:
     model = FLModel(
         server=parties.charlie,
         device_list=[parties.alice, parties.bob],
         model=torch_model(ConvNet, optim.Adam, lr=1e-2),
         aggregator=aggregator,
-        strategy="fed_avg_w_prune",
         backend="torch",
         random_seed=settings.seed,
-        wp_strategy=True,
-        prune_end_rate=settings.prune_end_rate,
-        prune_percent=settings.prune_percent,
+        **strategy,
     )
-    return _fit(model, settings, data, EpochRecorder(aggregator, save))
-
-
-def _fit(model: FLModel, settings: Settings, data: Data, recorder: EpochRecorder) -> Epochs:
+    recorder = EpochRecorder(aggregator, save)
     model.fit(
         data.x_train,
         data.y_train,
@@ -202,6 +210,7 @@ def _fit(model: FLModel, settings: Settings, data: Data, recorder: EpochRecorder
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         aggregate_freq=1,
+        verbose=int(settings.verbose),
         callbacks=[recorder],
     )
     return recorder.epochs

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from secretflow.device import init as init
     from secretflow.device import shutdown as shutdown
 
+_overlay.check_python()
 __path__ = _overlay.search_path(extend_path(__path__, __name__))
 
 _overlay.install()

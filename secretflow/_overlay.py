@@ -18,6 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+PYTHON_VERSIONS = ((3, 10), (3, 11))
+"""Those that upstream has compiled parts for."""
+
 _HOME = Path(__file__).resolve().parent
 _PREFIX = "_upstream_"
 
@@ -75,6 +78,23 @@ def check_working_directory() -> None:
             f"the working directory must hold no other package secretflow than the one in use, {_HOME}, got "
             f"{there}, which Ray's workers would import: start in another directory, or run the program with "
             "python -m to use the package there"
+        )
+
+
+def check_python(version: tuple[int, int] = sys.version_info[:2]) -> None:
+    """Checks that there is an upstream for this Python, or its compiled parts would fail one by one.
+
+    Args:
+        version: major and minor version.
+
+    Raises:
+        ImportError: there is none.
+    """
+    if version not in PYTHON_VERSIONS:
+        known = " or ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
+        raise ImportError(
+            f"secretflow-prune needs Python {known}, for which alone upstream has compiled parts, got "
+            f"{version[0]}.{version[1]}: make an environment with one of them (uv venv --python 3.11)"
         )
 
 

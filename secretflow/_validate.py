@@ -22,6 +22,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from secretflow.errors import ArgumentError, WrongTypeError
+
+_OWN: dict[type[Exception], type[Exception]] = {ValueError: ArgumentError, TypeError: WrongTypeError}
+
 
 def check(holds: bool, name: str, value: object, what: str, error: type[Exception] = ValueError) -> None:
     """Refuses a value for which a condition does not hold.
@@ -32,13 +36,14 @@ def check(holds: bool, name: str, value: object, what: str, error: type[Exceptio
         value: what the user gave.
         what: what the value must be, and with which other arguments; completes "NAME must be". What to do
             about it may follow after a semicolon.
-        error: type of the exception.
+        error: type of the exception; of ValueError and TypeError this package's own
+            (:mod:`secretflow.errors`) is raised.
 
     Raises:
         Exception: of type ``error``, if the condition does not hold.
     """
     if not holds:
-        raise error(f"{name} must be {what}, got {value!r}")
+        raise _OWN.get(error, error)(f"{name} must be {what}, got {value!r}")
 
 
 def integer(
@@ -100,7 +105,7 @@ def number(
     what = " ".join(filter(None, ("a number" if told else "a finite number", told)))
     what += " or None" if optional else ""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be {what}, got {value!r}")
+        raise WrongTypeError(f"{name} must be {what}, got {value!r}")
     fits = (
         math.isfinite(value)
         and (above is None or value > above)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import secretflow
-from secretflow._overlay import upstream
+from secretflow._overlay import check_python, upstream
 
 IN_TREE = Path(secretflow.__file__).parent
 
@@ -81,3 +81,10 @@ def test_a_class_of_a_hidden_module_travels_by_reference() -> None:
 def test_a_module_that_upstream_does_not_have_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError):
         upstream("secretflow.ml.nn.fl.pruning")
+
+
+def test_a_python_that_upstream_has_no_compiled_parts_for_is_refused_in_one_sentence() -> None:
+    for version in ((3, 10), (3, 11)):
+        check_python(version)
+    with pytest.raises(ImportError, match=r"needs Python 3\.10 or 3\.11, .*, got 3\.12: make an environment"):
+        check_python((3, 12))

@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+import warnings
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -80,7 +81,9 @@ def init(
         from secretflow.device import driver
 
         importlib.import_module("secretflow.device.kernels")  # they register how objects move between devices
-        with small:
+        with small, warnings.catch_warnings():
+            # JAX warns of every program that is started, although that one takes nothing over.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             driver.init(parties, ray_mode, address, *args, **options)
         _running.push(started.pop_all())
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from secretflow import _validate
 from secretflow.device import reveal, wait
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.fl.party_paths import path_of
 
 
 def needs_model_each_round(callback: Callback) -> bool:
@@ -31,7 +33,7 @@ class Checkpoint(Callback):
     Args:
         path: folder and name, as ``FLModel.save_model`` takes them.
         every: epochs from one checkpoint to the next, at least 1.
-        is_test: adds the party's name to the folder, for parties that share a disk.
+        is_test: adds the party's name to the folder, as a simulation does by itself.
 
     Raises:
         TypeError: ``path`` is no string, or ``is_test`` neither True nor False.
@@ -71,8 +73,8 @@ class Checkpoint(Callback):
             return
         saved = []
         for device, worker in self._workers.items():
-            folder = self._path.parent / device.party if self._is_test else self._path.parent
-            saved.append(worker.save_model(str(folder / self._path.name), keep_previous=True))
+            path = path_of(device, str(self._path), self._is_test)
+            saved.append(worker.save_model(path, keep_previous=True))
         wait(saved)
 
 
@@ -110,7 +112,7 @@ class TensorBoard(Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens an event file."""
         if "history" not in self.params:
-            raise ValueError("strategy must be 'fed_avg_w_prune' with TensorBoard, got another one")
+            raise ArgumentError("strategy must be 'fed_avg_w_prune' with TensorBoard, got another one")
         self._trained = reveal(next(iter(self._workers.values())).epochs_trained())
         self._writer = self._make_writer()
         self._written = {}

@@ -9,10 +9,14 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 
+import secretflow.distributed as sfd
 from secretflow import _validate
 from secretflow.device import PYU
+from secretflow.distributed.primitive import DISTRIBUTION_MODE
+from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
 from secretflow.ml.nn.fl.backend.torch.units import unit_groups
@@ -41,7 +45,9 @@ def check_keywords(keywords: Mapping[str, Any]) -> None:
         if name not in _UPSTREAM_KEYWORDS:
             near = get_close_matches(name, [*_UPSTREAM_KEYWORDS, *_OWN_KEYWORDS], n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
-            raise TypeError(f"FLModel has no argument {name} with {PRUNE_STRATEGY!r}, got {value!r}{meant}")
+            raise WrongTypeError(
+                f"FLModel has no argument {name} with {PRUNE_STRATEGY!r}, got {value!r}{meant}"
+            )
 
 
 def upstreams_fit(
@@ -61,7 +67,7 @@ def upstreams_fit(
     """
     arguments = signature(fit).bind(*args, **kwargs).arguments
     if arguments.get("class_weight") is not None:
-        raise ValueError(
+        raise ArgumentError(
             f"class_weight must be None with strategy={strategy!r}, which ignores it, got "
             f"{arguments['class_weight']!r}; {PRUNE_STRATEGY!r} with prune_end_rate=1 applies it"
         )
@@ -72,20 +78,22 @@ def upstreams_fit(
 def check_server_agg_method(aggregator: Any, method: Any) -> None:
     """Refuses a method of averaging that an aggregator takes the place of."""
     if aggregator is not None and method is not None:
-        raise ValueError(f"server_agg_method must be None with an aggregator, which averages, got {method!r}")
+        raise ArgumentError(
+            f"server_agg_method must be None with an aggregator, which averages, got {method!r}"
+        )
 
 
 def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
     """Refuses an aggregator that takes no masks, or is of other parties."""
     if not isinstance(aggregator, SecurePruneAggregator):
-        raise TypeError(
+        raise WrongTypeError(
             f"aggregator must be a SecurePruneAggregator with strategy={PRUNE_STRATEGY!r}, for it takes "
             f"masks, got {aggregator!r}"
         )
     pyus = isinstance(device_list, (list, tuple)) and all(isinstance(device, PYU) for device in device_list)
     _validate.check(pyus, "device_list", device_list, "a list of PYU, the parties", TypeError)
     if set(aggregator.participants) != set(device_list):
-        raise ValueError(
+        raise ArgumentError(
             f"device_list must be the aggregator's participants, {aggregator.participants!r}, got "
             f"{device_list!r}"
         )
@@ -109,14 +117,14 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
     if noise is None:
         return
     if settings.mask_scope != "global":
-        raise ValueError(
+        raise ArgumentError(
             "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
             f"only their parts of the noise arrive, got {settings.mask_scope!r}"
         )
     for name in ("num_clients", "num_updates"):
         number = getattr(noise, name, parties)
         if number != parties:
-            raise ValueError(f"{name} of model_gdp must be {parties}, as many as train, got {number}")
+            raise ArgumentError(f"{name} of model_gdp must be {parties}, as many as train, got {number}")
 
 
 def check_capture(gradient_capture: GradientCapture | None, device_list: list[PYU]) -> None:
@@ -125,13 +133,36 @@ def check_capture(gradient_capture: GradientCapture | None, device_list: list[PY
     kinds = (GradientCapture, type(None))
     _validate.instance("gradient_capture", gradient_capture, kinds, "a GradientCapture or None")
     if gradient_capture is not None and gradient_capture.party not in names:
-        raise ValueError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
+        raise ArgumentError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
 
 
 def check_backend(backend: str) -> None:
     """Refuses what is not torch."""
     if backend != "torch":
-        raise ValueError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
+        raise ArgumentError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
+
+
+def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
+    """Refuses to wait for GPUs that the simulation does not have.
+
+    Args:
+        num_gpus: of each party.
+        device_list: the parties.
+
+    Raises:
+        TypeError: ``num_gpus`` is no number.
+        ValueError: it is negative, or there are fewer.
+    """
+    _validate.number("num_gpus", num_gpus, at_least=0)
+    if not num_gpus or sfd.get_distribution_mode() != DISTRIBUTION_MODE.SIMULATION:
+        return
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if num_gpus * len(device_list) > there:
+        raise ArgumentError(
+            f"num_gpus must be at most {there / len(device_list):g}, for Ray has {there:g} GPUs for "
+            f"{len(device_list)} parties, got {num_gpus!r}; a part of a GPU, such as 0.5, is allowed, and "
+            "sf.init(num_gpus=...) says how many there are"
+        )
 
 
 def check_choices(
@@ -189,7 +220,8 @@ def check_model(model: Any, settings: PruneSettings) -> None:
     """
     builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
     if not callable(builder.model_fn):
-        raise ValueError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
+        raise ArgumentError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
+    _check_builders(builder)
     try:
         with torch.device("meta"):
             module = builder.model_fn(**builder.kwargs)
@@ -201,12 +233,26 @@ def check_model(model: Any, settings: PruneSettings) -> None:
         unit_groups(module, settings.prune_structure, settings.prunable)
     for name, value in module.state_dict().items():
         if value.dtype == torch.bfloat16:
-            raise ValueError(
+            raise ArgumentError(
                 f"model must hold float32 numbers, got bfloat16 in {name} of {type(module).__name__}; keep "
                 "the weights in float32, and compute with torch.autocast in a training_step"
             )
         if value.dtype == torch.bool or value.dtype.is_complex:
-            raise ValueError(
+            raise ArgumentError(
                 f"model must hold real numbers, for others have no average, got {value.dtype} in {name} of "
                 f"{type(module).__name__}; register_buffer(..., persistent=False) keeps a buffer at a party"
+            )
+
+
+def _check_builders(builder: TorchModel) -> None:
+    """Refuses what has been built already: every party builds its own."""
+    given = {"model_fn": builder.model_fn, "loss_fn": builder.loss_fn, "optim_fn": builder.optim_fn}
+    given.update({f"metrics[{k}]": metric for k, metric in enumerate(builder.metrics or [])})
+    for name, value in given.items():
+        built = isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
+        if value is not None and (built or not callable(value)):
+            kind = type(value).__name__
+            raise WrongTypeError(
+                f"{name} must be a class or a function that builds, for every party builds its own, got a "
+                f"built {kind}; give {kind} itself, or lambda: {kind}(...)"
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 from secretflow.data.horizontal import HDataFrame
 from secretflow.device import PYU, reveal
+from secretflow.errors import ArgumentError
 
 
 def parts_of(*held: Any) -> list[Mapping[PYU, Any]]:
@@ -40,7 +41,7 @@ def build_datasets(
         ValueError: a party has no function, or the parties have unequal numbers of batches, or none.
     """
     if missing := sorted(device.party for device in workers if device not in builders):
-        raise ValueError(f"dataset_builder must have an entry for every party, got none for {missing}")
+        raise ArgumentError(f"dataset_builder must have an entry for every party, got none for {missing}")
     steps: dict[str, int] = reveal(
         {
             device.party: worker.build_dataset_from_builder(
@@ -50,7 +51,7 @@ def build_datasets(
         }
     )
     if len(set(steps.values())) != 1 or min(steps.values()) < 1:
-        raise ValueError(
+        raise ArgumentError(
             f"dataset_builder must make as many batches for every party, at least 1, got {steps}"
         )
     return min(steps.values())

@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any
 
 from secretflow.device import PYU, PYUObject, reveal
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
     check_backend,
     check_capture,
     check_choices,
+    check_gpus,
     check_keywords,
     check_model,
     check_privacy,
@@ -52,7 +54,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         prune_percent: see there.
         mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
             ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion``, ``prunable`` and ``prune_structure``.
+            ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
@@ -119,7 +121,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
             for name, value in chosen.items():
-                raise ValueError(
+                raise ArgumentError(
                     f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
                 )
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
@@ -150,6 +152,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
     ) -> None:
         """Makes one worker at each party."""
         check_strategy(strategy, backend)
+        check_gpus(num_gpus, device_list)
         if not self.wp_strategy:
             super().init_workers(model, device_list, strategy, backend, random_seed, num_gpus, skip_bn)
             return
@@ -217,10 +220,12 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             ValueError: they are not the same at all parties, or the strategy does not prune.
         """
         if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}")
+            raise ArgumentError(
+                f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}"
+            )
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
         if len(set(epochs)) != 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
             )
         return epochs[0]
@@ -237,6 +242,9 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
+        if all(reveal([worker.epoch_is_over() for worker in self._workers.values()])):
+            # The last fit was stopped when all had trained an epoch, and it had not been counted.
+            reveal([worker.end_epoch() for worker in self._workers.values()])
         return FitSession(
             self._workers,
             self._aggregator,

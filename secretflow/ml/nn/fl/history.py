@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class History(dict[str, Any]):
@@ -20,3 +23,17 @@ class History(dict[str, Any]):
     @property
     def local_history(self) -> dict[str, list[Any]]:
         return self["local_history"]
+
+    def plot(self) -> Figure:
+        """Draws metrics, loss, densities and upload, see :func:`~secretflow.ml.nn.fl.plots.plot_history`.
+
+        Returns:
+            A figure; ``history.plot().savefig("run.png")`` writes it.
+
+        Raises:
+            ImportError: Matplotlib is not installed.
+            ValueError: the strategy does not prune, or no epoch has been trained.
+        """
+        from secretflow.ml.nn.fl.plots import plot_history
+
+        return plot_history(self)

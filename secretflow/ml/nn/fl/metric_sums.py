@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.metrics import Metric, Value
 
 _REDUCTIONS = {"dim_zero_sum": "sum", "dim_zero_max": "max", "dim_zero_min": "min"}
@@ -16,7 +17,7 @@ _REDUCE: dict[str, np.ufunc] = {"sum": np.add, "max": np.maximum, "min": np.mini
 _PLAIN = (bool, int, float, str, type(None))
 
 
-@dataclass
+@dataclass(repr=False)
 class Sums(Metric):
     """The states of a metric of torchmetrics, of which each is a sum, a maximum or a minimum over rows.
 
@@ -63,7 +64,7 @@ class Sums(Metric):
     def __add__(self, other: Sums) -> Sums:
         self._check(other, "kind", "reductions")
         if not _same(self.settings, other.settings):
-            raise ValueError(f"metrics of different settings cannot be added: {self!r} and {other!r}")
+            raise ArgumentError(f"metrics of different settings cannot be added: {self!r} and {other!r}")
         states = {
             state: np.asarray(_REDUCE[how](self.states[state], other.states[state]))
             for state, how in self.reductions.items()
@@ -90,10 +91,10 @@ class Sums(Metric):
 
         module, _, name = self.kind.partition(":")
         if not module.startswith("torchmetrics."):
-            raise ValueError(f"kind must be a metric of torchmetrics, got {self.kind!r}")
+            raise ArgumentError(f"kind must be a metric of torchmetrics, got {self.kind!r}")
         kind: Any = getattr(importlib.import_module(module), name)
         if not (isinstance(kind, type) and issubclass(kind, TorchMetric)):
-            raise ValueError(f"kind must be a metric of torchmetrics, got {self.kind!r}")
+            raise ArgumentError(f"kind must be a metric of torchmetrics, got {self.kind!r}")
         metric = kind.__new__(kind)
         TorchMetric.__init__(metric)
         metric._update_count = 1

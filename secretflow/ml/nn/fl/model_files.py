@@ -7,11 +7,14 @@ from typing import Any
 
 from secretflow import _validate
 from secretflow.device import PYU, reveal
-from secretflow.ml.nn.fl.party_paths import path_of
+from secretflow.ml.nn.fl.party_paths import path_of, share_a_disk
 
 
 class WithModelFiles:
-    """What a federated model saves and loads; a base in front of upstream's.
+    """What a federated model saves and loads, no two parties in one file; a base in front of upstream's.
+
+    In a simulation the parties share a disk, so where one path is given for all of them the folder gets the
+    party's name: ``run/model`` is ``run/alice/model``. Over a network it is what it is at each party.
 
     Attributes:
         wp_strategy: whether the strategy prunes.
@@ -25,15 +28,15 @@ class WithModelFiles:
 
         Args:
             model_path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
+            is_test: adds the party's name to the folder; a simulation does where there is one path.
             **kwargs: upstream's.
 
         Raises:
             TypeError: a party has no path.
             ValueError: a path has no name.
         """
-        self._check_paths(model_path, is_test)
-        super().save_model(model_path, is_test=is_test, **kwargs)  # type: ignore[misc]
+        by_name = self._by_name(model_path, is_test)
+        super().save_model(model_path, is_test=by_name, **kwargs)  # type: ignore[misc]
 
     def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
         """Has every party load its model.
@@ -43,8 +46,8 @@ class WithModelFiles:
         from the same epoch.
 
         Args:
-            model_path: folder and name of the file, one for all parties or one for each.
-            is_test: adds the party's name to the folder, for parties that share a disk.
+            model_path: as for :meth:`save_model`.
+            is_test: as for :meth:`save_model`.
             **kwargs: upstream's.
 
         Raises:
@@ -52,19 +55,21 @@ class WithModelFiles:
             FileNotFoundError: a party has no such file.
             ValueError: a file is damaged, or the parties have no epoch in common.
         """
-        self._check_paths(model_path, is_test)
+        by_name = self._by_name(model_path, is_test)
         if self.wp_strategy:
             saved = [
-                worker.saved_epoch(path_of(device, model_path, is_test, "model_path"))
+                worker.saved_epoch(path_of(device, model_path, by_name, "model_path"))
                 for device, worker in self._workers.items()
             ]
             kwargs["epoch"] = min(reveal(saved))
-        super().load_model(model_path, is_test=is_test, **kwargs)  # type: ignore[misc]
+        super().load_model(model_path, is_test=by_name, **kwargs)  # type: ignore[misc]
 
-    def _check_paths(self, model_path: Any, is_test: bool) -> None:
+    def _by_name(self, model_path: Any, is_test: bool) -> bool:
+        """Whether each party's file is in a folder of its name; refuses what is no path."""
         _validate.flag("is_test", is_test)
         for device in self._workers:
             path_of(device, model_path, is_test, "model_path")
             own = model_path[device] if isinstance(model_path, Mapping) else model_path
             named = not str(own).endswith("/")
             _validate.check(named, "model_path", own, "folder and name of a file, not a folder")
+        return is_test or share_a_disk(model_path)

@@ -13,6 +13,7 @@ from secretflow import _validate
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
+from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.worker.training import PartyFit
 
@@ -25,8 +26,13 @@ class FitOptions:
         x: features: an ``HDataFrame``, a ``FedNdarray``, or a path of each party.
         y: labels; with paths the name of their column.
         batch_size: rows of a batch, one number or one for each party. All parties have as many batches, in
-            which every row is seen once an epoch: a party with more rows than the smallest has larger ones.
+            which every row is seen once an epoch: a party with more rows than the smallest has larger ones,
+            unless ``steps_per_epoch`` is given.
         batch_sampling_rate: part of the rows in a batch, in (0, 1]; None goes by ``batch_size``.
+        steps_per_epoch: batches of an epoch, each of exactly ``batch_size`` rows at every party, drawn
+            without repetition until a party has seen all its rows, then anew; needs ``shuffle``. Large
+            parties then train on a part of their rows each epoch, small ones on some rows more than once, and
+            parties of one batch size have one weight in the average. None has every row seen once an epoch.
         epochs: how often all rows are seen.
         verbose: 0 shows no progress bar.
         callbacks: a callback, or a list of them.
@@ -76,6 +82,7 @@ class FitOptions:
     audit_log_dir: str | Path | None = None
     dataset_builder: Mapping[PYU, Any] | None = None
     wait_steps: int = 100
+    steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
@@ -85,9 +92,25 @@ class FitOptions:
         self._check_types()
         if self.class_weight is not None:
             self._check_class_weight()
+        self._check_steps_per_epoch()
         _validate.integer("dp_spent_step_freq", self.dp_spent_step_freq, 1, optional=True)
         if not self.from_files and type(self.x) is not type(self.y):
-            raise TypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
+            raise WrongTypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
+
+    def _check_steps_per_epoch(self) -> None:
+        _validate.integer("steps_per_epoch", self.steps_per_epoch, 1, optional=True)
+        if self.steps_per_epoch is None:
+            return
+        if not self.shuffle:
+            raise ArgumentError(
+                "shuffle must be True with steps_per_epoch, or some rows would never be seen, got False"
+            )
+        by_other_means = self.batch_sampling_rate is not None or self.sampler_method != "batch"
+        if by_other_means or self.from_files or self.dataset_builder:
+            raise ArgumentError(
+                "steps_per_epoch must be None with batch_sampling_rate, sampler_method='poisson', files or a "
+                f"dataset_builder, which say how many steps there are, got {self.steps_per_epoch}"
+            )
 
     def _check_types(self) -> None:
         held = (HDataFrame, FedNdarray)
@@ -117,7 +140,7 @@ class FitOptions:
     def _check_class_weight(self) -> None:
         weights = self.class_weight
         if not isinstance(weights, Mapping) or self.from_files or self.dataset_builder:
-            raise ValueError(
+            raise ArgumentError(
                 "class_weight must be a dictionary from the number of a class to its weight, and rows in "
                 f"arrays, got {weights!r}"
             )
@@ -180,12 +203,12 @@ class FitOptions:
             return
         for device, shape in self.x.partition_shape().items():  # type: ignore[union-attr]
             if shape[0] == 0:
-                raise ValueError(
+                raise ArgumentError(
                     f"x must have rows at every party, got none at {device}; leave it out of device_list"
                 )
             batch_size = self.batch_size_of(device)
             if self.batch_sampling_rate is None and not self.dataset_builder and shape[0] < batch_size:
-                raise ValueError(
+                raise ArgumentError(
                     f"batch_size must be at most {shape[0]}, the rows of {device}, got {batch_size}"
                 )
 
@@ -204,7 +227,7 @@ def _check_parties(name: str, held: Any, parties: set[PYU]) -> None:
     else:
         return
     if found != parties:
-        raise ValueError(
+        raise ArgumentError(
             f"{name} must be of the parties of device_list, {sorted(device.party for device in parties)}, "
             f"got {sorted(device.party for device in found)}"
         )

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import secretflow.distributed as sfd
 from secretflow import _validate
 from secretflow.device import PYU
+from secretflow.distributed.primitive import DISTRIBUTION_MODE
+
+
+def share_a_disk(path: str | Mapping[PYU, str]) -> bool:
+    """Whether one path would be one file of all parties: they are simulated on this machine."""
+    simulated = (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG)
+    return isinstance(path, str) and sfd.get_distribution_mode() in simulated
 
 
 def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool, name: str = "path") -> str:
@@ -15,7 +23,7 @@ def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool, name: str
     Args:
         device: the party.
         path: folder and name of the file, one for all parties or one for each.
-        is_test: adds the party's name to the folder, for parties that share a disk.
+        is_test: adds the party's name to the folder; so does a simulation where there is one path for all.
         name: of the argument, for messages.
 
     Raises:
@@ -25,4 +33,4 @@ def path_of(device: PYU, path: str | Mapping[PYU, str], is_test: bool, name: str
     _validate.instance(name, own, (str, Path), f"a path, or one for each party, {device.party} included")
     assert own is not None  # no path is refused above
     target = Path(own)
-    return str(target.parent / device.party / target.name if is_test else target)
+    return str(target.parent / device.party / target.name if is_test or share_a_disk(path) else target)

@@ -7,6 +7,7 @@ so the plan needs no value of a party: all drivers make the same one.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -101,3 +102,68 @@ def plan_epochs(
                 )
             )
         yield planned
+
+
+def density_at_end(
+    settings: PruneSettings,
+    sizes: Sequence[int],
+    living: Sequence[int],
+    *,
+    trained: int,
+    epochs: int,
+    rounds: int,
+) -> float:
+    """The density that a fit ends with.
+
+    Args:
+        settings: as for :func:`plan_epochs`.
+        sizes: as there.
+        living: as there.
+        trained: as there.
+        epochs: as there.
+        rounds: of an epoch, at least 1.
+
+    Returns:
+        Over all layers, in (0, 1].
+    """
+    counts, total = list(living), sum(sizes)
+    for epoch in range(trained, trained + epochs):
+        for number in range(1, rounds + 1):
+            passed = epoch + number / rounds
+            if settings.step_may_end(number, rounds) and settings.step_due(passed, sum(counts) / total):
+                counts = living_after_step(settings, sizes, counts, passed)
+    return sum(counts) / total
+
+
+def warn_of_another_end(
+    settings: PruneSettings,
+    sizes: Sequence[int],
+    living: Sequence[int],
+    *,
+    trained: int,
+    epochs: int,
+    rounds: int,
+) -> None:
+    """Warns of a fit that does not come to ``prune_end_rate``, and says where it ends.
+
+    Args:
+        settings: as for :func:`density_at_end`, as is all else.
+        sizes: see there.
+        living: see there.
+        trained: see there.
+        epochs: see there.
+        rounds: see there.
+    """
+    end = density_at_end(settings, sizes, living, trained=trained, epochs=epochs, rounds=rounds)
+    # A density is rounded to whole weights, and each layer keeps one.
+    if sum(sizes) * (end - settings.prune_end_rate) <= len(sizes):
+        return
+    if settings.prune_end_epoch is None:
+        remedy = "more epochs, a larger prune_percent, or prune_freq for more steps, go further"
+    else:
+        remedy = f"prune_end_epoch={settings.prune_end_epoch} is when it would be there"
+    warnings.warn(
+        f"pruning ends at density {end:.3g} after {trained + epochs} epochs, above "
+        f"prune_end_rate={settings.prune_end_rate:g}; {remedy}",
+        stacklevel=2,
+    )

@@ -8,22 +8,25 @@ epochs, validation, history and callbacks.
 from __future__ import annotations
 
 import logging
+import math
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from secretflow.device import PYU, PYUObject, reveal
+from secretflow.errors import StateError
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.callbacks.history import History as MetricsHistory
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
-from secretflow.ml.nn.fl.plan import Round, plan_epochs
+from secretflow.ml.nn.fl.plan import Round, plan_epochs, warn_of_another_end
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.rounds import exchanges_of, exchanges_of_start
+from secretflow.ml.nn.fl.worker.trainer import EpochLoss
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.security.aggregation import SecurePruneAggregator
 
@@ -37,7 +40,7 @@ def refuse_within_a_fit(aggregator: SecurePruneAggregator) -> None:
         RuntimeError: a fit with this aggregator is running.
     """
     if aggregator in _in_use:
-        raise RuntimeError(
+        raise StateError(
             "fit must be called when the last fit with its aggregator is over, got a call within"
         )
 
@@ -73,6 +76,7 @@ class FitSession:
         self._options = options
         self._fit = fit
         self._validate = validate
+        self._losses: dict[PYU, EpochLoss] = {}
         self._history = History(global_history={}, local_history={})
         self._callbacks = CallbackList(
             # First, so that the user's callbacks find the epoch in the history.
@@ -134,6 +138,14 @@ class FitSession:
         # After a round that failed at one party, another may have taken a step of pruning more. Steps go on
         # until all have come to the end.
         furthest_behind = max(states, key=lambda state: sum(state["living"]))
+        warn_of_another_end(
+            self._settings,
+            furthest_behind["sizes"],
+            furthest_behind["living"],
+            trained=self._fit.epochs_trained,
+            epochs=self._options.epochs,
+            rounds=math.ceil(self._fit.steps / self._fit.aggregate_freq),
+        )
         return plan_epochs(
             self._settings,
             furthest_behind["sizes"],
@@ -155,7 +167,8 @@ class FitSession:
             if now[-1].ends_epoch:
                 # Before callbacks hear of the last round, for what they evaluate would pass for metrics of
                 # training; and of all at once, for after a failure all must have trained as many epochs.
-                reveal([worker.end_epoch() for worker in self._workers.values()])
+                ended = {device: worker.end_epoch() for device, worker in self._workers.items()}
+                self._losses = {device: EpochLoss(*told) for device, told in reveal(ended).items()}
             for this in now:
                 if this is not now[0]:
                     callbacks.on_train_batch_begin(batch=this.first_step)
@@ -199,6 +212,7 @@ class FitSession:
                 "payload_bytes": sum(uploaded[device]),
                 "round_payload_bytes": uploaded[device],
                 **spent[device],
+                **({} if self._losses[device].mean is None else {"loss": self._losses[device].mean}),
                 **{f"density.{layer}".rstrip("."): rate for layer, rate in rates.items()},
             }
             for name, value in columns.items():
@@ -207,6 +221,7 @@ class FitSession:
         for name in ("train_seconds", "aggregate_seconds"):
             means[name] = [columns[name] for columns in spent.values()]
         overall = {name: sum(values) / len(values) for name, values in means.items()}
+        overall.update(_mean_loss(self._losses.values()))
         overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))
         for name, value in overall.items():
             self._history.global_history.setdefault(name, []).append(value)
@@ -219,6 +234,14 @@ class FitSession:
             device: {"train_seconds": train[device], "aggregate_seconds": aggregate[device]}
             for device in self._workers
         }
+
+
+def _mean_loss(losses: Iterable[EpochLoss]) -> dict[str, float]:
+    """The loss over all parties' rows, under the name of its column; nothing where a party has none."""
+    told = [(loss.mean, loss.rows) for loss in losses]
+    known = [(mean, rows) for mean, rows in told if mean is not None]
+    rows = sum(rows for _, rows in known)
+    return {"loss": sum(mean * n for mean, n in known) / rows} if rows and len(known) == len(told) else {}
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from secretflow import _validate
 from secretflow._atomic import PRIVATE, atomic_write
+from secretflow.errors import ArgumentError
 
 _FORMAT = "secretflow-prune sparse 2"
 
@@ -89,17 +90,17 @@ def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
-        raise ValueError(
+        raise ArgumentError(
             f"path must be a file of export_sparse, got {str(path)!r}, which is damaged or no safetensors "
             f"file ({error}); export it again"
         ) from None
     if metadata.get("format") != _FORMAT:
-        raise ValueError(
+        raise ArgumentError(
             f"path must be a file of export_sparse, of format {_FORMAT!r}, got {str(path)!r} of format "
             f"{metadata.get('format')!r}"
         )
     if metadata.get("sha256") != _digest(metadata.get("arrays", ""), tensors):
-        raise ValueError(
+        raise ArgumentError(
             f"path must be a file of export_sparse, got {str(path)!r}, which is damaged: its content has "
             "changed; export it again"
         )

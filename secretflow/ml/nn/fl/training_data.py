@@ -13,6 +13,7 @@ from secretflow._overlay import upstream
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
 from secretflow.ml.nn.fl.options import FitOptions
 
@@ -97,6 +98,7 @@ class WithTrainingData(_UpstreamFLModel):
         class_weight: Mapping[int, float] | None = None,
         sampler_method: str = "batch",
         epochs: int = 1,
+        steps_per_epoch: int | None = None,
     ) -> int:
         """Gives every worker all its rows in the same number of batches; returns that number.
 
@@ -104,7 +106,7 @@ class WithTrainingData(_UpstreamFLModel):
         Where ``floor(rows * rate)`` rows a batch would leave some out, batches are of equal size instead, as
         near as can be. Upstream's steps are ``ceil(1 / rate)``; where the division comes out even, float
         rounding makes one too many, for which there are no rows. A rate larger by a few roundings gives the
-        right numbers.
+        right numbers. With ``steps_per_epoch`` a batch has exactly ``batch_size`` rows.
 
         Raises:
             ValueError: a party would have a batch that is much larger than asked for, or none.
@@ -115,25 +117,27 @@ class WithTrainingData(_UpstreamFLModel):
         if rate is None:
             rate = max(asked[device] / rows[device] for device in self._workers)
         rate = min(1.0, rate * _ABOVE_ROUNDING)
-        steps = math.ceil(1 / rate)
-        for device in self._workers:
+        steps = steps_per_epoch or math.ceil(1 / rate)
+        for device in self._workers if steps_per_epoch is None else ():
             batch = math.floor(rows[device] * rate)
             if batch == 0:
-                raise ValueError(
+                raise ArgumentError(
                     f"batch_sampling_rate must be at least {1 / rows[device]:.2g}, for {device.party} has "
                     f"{rows[device]} rows, got {sampling_rate!r}"
                 )
             if sampling_rate is None and batch >= max(_LARGE_BATCH, 2 * asked[device]):
-                raise ValueError(
+                raise ArgumentError(
                     f"batch_size must be a smaller part of the smallest party's rows, got {batch_size!r}, of "
                     f"which parties have as many batches: {batch} rows each at {device.party}; "
-                    f"batch_sampling_rate={asked[device] / rows[device]:.2g} makes them {asked[device]}"
+                    f"steps_per_epoch={math.ceil(rows[device] / asked[device])} and shuffle=True make them "
+                    f"{asked[device]} at every party"
                 )
         for device, worker in self._workers.items():
             worker.build_dataset(
                 *(_part(data, device) for data in (x, y, sample_weight)),
-                batch_size=math.floor(rows[device] * rate),
+                batch_size=asked[device] if steps_per_epoch else math.floor(rows[device] * rate),
                 batches=steps,
+                cycle=steps_per_epoch is not None,
                 shuffle=shuffle,
                 random_seed=random_seed,
                 class_weight=class_weight,
@@ -161,6 +165,8 @@ class WithTrainingData(_UpstreamFLModel):
             common.update({name: getattr(options, name) for name in of_files})
             return self._handle_file(options.x, options.y, **common)
         of_arrays = ("sample_weight", "class_weight", "sampler_method")
+        if options.steps_per_epoch is not None:
+            common["steps_per_epoch"] = options.steps_per_epoch
         common.update({name: getattr(options, name) for name in of_arrays})
         return self._handle_data(options.x, options.y, **common)
 

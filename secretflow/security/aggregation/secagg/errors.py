@@ -1,7 +1,9 @@
 """The errors of the aggregation."""
 
+from secretflow.errors import PruneError
 
-class AggregationError(ValueError, AssertionError):
+
+class AggregationError(PruneError, ValueError, AssertionError):
     """The input of an aggregation, or a message between its actors, is not what the protocol allows.
 
     It is an ``AssertionError`` too because upstream's aggregators raise that for the same mistakes.

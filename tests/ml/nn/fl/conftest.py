@@ -69,11 +69,16 @@ def task(devices: SimpleNamespace) -> Task:
         return FLModel(
             server=devices.carol,
             device_list=parties,
-            model=model_def(net, optimizer),
             aggregator=SecurePruneAggregator(devices.carol, parties, **(aggregator_options or {})),
             strategy="fed_avg_w_prune",
             backend="torch",
-            **{"random_seed": 11, "prune_end_rate": 0.3, "prune_percent": 40, **options},
+            **{
+                "model": model_def(net, optimizer),
+                "random_seed": 11,
+                "prune_end_rate": 0.3,
+                "prune_percent": 40,
+                **options,
+            },
         )
 
     return Task(x, y, make_model)

@@ -85,13 +85,14 @@ def test_a_party_with_fewer_rows_than_batches_is_named(devices: SimpleNamespace)
         fitted(devices, (40, 2), linear, nn.CrossEntropyLoss, batch_sampling_rate=0.1)
 
 
-def test_a_batch_size_that_would_become_thousands_names_the_rate_that_does_not(
+def test_a_batch_size_that_would_become_thousands_names_the_steps_that_do_not(
     devices: SimpleNamespace,
 ) -> None:
-    with pytest.raises(ValueError, match=r"2560 rows each at alice; batch_sampling_rate=0.032 makes"):
+    with pytest.raises(ValueError, match=r"2560 rows each at alice; steps_per_epoch=32 and shuffle"):
         fitted(devices, (4000, 200), linear, nn.CrossEntropyLoss, batch_size=128)
-    model = fitted(devices, (4000, 200), Watching, batch_sampling_rate=0.032)
-    assert max(map(len, worker_of(model).model.batches)) == 128
+    asked = {"batch_size": 128, "steps_per_epoch": 32, "shuffle": True}
+    model = fitted(devices, (4000, 200), Watching, **asked)
+    assert [len(batch) for batch in worker_of(model).model.batches] == [128] * 32
 
 
 def test_a_large_batch_that_was_asked_for_is_taken(devices: SimpleNamespace) -> None:

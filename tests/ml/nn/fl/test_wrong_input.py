@@ -77,6 +77,22 @@ def observation(**change: Any) -> attacks.Observation:
     return attacks.Observation(**{**parts, **change})
 
 
+def two_layers() -> attacks.Observation:
+    """The average of one row in a net of two layers."""
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Linear(FEATURES, 7), nn.ReLU(), nn.Linear(7, CLASSES))
+
+    weights = dict(net().state_dict())
+    return observation(
+        model=net, weights=weights, gradients=tuple(torch.randn_like(value) for value in weights.values())
+    )
+
+
+def public_rows() -> attacks.PublicRows:
+    return attacks.PublicRows(torch.rand(4, FEATURES), torch.zeros(4).long())
+
+
 def fields_of_observation() -> dict[str, Any]:
     known = observation()
     return {name: getattr(known, name) for name in known.__dataclass_fields__}
@@ -258,7 +274,87 @@ CALLS: dict[str, Call] = {
     "closed_form_attack": Call(
         attacks.closed_form_attack,
         lambda *_: {"observations": [observation()]},
-        {"observations": [None, [], [1]], "progress": [3]},
+        {"observations": [None, [], [1]], "progress": [3], "prior": [3]},
+    ),
+    "read_average": Call(
+        attacks.read_average,
+        lambda *_: {"observation": two_layers()},
+        {"observation": [None, observation()]},
+        called={"observation": "(observation|model)"},
+    ),
+    "distance_from_average": Call(
+        attacks.distance_from_average,
+        lambda *_: {"observation": two_layers(), "x": torch.rand(3, FEATURES), "y": torch.zeros(3).long()},
+        {
+            "observation": [None],
+            "x": [*TENSOR, torch.rand(3, FEATURES + 1)],
+            "y": [*TENSOR, torch.zeros(3), torch.zeros(2).long(), torch.full((3,), CLASSES)],
+        },
+        called={"observation": "(observation|model)"},
+    ),
+    "PublicRows": Call(
+        attacks.PublicRows,
+        lambda *_: {"x": torch.rand(3, FEATURES), "y": torch.zeros(3).long()},
+        {"x": [*TENSOR, torch.rand(1, FEATURES)], "y": [*TENSOR, torch.zeros(3), torch.zeros(2).long()]},
+    ),
+    "fit_gaussian": Call(
+        attacks.fit_gaussian,
+        lambda *_: {"rows": torch.rand(5, FEATURES)},
+        {"rows": [*TENSOR, torch.rand(1, FEATURES)], "rank": COUNT},
+    ),
+    "prior_attack": Call(
+        attacks.prior_attack,
+        lambda *_: {"observations": [observation()], "prior": attacks.fit_gaussian(torch.rand(5, FEATURES))},
+        {
+            "observations": [None, [], [1]],
+            "prior": [None, attacks.fit_gaussian(torch.rand(5, FEATURES + 1))],
+            "settings": [None, attacks.DLGSettings()],
+            "labels": [[0], torch.tensor([0]), torch.tensor([[-1]])],
+            "progress": [3],
+        },
+    ),
+    "fit_ridge": Call(
+        attacks.fit_ridge,
+        lambda *_: {"observation": observation(), "public": public_rows()},
+        {"observation": [None], "public": [None], "settings": [None, 3], "distort": [3]},
+    ),
+    "ridge_attack": Call(
+        attacks.ridge_attack,
+        lambda *_: {"observations": [observation()], "public": public_rows()},
+        {"observations": [None, [], [1]], "public": [None], "settings": [None, 3], "distort": [3]},
+    ),
+    "fit_learned": Call(
+        attacks.fit_learned,
+        lambda *_: {"observation": observation(), "public": public_rows()},
+        {
+            "observation": [None],
+            "public": [None],
+            "settings": [None, 3],
+            "distort": [3],
+            "progress": [3],
+        },
+    ),
+    "learned_attack": Call(
+        attacks.learned_attack,
+        lambda *_: {"observations": [observation()], "public": public_rows()},
+        {"observations": [None, [], [1]], "public": [None], "settings": [None, 3], "distort": [3]},
+    ),
+    "RidgeSettings": Call(attacks.RidgeSettings, lambda *_: {}, {"features": COUNT, "seed": [-1, 0.5, "1"]}),
+    "LearnedSettings": Call(
+        attacks.LearnedSettings,
+        lambda *_: {},
+        {
+            "features": COUNT,
+            "width": COUNT,
+            "epochs": COUNT,
+            "batch": [1, *COUNT],
+            "learning_rate": [0, *NUMBER],
+            "dropout": [1, *NUMBER],
+            "seed": [-1, 0.5, "1"],
+        },
+    ),
+    "PriorSettings": Call(
+        attacks.PriorSettings, lambda *_: {}, {**SEARCH, "lbfgs": [None, 3], "noise": [0, *NUMBER]}
     ),
     "DLGSettings": Call(
         attacks.DLGSettings,
@@ -330,6 +426,12 @@ CALLS: dict[str, Call] = {
         {"dropped": [1, -1, "0"]},
         any=("upload",),
     ),
+    "round_stochastically": Call(
+        defences.round_stochastically,
+        lambda *_: {"upload": [torch.ones(3)], "bits": 4},
+        {"bits": [1, 2.5, "4"], "seed": [-1, 0.5]},
+        any=("upload",),
+    ),
     "padded_uploads": Call(
         padded.padded_uploads,
         lambda *_: {"uploads": [[torch.ones(2)]] * 2, "masks": [[None]] * 2},
@@ -341,6 +443,21 @@ CALLS: dict[str, Call] = {
     "peak_signal_to_noise": Call(scores.peak_signal_to_noise, lambda *_: images(), PAIR, called=WHERE),
     "structural_similarity": Call(scores.structural_similarity, lambda *_: images(), PAIR, called=WHERE),
     "match": Call(scores.match, lambda *_: images(), {**PAIR, "value_range": [(1, 0), 3]}, called=WHERE),
+    "ranks": Call(
+        scores.ranks,
+        lambda *_: {
+            "images": torch.rand(2, 1, 4, 4),
+            "numbers": torch.tensor([0, 1]),
+            "candidates": torch.rand(3, 1, 4, 4),
+        },
+        {
+            "images": [None, torch.rand(2, 1, 4, 5)],
+            "numbers": [[0, 1], torch.tensor([0.0, 1.0]), torch.tensor([0, 3])],
+            "candidates": [None, torch.full((3, 1, 4, 4), 2.0)],
+            "value_range": [(1, 0), 3],
+        },
+        called={"candidates": "(candidates|truth)"},
+    ),
     "label_accuracy": Call(
         scores.label_accuracy,
         lambda *_: {"labels": torch.zeros(2), "truth": torch.zeros(2)},
@@ -482,7 +599,17 @@ def test_right_input_is_taken_and_every_argument_has_its_wrong_values(
 
 def test_every_public_name_of_attacks_and_audit_is_walked() -> None:
     told = {call.function for call in CALLS.values()}
-    results = {attacks.Reconstruction, attacks.Snapshot, audit.Capture, audit.Knowledge, audit.PartyStep}
+    results = {
+        attacks.Reconstruction,
+        attacks.Snapshot,
+        attacks.Reading,
+        attacks.GaussianPrior,
+        attacks.RidgeInverter,
+        attacks.LearnedInverter,
+        audit.Capture,
+        audit.Knowledge,
+        audit.PartyStep,
+    }
     for package in (attacks, audit):
         public = {getattr(package, name) for name in package.__all__}
         assert public - told - results == set()

@@ -1,7 +1,8 @@
 """Gradient inversion: what an attacker gets back from what it sees of federated training.
 
-``observation`` says what goes into an attack and what comes out; ``dlg``, ``idlg``, ``inverting`` and
-``closed_form`` attack; ``net``, ``layers``, ``objective``, ``restarts``, ``lbfgs`` and ``adam`` are their
+``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
+off a first fully connected layer; ``dlg``, ``idlg``, ``inverting`` and ``prior_search`` search; ``ridge`` and
+``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The other modules are their
 parts. An attack gets an :class:`Observation` and nothing else; this package needs torch alone and imports
 nothing of the project but the checks of arguments. The victim's side and the scores are in
 :mod:`secretflow.ml.nn.fl.audit`.
@@ -12,24 +13,46 @@ from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 
+from secretflow.ml.nn.fl.attacks.averages import Reading, distance_from_average, read_average
 from secretflow.ml.nn.fl.attacks.closed_form import closed_form_attack
 from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
+from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, fit_gaussian
 from secretflow.ml.nn.fl.attacks.idlg import idlg_attack
 from secretflow.ml.nn.fl.attacks.inverting import InvertingSettings, inverting_attack
 from secretflow.ml.nn.fl.attacks.lbfgs import LBFGSSettings
+from secretflow.ml.nn.fl.attacks.learned import LearnedInverter, LearnedSettings, fit_learned, learned_attack
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, Snapshot
+from secretflow.ml.nn.fl.attacks.prior_search import PriorSettings, prior_attack
+from secretflow.ml.nn.fl.attacks.public import PublicRows
+from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, RidgeSettings, fit_ridge, ridge_attack
 
 __all__ = [
     "DLGSettings",
+    "GaussianPrior",
     "InvertingSettings",
     "LBFGSSettings",
+    "LearnedInverter",
+    "LearnedSettings",
     "Observation",
+    "PriorSettings",
+    "PublicRows",
+    "Reading",
     "Reconstruction",
+    "RidgeInverter",
+    "RidgeSettings",
     "Snapshot",
     "closed_form_attack",
+    "distance_from_average",
     "dlg_attack",
+    "fit_gaussian",
+    "fit_learned",
+    "fit_ridge",
     "idlg_attack",
     "inverting_attack",
+    "learned_attack",
+    "prior_attack",
+    "read_average",
+    "ridge_attack",
 ]
 
 _MOVED = {

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior
 from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
 from secretflow.ml.nn.fl.attacks.layers import first_layer
 from secretflow.ml.nn.fl.attacks.observation import (
@@ -49,31 +50,36 @@ def input_of_first_layer(
 
 
 def closed_form_attack(
-    observations: Sequence[Observation], progress: Progress | None = None
+    observations: Sequence[Observation],
+    progress: Progress | None = None,
+    prior: GaussianPrior | None = None,
 ) -> list[Reconstruction]:
     """Recovers single rows.
 
     Args:
         observations: what the attacker has.
         progress: called once, at the end.
+        prior: what rows look like; numbers without a living path are then what it expects beside the known
+            ones. It must be one of rows that were not attacked.
 
     Returns:
-        For each observation its row. ``loss`` is the part of its numbers that stay unknown; they are 0.
-        Without a single known number the loss is infinite and ``diverged`` is 1.
+        For each observation its row. ``loss`` is the part of its numbers that no gradient shows; without a
+        prior they are 0. Without a single known number the loss is infinite and ``diverged`` is 1.
 
     Raises:
-        TypeError: something is not an observation.
+        TypeError: something is not an observation, or no prior.
         ValueError: the input goes into no fully connected layer with bias, or a batch holds more than one
             row.
     """
     check_observations(observations, progress)
-    found = [_recover(observation) for observation in observations]
+    _validate.instance("prior", prior, (GaussianPrior, type(None)), "a GaussianPrior or None")
+    found = [_recover(observation, prior) for observation in observations]
     if progress is not None:
         progress(1.0)
     return found
 
 
-def _recover(observation: Observation) -> Reconstruction:
+def _recover(observation: Observation, prior: GaussianPrior | None) -> Reconstruction:
     started = time.perf_counter()
     _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for a closed form")
     numbers = first_layer(observation)
@@ -92,10 +98,16 @@ def _recover(observation: Observation) -> Reconstruction:
     # A saturated net has gradients whose squares would vanish.
     largest = bias.abs().max()
     image, known = input_of_first_layer(weight, bias / largest if largest > 0 else bias, counts)
-    image = (image / largest if largest > 0 else image).to(observation.gradients[0].dtype)
+    image = image / largest if largest > 0 else image
     sound = bool(known.any() and image.isfinite().all())
+    if prior is not None:
+        values = image if sound else torch.zeros_like(image)
+        noise = torch.where(known & sound, 0.0, math.inf).to(values)
+        image = prior.conditional_mean(values, noise).clamp(*observation.bounds)
+    elif not sound:
+        image = torch.zeros_like(image)
     return Reconstruction(
-        images=(image if sound else torch.zeros_like(image)).view(1, *observation.image_shape),
+        images=image.to(observation.gradients[0].dtype).view(1, *observation.image_shape),
         labels=labels_from_gradient(observation),
         loss=float((~known).float().mean()) if sound else math.inf,
         history=(),

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
-from torch.func import grad, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.net import (
@@ -21,6 +20,7 @@ from secretflow.ml.nn.fl.attacks.net import (
     in_mode,
 )
 from secretflow.ml.nn.fl.attacks.observation import Observation, check_observations
+from secretflow.ml.nn.fl.attacks.simulate import simulated_gradient
 
 Arrays = Sequence[torch.Tensor]
 Distance = Callable[[Arrays, Arrays], torch.Tensor]
@@ -225,28 +225,13 @@ class Objective:
     def _simulate(
         self, images: torch.Tensor, labels: torch.Tensor, seen: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """What training on a guess would have shown: the mean gradient of the local steps, by parameter.
-
-        Source of the simulated steps: Geiping et al., "Inverting Gradients", NeurIPS 2020, section 6.
-        """
+        """What training on a guess would have shown, by parameter."""
         state = _state(seen)
         start = {name: state.pop(name) for name in self._names}
-
-        def cross_entropy(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-            scores = called(self._net, {**state, **parameters}, images)
-            return nn.functional.cross_entropy(scores, labels)
-
-        gradient = grad(cross_entropy)
-        found = gradient(start)
-        total, parameters = found, start
-        for _ in range(self._steps - 1):
-            parameters = {
-                name: parameters[name] - self._learning_rate * seen[f"alive {name}"] * found[name]
-                for name in self._names
-            }
-            found = gradient(parameters)
-            total = {name: total[name] + found[name] for name in self._names}
-        return {name: value / self._steps for name, value in total.items()} if self._steps > 1 else total
+        alive = {name: seen[f"alive {name}"] for name in self._names}
+        return simulated_gradient(
+            self._net, start, state, alive, images, labels, self._steps, self._learning_rate
+        )
 
 
 def _state(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

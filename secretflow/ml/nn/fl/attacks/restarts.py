@@ -13,7 +13,6 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.lbfgs import Evaluate
-from secretflow.ml.nn.fl.attacks.objective import Objective
 from secretflow.ml.nn.fl.attacks.observation import Progress, Reconstruction, Snapshot
 
 START_STRIDE = 7919
@@ -35,6 +34,23 @@ class Optimizer(Protocol):
 
     def keep(self, runs: Sequence[int]) -> None:
         """Goes on with these runs only."""
+
+
+class Searched(Protocol):
+    """What is brought down, as a function of guesses; :class:`~.objective.Objective` is one."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        """Numbers in one guess."""
+
+    def split(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The rows of a guess, and the scores of their labels, if they are guessed."""
+
+    def bind(self, rows: Sequence[int]) -> Evaluate:
+        """The losses of guesses and their gradients, each beside its own observation."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ class _Answer:
 
 
 def search(
-    objective: Objective,
+    objective: Searched,
     observations: int,
     make_start: Callable[[int], torch.Tensor],
     make_optimizer: Callable[[torch.Tensor], Optimizer],
@@ -149,7 +165,7 @@ class _Pool:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Searched,
         observations: int,
         make_start: Callable[[int], torch.Tensor],
         make_optimizer: Callable[[torch.Tensor], Optimizer],

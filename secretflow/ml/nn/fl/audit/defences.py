@@ -120,6 +120,36 @@ def through_dp(upload: Sequence[torch.Tensor], dp_strategy: DPStrategy, seed: in
     return tuple(torch.from_numpy(array).to(like) for array, like in zip(noisy, upload, strict=True))
 
 
+def round_stochastically(upload: Sequence[torch.Tensor], bits: int, seed: int | None = None) -> Arrays:
+    """Rounds each array to equal steps between minus and plus its largest entry, up or down at random.
+
+    The mean over many draws is the array itself. Source: Alistarh et al., "QSGD: Communication-efficient SGD
+    via gradient quantization and encoding", NeurIPS 2017, section 3.1, with the largest entry for the norm.
+    Training does not do this yet: it is here to be attacked before it does.
+
+    Args:
+        upload: gradient or weight update.
+        bits: of one entry with its sign, from 2; zero is one of the ``2**bits - 1`` steps.
+        seed: of the draws; None draws from torch's own generator, also inside of ``torch.func.vmap``.
+
+    Returns:
+        Arrays of the same shapes.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    _validate.integer("bits", bits, 2)
+    _validate.integer("seed", seed, 0, optional=True)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    steps = 2 ** (bits - 1) - 1
+    found = []
+    for array in upload:
+        step = array.abs().amax().clamp(min=torch.finfo(array.dtype).tiny) / steps
+        drawn = torch.rand_like(array) if generator is None else torch.rand(array.shape, generator=generator)
+        found.append(((array / step) + drawn.to(array)).floor() * step)
+    return tuple(found)
+
+
 def support(upload: Sequence[torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
     """The support that an upload in the clear shows by its zeros: 0 where it is zero and 1 elsewhere.
 

@@ -148,6 +148,43 @@ def rank(
     return max(1, int((torch.cat(distances) <= limit).sum()))
 
 
+def ranks(
+    images: torch.Tensor,
+    numbers: torch.Tensor,
+    candidates: torch.Tensor,
+    value_range: Range | None = PIXELS,
+) -> torch.Tensor:
+    """The :func:`rank` of many reconstructions at once, among as many candidates as there are.
+
+    Args:
+        images: reconstructions, float of shape (batch, ...), clipped as in :func:`mean_squared_error`.
+        numbers: for each of them the number of its own row among the candidates, int64 of shape (batch,).
+        candidates: rows of shape (candidates, ...) within the range.
+        value_range: as for :func:`mean_squared_error`.
+
+    Returns:
+        int64 of shape (batch,), from 1 to the number of candidates. By chance one row in ``len(candidates)``
+        has rank 1, and the median is in the middle.
+
+    Raises:
+        TypeError: a value is of the wrong type.
+        ValueError: the shapes differ, or a candidate leaves the range.
+    """
+    _validate.instance("candidates", candidates, torch.Tensor, "a tensor")
+    whole = isinstance(numbers, torch.Tensor) and numbers.dtype == torch.int64
+    _validate.check(whole, "numbers", numbers, "an int64 tensor", TypeError)
+    known = bool(((numbers >= 0) & (numbers < len(candidates))).all())
+    _validate.check(known, "numbers", numbers.tolist(), f"from 0 to {len(candidates) - 1}")
+    found = _comparable(images, candidates[numbers], value_range).flatten(1).double()
+    limits = (found - candidates[numbers].flatten(1)).square().sum(dim=1)
+    counts = torch.zeros(len(found), dtype=torch.int64)
+    for part in candidates.flatten(1).split(_AT_ONCE):
+        # Not by matrix products, whose rounding would tell apart what is equally far.
+        distances = torch.cdist(found, part.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+        counts += (distances <= limits[:, None] * (1 + 1e-9)).sum(dim=1)
+    return counts.clamp(min=1)
+
+
 def match(images: torch.Tensor, truth: torch.Tensor, value_range: Range | None = PIXELS) -> torch.Tensor:
     """Which reconstruction belongs to which true row: the assignment of the smallest total squared error.
 

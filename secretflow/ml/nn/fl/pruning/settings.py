@@ -57,6 +57,11 @@ class PruneSettings:
         prune_criterion: which weights go first. "magnitude": the smallest. "snip": those whose removal
             changes the loss least, judged by the gradient of the round's last batch; only with
             ``mask_scope="local"``, as ``regrow_percent``. See :mod:`~secretflow.ml.nn.fl.pruning.scores`.
+        step_power: the step that an optimiser takes in a layer is multiplied with the layer's density to the
+            power of minus this, in [0, 1]. The fewer weights feed a unit, the more each must move for the
+            unit to learn as fast. 1 is the rule for Adam and its kind of Dey et al., "Sparse maximal update
+            parameterization", NeurIPS 2024, section 3; 0 leaves the steps as they are. Gradients are not
+            changed, so weight decay that is part of a step grows with it.
         prunable: which parameters are pruned, among those of floats of two or more dimensions: names as in
             ``model.state_dict()``, or patterns such as "encoder.*" (:mod:`fnmatch`), each of which must fit
             at least one; or a function that gets a name and a parameter and says whether, from what is the
@@ -86,6 +91,7 @@ class PruneSettings:
     regrow_percent: float = 0.0
     withhold_percent: float = 0.0
     prune_criterion: str = "magnitude"
+    step_power: float = 0.0
     prunable: Prunable = None
     prune_structure: str | None = None
 
@@ -100,6 +106,9 @@ class PruneSettings:
         number("prune_percent", self.prune_percent, above=0, below=100)
         number("regrow_percent", self.regrow_percent, at_least=0, below=100)
         number("withhold_percent", self.withhold_percent, at_least=0, below=100)
+        number("step_power", self.step_power, at_least=0, at_most=1)
+        by_weight = self.prune_structure is None or not self.step_power
+        check(by_weight, "step_power", self.step_power, "0 with prune_structure, where it was not measured")
         one_of("mask_scope", self.mask_scope, MASK_SCOPES)
         one_of("prune_scope", self.prune_scope, PRUNE_SCOPES)
         one_of("prune_schedule", self.prune_schedule, PRUNE_SCHEDULES)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.plain_values import held, released
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.training import LocalTraining
@@ -51,14 +52,14 @@ def check_fits(checkpoint: dict[str, Any], training: LocalTraining, settings: Pr
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     shapes = {name: tuple(entry.shape) for name, entry in checkpoint["prune_mask"].items()}
     if saved != own or shapes != {name: entry.shape for name, entry in training.masked.mask.items()}:
-        raise ValueError("it holds another model or its masks")
+        raise ArgumentError("it holds another model or its masks")
     if checkpoint["optimizers"] != _optimizer_kinds(model):
-        raise ValueError(
+        raise ArgumentError(
             f"the optimisers and their groups were {checkpoint['optimizers']}, here they are "
             f"{_optimizer_kinds(model)}"
         )
     if (checkpoint["mask_scope"], settings.mask_scope) == ("local", "global"):
-        raise ValueError(
+        raise ArgumentError(
             "with mask_scope='global' all parties have one mask, and in it every party has its own "
             "(mask_scope='local')"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from torch.utils.data import (
     TensorDataset,
     default_collate,
 )
+
+from secretflow.errors import ArgumentError, WrongTypeError
 
 
 class _Rows(TensorDataset):
@@ -54,6 +56,27 @@ class EvenBatches(Sampler[list[int]]):
         return len(self.sizes)
 
 
+class CyclingBatches(Sampler[list[int]]):
+    """Deals out batches of one size; when all rows have been dealt out, they come again in a new order.
+
+    Args:
+        rows: an order of the rows, at least ``batch_size`` of them; another one each time it is begun.
+        batch_size: rows of a batch.
+        batches: how many batches.
+    """
+
+    def __init__(self, rows: Sampler[int], batch_size: int, batches: int) -> None:
+        self.sampler = rows
+        self.sizes = [batch_size] * batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = chain.from_iterable(iter(self.sampler) for _ in count())
+        return (list(islice(rows, size)) for size in self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
 class PoissonBatches(Sampler[list[int]]):
     """Draws each row into each batch by itself, with one probability; a batch without rows is drawn again.
 
@@ -83,8 +106,9 @@ def batch_loader(
     shuffle: bool = False,
     batches: int | None = None,
     poisson_rate: float | None = None,
+    cycle: bool = False,
 ) -> DataLoader:
-    """Deals out every row once an epoch, each batch taken out of the tensors at once.
+    """Deals out rows, each batch taken out of the tensors at once; without ``cycle`` every row once an epoch.
 
     Args:
         tensors: of as many rows each, at least one.
@@ -93,11 +117,14 @@ def batch_loader(
         batches: how many there shall be at most, not more than rows; where ``batch_size`` makes more, they
             are of equal size instead, as near as can be.
         poisson_rate: draws ``batches`` batches as :class:`PoissonBatches` does instead.
+        cycle: deals out ``batches`` batches as :class:`CyclingBatches` does instead.
     """
     rows = _Rows(*tensors)
     order: Sampler[int] = RandomSampler(rows) if shuffle else SequentialSampler(rows)
     sampler: Sampler[list[int]] = BatchSampler(order, batch_size, drop_last=False)
-    if batches is not None and poisson_rate is not None:
+    if batches is not None and cycle:
+        sampler = CyclingBatches(order, batch_size, batches)
+    elif batches is not None and poisson_rate is not None:
         sampler = PoissonBatches(len(rows), poisson_rate, batches)
     elif batches is not None and len(sampler) > batches:  # type: ignore[arg-type]
         sampler = EvenBatches(order, batches)
@@ -121,7 +148,7 @@ def as_tensor(party: str, name: str, array: np.ndarray) -> torch.Tensor:
     if array.dtype.kind in "iu" and array.size:
         changed = single.astype(np.float64) != array
         if changed.any():
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} of {party} must hold integers that float32 holds, as it does all up to 2^24, got "
                 f"{array[changed][0]}: number identifiers from 0, for example with pandas.factorize; of "
                 f"amounts that may be rounded make real numbers, {name}.astype(float)"
@@ -167,17 +194,19 @@ def row_weights(
     if sample_weight is not None:
         weights = as_tensor(party, "sample_weight", sample_weight).reshape(-1)
         if len(weights) != rows or not bool((weights >= 0).all()):
-            raise ValueError(
+            raise ArgumentError(
                 f"sample_weight of {party} must be a number of at least 0 for each of {rows} rows, got one "
                 f"of shape {sample_weight.shape}, smallest {weights.min():g}"
             )
     if by_class is None:
         return None if sample_weight is None else weights
     if labels is None or labels.dim() > 2:
-        raise ValueError(f"class_weight must be None without one class for each row, got {by_class!r}")
+        raise ArgumentError(f"class_weight must be None without one class for each row, got {by_class!r}")
     one_hot = labels.dim() == 2 and labels.shape[1] > 1
     if one_hot and not bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
-        raise ValueError(f"class_weight must be None where rows have no class or several, got {by_class!r}")
+        raise ArgumentError(
+            f"class_weight must be None where rows have no class or several, got {by_class!r}"
+        )
     classes = labels.argmax(1) if one_hot else labels.reshape(-1)
     return weights * torch.tensor([float(by_class.get(int(number), 1)) for number in classes.tolist()])
 
@@ -194,7 +223,7 @@ def check_numbers(party: str, arrays: Mapping[str, np.ndarray | None]) -> None:
     """
     for name, array in arrays.items():
         if array is not None and array.dtype.kind not in "biuf":
-            raise TypeError(
+            raise WrongTypeError(
                 f"{name} of {party} must hold numbers, for example {name}.astype(numpy.float32), got the "
                 f"dtype {array.dtype}"
             )
@@ -226,7 +255,7 @@ def rows_by_round(loader: Any, steps: int, aggregate_freq: int) -> list[int] | N
     if not isinstance(loader, DataLoader) or loader.collate_fn not in (default_collate, _as_it_is):
         return None
     sampler = loader.batch_sampler
-    if type(sampler) is EvenBatches:
+    if isinstance(sampler, (EvenBatches, CyclingBatches)):
         by_batch = sampler.sizes[:steps]
     elif type(sampler) is BatchSampler and isinstance(sampler.sampler, Sized):
         rows = len(sampler.sampler)

@@ -23,17 +23,25 @@ class MaskedModel:
         net: the model.
         optimizers: a hook on each sets pruned weights back, so that momentum cannot revive them.
         mask: of the model.
+        step_power: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
 
     Raises:
         ValueError: the mask has no entry, or is not one of this model.
     """
 
-    def __init__(self, net: nn.Module, optimizers: Iterable[optim.Optimizer], mask: Mask) -> None:
+    def __init__(
+        self, net: nn.Module, optimizers: Iterable[optim.Optimizer], mask: Mask, step_power: float = 0.0
+    ) -> None:
         self._net = net
         self._mask: Mask = {}
         self._views: dict[str, View] = {}
+        self._step_power = step_power
+        self._before: list[torch.Tensor] = []
         self.use(mask)
         for optimizer in optimizers:
+            if step_power:
+                optimizer.register_step_pre_hook(lambda *_: self._begin_step())
+                optimizer.register_step_post_hook(lambda *_: self._stretch_step())
             optimizer.register_step_post_hook(lambda *_: self.zero_pruned())
         # Methods, so that a copy of the net has a mask of its own, and the net can be pickled.
         net.register_load_state_dict_post_hook(self._after_load)
@@ -62,6 +70,7 @@ class MaskedModel:
         factors = {name: entry_as_tensor(entry, self._weight(name)) for name, entry in entries.items()}
         self._weights_for(factors)
         self._mask, self._views, self._entries, self._factors = mask, views, entries, factors
+        self._stretches = [density({name: entry}) ** -self._step_power for name, entry in mask.items()]
         self.zero_pruned()
 
     def zero_pruned(self) -> None:
@@ -126,6 +135,21 @@ class MaskedModel:
     def _entries_of(self, mask: Mask, views: Mapping[str, View]) -> Mask:
         """All entries that follow from a mask."""
         return with_views(mask, views)
+
+    def _begin_step(self) -> None:
+        """Keeps the weights that a step begins with."""
+        self._before = [weight.clone() for weight in self._weights_for(self._own_factors())]
+
+    def _stretch_step(self) -> None:
+        """Multiplies what a step has changed with the stretch of each layer."""
+        weights = self._weights_for(self._own_factors())
+        for stretch, before, weight in zip(self._stretches, self._before, weights, strict=True):
+            torch.lerp(before, weight, stretch, out=weight)
+        self._before = []
+
+    def _own_factors(self) -> dict[str, torch.Tensor]:
+        """Without those of views, which change with the weight that they lie in."""
+        return {name: self._factors[name] for name in self._mask}
 
     def _after_load(self, net: nn.Module, _: object) -> None:
         self.zero_pruned()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.worker.data import as_tensor, batch_loader, row_weights
 
 
@@ -34,6 +35,7 @@ class PartyData:
         random_seed: int | None = None,
         class_weight: Mapping[int, float] | None = None,
         poisson_rate: float | None = None,
+        cycle: bool = False,
         stage: str = "train",
     ) -> None:
         """Takes data.
@@ -48,6 +50,7 @@ class PartyData:
             random_seed: for training, of Python's and torch's random numbers; None leaves them.
             class_weight: weights of the classes, see :func:`row_weights`.
             poisson_rate: see :func:`batch_loader`.
+            cycle: see there.
             stage: "train" or "eval".
 
         Raises:
@@ -57,14 +60,18 @@ class PartyData:
         held = {"x": x} if y is None else {"x": x, "y": y}
         tensors = [as_tensor(self._party, name, array) for name, array in held.items()]
         if len(tensors[0]) != len(tensors[-1]):
-            raise ValueError(f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}")
+            raise ArgumentError(
+                f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}"
+            )
         labels = None if y is None else tensors[1]
         weights = row_weights(self._party, len(x), s_w, labels, class_weight)
         if stage == "train" and random_seed is not None:
             random.seed(random_seed)
             torch.manual_seed(random_seed)
         tensors += [] if weights is None else [weights]
-        setattr(self, f"{stage}_set", batch_loader(tensors, batch_size, shuffle, batches, poisson_rate))
+        setattr(
+            self, f"{stage}_set", batch_loader(tensors, batch_size, shuffle, batches, poisson_rate, cycle)
+        )
 
     def build_dataset_from_builder(
         self, dataset_builder: Any, x: Any, *arrays: np.ndarray, stage: str = "train"

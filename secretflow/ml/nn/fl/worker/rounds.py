@@ -52,6 +52,9 @@ class PartyRounds:
         settings: what the user chose about pruning.
         fit: what the user chose for this fit.
         rows: how many rows the party trains on in each round of an epoch; None if that is not known before.
+
+    Attributes:
+        epoch_is_over: whether the last round that was trained ended an epoch.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class PartyRounds:
         self._uncounted = 0  # most parties that do not count in a round, if that is known before
         self._support: Support | None = None
         self._prunes_own = settings.mask_scope == "local"
+        self.epoch_is_over = False
 
     def start(self) -> Exchanges[None]:
         """Gives all parties the average of their weights, under masks that they agree on.
@@ -169,6 +173,7 @@ class PartyRounds:
                 if not agreed:
                     training.masked.use(before)
                 training.take(start)
+                self.epoch_is_over = this.ends_epoch
                 continue
             except BaseException:
                 training.masked.use(before)
@@ -178,3 +183,4 @@ class PartyRounds:
             if this.prunes and not self._prunes_own:
                 training.prune(this.passed)
                 self._support = self._client.shared_support(training.arrays(), training.mask_of_arrays())
+            self.epoch_is_over = this.ends_epoch

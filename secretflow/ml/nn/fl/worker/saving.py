@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.checkpoint import (
     newest_epoch,
     plain_checkpoint,
@@ -58,7 +59,7 @@ class WithFiles:
         try:
             check_fits(checkpoint, self._training, self._settings)
         except ValueError as error:
-            raise ValueError(f"model_path must be of this model, got {model_path!r}: {error}") from None
+            raise ArgumentError(f"model_path must be of this model, got {model_path!r}: {error}") from None
         take_checkpoint(checkpoint, self._training)
         self.epoch = list(range(checkpoint["epoch"]))
         return checkpoint["epoch"]

@@ -86,7 +86,7 @@ def masked_model(
     """
     mask = full_mask_of(net, settings.prunable)
     if settings.prune_structure is None:
-        return MaskedModel(net, optimizers, mask)
+        return MaskedModel(net, optimizers, mask, settings.step_power)
     structure = unit_groups(net, settings.prune_structure, settings.prunable)
     # Whatever reads a unit that goes is masked, too, chosen or not.
     readers = {axis.name for group in structure for axis in group.read_by}

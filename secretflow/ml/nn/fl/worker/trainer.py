@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -18,6 +18,18 @@ Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]"
 """Features, labels and, if there are any, the weights of the rows."""
 
 Loss: TypeAlias = "torch.Tensor | list[torch.Tensor] | None"
+
+
+class EpochLoss(NamedTuple):
+    """What a party says of its training loss in an epoch.
+
+    Attributes:
+        mean: over the batches; None for a model that steps its optimisers itself and returns no loss.
+        rows: how many rows were trained on.
+    """
+
+    mean: float | None
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ class Trainer:
         self.objective = objective
         self._next_batch = next_batch
         self._loss: torch.Tensor | None = None
+        self._losses: list[torch.Tensor] = []
 
     def begin_round(self) -> None:
         """Takes notice of the average that a round begins with."""
@@ -136,9 +149,15 @@ class Trainer:
                 self.model.backward_step(loss)
             after_step()
             self._loss = _detached(loss)
+            self._losses += [] if self._loss is None else [self._loss]
             if after:
                 after()
         return samples
+
+    def take_mean_loss(self) -> float | None:
+        """Mean loss of the steps since this was asked last; None if there was none."""
+        losses, self._losses = self._losses, []
+        return torch.stack(losses).mean().item() if losses else None
 
     def last_loss(self) -> float | None:
         """Loss of the last step; None if there was none."""

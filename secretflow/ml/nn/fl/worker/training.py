@@ -110,6 +110,7 @@ class LocalTraining:
         if random_seed is not None:
             # Each epoch by itself, so that a run that was stopped and loaded goes on as it would have.
             torch.manual_seed(random_seed + _SEED_STRIDE * epoch)
+        self.trainer.take_mean_loss()  # of an epoch that was broken off
         self._restart_data()
 
     def train_steps(self, first_step: int, steps: int, is_last: bool = False) -> int:

@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from secretflow.ml.nn.fl.audit.defences import magnitude_mask, sparsify, support, through_dp
+from secretflow.ml.nn.fl.audit.defences import (
+    magnitude_mask,
+    round_stochastically,
+    sparsify,
+    support,
+    through_dp,
+)
 from secretflow.security.privacy import DPStrategyFL
 from secretflow.security.privacy.mechanism.mechanism_fl import GaussianModelDP
 
@@ -111,3 +117,23 @@ def test_rates_out_of_range_are_refused_by_name(rate):
         magnitude_mask(net_with_what_training_does_not_prune, {}, rate)
     with pytest.raises(ValueError, match="dropped"):
         sparsify(arrays(), rate)
+
+
+def test_rounding_is_right_on_average_and_never_a_step_away():
+    upload = arrays()
+    draws = [round_stochastically(upload, 4, seed) for seed in range(400)]
+    for k, array in enumerate(upload):
+        step = float(array.abs().max()) / 7
+        found = torch.stack([draw[k] for draw in draws])
+        assert float((found - array).abs().max()) <= step * (1 + 1e-5)
+        torch.testing.assert_close(found / step, (found / step).round(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(found.mean(dim=0), array, rtol=0, atol=0.15 * step)
+        deviation = float((found - array).square().mean().sqrt()) / float(array.abs().max())
+        assert deviation == pytest.approx((1 / 7) / 6**0.5, rel=0.15)
+
+
+def test_rounding_keeps_zeros_and_the_largest_entry():
+    found = round_stochastically([torch.tensor([0.0, 0.5, -2.0]), torch.zeros(3)], 2, seed=0)
+    assert found[0][0] == 0 and found[0][2] == -2 and not found[1].any()
+    with pytest.raises(ValueError, match="bits must be an integer of at least 2"):
+        round_stochastically([torch.zeros(3)], 1)

@@ -11,6 +11,7 @@ from secretflow.ml.nn.fl.audit.scores import (
     nearest,
     peak_signal_to_noise,
     rank,
+    ranks,
     structural_similarity,
 )
 
@@ -73,3 +74,21 @@ def test_no_other_assignment_is_better():
 def test_a_similarity_of_what_are_no_two_images_is_refused_with_its_shape(shape):
     with pytest.raises(ValueError, match="images must be"):
         structural_similarity(torch.zeros(shape), torch.zeros(1, 1, 16, 16))
+
+
+def test_ranks_of_many_are_those_of_each():
+    torch.manual_seed(0)
+    candidates, numbers = torch.rand(300, 1, 3, 3), torch.tensor([4, 0, 299])
+    images = candidates[numbers] + torch.tensor([0.0, 0.2, 0.6])[:, None, None, None] * torch.randn(
+        3, 1, 3, 3
+    )
+    each = [rank(images[k : k + 1], candidates[n : n + 1], candidates) for k, n in enumerate(numbers)]
+    found = ranks(images, numbers, candidates)
+    assert found.tolist() == each == [1, 21, 1]
+
+
+def test_the_ranks_of_noise_are_at_chance():
+    torch.manual_seed(0)
+    candidates = torch.rand(2000, 1, 8, 8)
+    found = ranks(torch.rand(300, 1, 8, 8), torch.arange(300), candidates)
+    assert 850 < found.float().mean() < 1150 and (found == 1).sum() <= 3

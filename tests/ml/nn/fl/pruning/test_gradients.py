@@ -38,7 +38,7 @@ def test_an_exchange_takes_the_smallest_out() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="gradient is NaN or infinite"):
+    with pytest.raises(ValueError, match="gradient must be finite, got NaN or infinity"):
         exchange(np.ones((1, 2)), np.ones((1, 2), np.uint8), np.array([[1.0, value]]), 10)
 
 

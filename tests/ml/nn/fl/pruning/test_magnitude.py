@@ -62,7 +62,7 @@ def test_the_mask_given_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_living_weight_that_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="NaN or infinite"):
+    with pytest.raises(ValueError, match="must be finite"):
         prune_by_magnitude(np.array([[1.0, value]]), np.ones((1, 2), np.uint8), 1)
 
 
@@ -78,7 +78,7 @@ def test_a_layer_cannot_die() -> None:
 
 
 def test_a_mask_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 2\)"):
+    with pytest.raises(ValueError, match=r"\(2, 2\), got \(2, 3\)"):
         prune_by_magnitude(np.ones((2, 2)), np.ones((2, 3), np.uint8), 1)
 
 

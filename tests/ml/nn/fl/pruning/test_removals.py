@@ -54,7 +54,7 @@ def test_a_trimmed_step_takes_from_each_layer_in_proportion() -> None:
 def test_the_density_counts_prunable_weights_only() -> None:
     assert density({"a": np.array([[1, 0], [0, 0]], np.uint8)}) == 0.25
     assert density(full_mask({"a": (3, 2)})) == 1.0
-    with pytest.raises(ValueError, match="no density"):
+    with pytest.raises(ValueError, match="at least one prunable weight"):
         density({})
 
 

@@ -39,11 +39,19 @@ from secretflow.ml.nn.fl.pruning import (
         ("withhold_percent", 100, ValueError),
         ("withhold_percent", -1, ValueError),
         ("withhold_percent", "1", TypeError),
+        ("step_power", -0.1, ValueError),
+        ("step_power", 1.5, ValueError),
+        ("step_power", "1", TypeError),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(setting: str, value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"{setting} must be .*, got {value!r}"):
         PruneSettings(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_steps_are_not_scaled_where_whole_units_go() -> None:
+    with pytest.raises(ValueError, match=r"step_power must be 0 with prune_structure, .*, got 1\.0"):
+        PruneSettings(step_power=1.0, prune_structure="filter")
 
 
 @pytest.mark.parametrize("end", [None, 2, 1, 2.5, True])

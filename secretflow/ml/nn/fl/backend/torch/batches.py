@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from secretflow.errors import ArgumentError
+
 
 def moved(held: Any, device: torch.device) -> Any:
     """Tensors, and tuples, lists and dictionaries of them, on a device."""
@@ -46,7 +48,7 @@ def rows_of(output: Any) -> list[Any]:
         return [dict(zip(output, row, strict=True)) for row in columns]
     if isinstance(output, (list, tuple)) and output:
         return list(zip(*map(rows_of, output), strict=True))
-    raise ValueError(
+    raise ArgumentError(
         "model must give a tensor with an entry for each row, or a tuple or dictionary of such tensors, got "
         f"{type(output).__name__}"
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from secretflow._atomic import PRIVATE, atomic_write
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.plain_values import as_plain, from_plain
 
 _FIELDS = (
@@ -101,7 +102,7 @@ def read_checkpoint(path: Path, device: Any = None, epoch: int | None = None) ->
         found.append(_epoch_of(candidate))
         if found[-1] == epoch:
             return _read(candidate, device)
-    raise ValueError(
+    raise ArgumentError(
         f"model_path must hold epoch {epoch}, as another party's file does, got {str(path)!r} with epoch "
         f"{' and '.join(map(str, found))}; load the same epoch everywhere"
     )
@@ -119,13 +120,13 @@ def _read(path: Path, device: Any = None, mmap: bool = False) -> dict[str, Any]:
             f"model_path must be a checkpoint, got {str(path)!r}, which is not there"
         ) from None
     except Exception as error:
-        raise ValueError(
+        raise ArgumentError(
             f"model_path must be a checkpoint, got {str(path)!r}, which is damaged or none "
             f"({type(error).__name__}); load another one"
         ) from None
     missing = [field for field in _FIELDS if not isinstance(checkpoint, dict) or field not in checkpoint]
     if missing:
-        raise ValueError(
+        raise ArgumentError(
             f"model_path must be a checkpoint of fed_avg_w_prune, got {str(path)!r}, which has no {missing}"
         )
     return checkpoint if mmap else {name: from_plain(value) for name, value in checkpoint.items()}

@@ -10,6 +10,7 @@ import torch
 import torchmetrics
 from torch import nn
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.batches import moved, outputs_of, row_count, rows_of
 from secretflow.ml.nn.fl.backend.torch.local_metrics import (
     flat_metrics,
@@ -75,7 +76,7 @@ class Evaluation:
         """
         batch = next(self.eval_iter if stage == "eval" else self.train_iter)  # type: ignore[attr-defined]
         if not isinstance(batch, (list, tuple)) or len(batch) not in (2, 3):
-            raise ValueError(
+            raise ArgumentError(
                 "a batch must be features, labels and, if there are any, weights of rows (several inputs as "
                 f"one tuple of features), got {_said(batch)}"
             )
@@ -123,7 +124,7 @@ class Evaluation:
             ValueError: the model has no metric.
         """
         if not self.model.metrics:
-            raise ValueError("metrics of TorchModel must have a metric for evaluate, got none")
+            raise ArgumentError("metrics of TorchModel must have a metric for evaluate, got none")
         counted = self._rows_counted
         with metrics_kept(self._metrics()), evaluation_mode(self.model):
             self.reset_metrics()
@@ -166,7 +167,7 @@ class Evaluation:
                 x = moved(batch[0] if isinstance(batch, (list, tuple)) else batch, self.exe_device)
                 rows = rows_of(outputs_of(self.model, x))
                 if len(rows) != row_count(x):
-                    raise ValueError(
+                    raise ArgumentError(
                         f"model must give one output for each row, got {len(rows)} for {row_count(x)} rows"
                     )
                 predicted += rows

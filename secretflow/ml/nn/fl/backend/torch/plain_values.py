@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from secretflow.errors import ArgumentError
+
 _ARRAY = "numpy array"  # the only key of the dictionary that stands for one
 _LEAVES = (
     bool,
@@ -54,7 +56,7 @@ def as_plain(value: Any, name: str) -> Any:
         return kind(as_plain(item, f"{name}[{k}]") for k, item in enumerate(value))
     if kind in _LEAVES:
         return value
-    raise ValueError(
+    raise ArgumentError(
         f"{name} must be a tensor, number or text, or a list or dictionary of them, for a checkpoint to be "
         f"readable, got a {kind.__module__}.{kind.__qualname__}; keep it out of what is saved"
     )

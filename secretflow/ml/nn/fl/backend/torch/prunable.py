@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.pruning import Prunable
 
 _WEIGHT_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
@@ -43,12 +44,12 @@ def prunable_parameters(model: nn.Module, choice: Prunable = None) -> dict[str, 
         if found is not None and found.how not in _SCALING:
             raise _unprunable(found.tensor, found.how)
         if is_lazy(parameters[name]):
-            raise ValueError(
+            raise ArgumentError(
                 f"model must know the shape of every weight, got {name} without one; call the model on a "
                 "batch where it is built"
             )
     if not names:
-        raise ValueError(
+        raise ArgumentError(
             "model must have a linear, convolution, embedding, recurrent or attention layer, got "
             f"{type(model).__name__}, which has nothing to prune; prunable names other parameters"
         )
@@ -135,7 +136,7 @@ def _chosen(parameters: Mapping[str, torch.Tensor], choice: Prunable) -> list[st
     if callable(choice):
         names = [name for name, value in matrices.items() if choice(name, value)]
         if not names:
-            raise ValueError(
+            raise ArgumentError(
                 "prunable must choose at least one parameter of two or more dimensions, got "
                 f"{getattr(choice, '__name__', choice)!s}, which chooses none of {', '.join(matrices)}"
             )
@@ -147,7 +148,7 @@ def _chosen(parameters: Mapping[str, torch.Tensor], choice: Prunable) -> list[st
         if not matched:
             near = get_close_matches(pattern, matrices, n=1, cutoff=0.4)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(matrices)}"
-            raise ValueError(
+            raise ArgumentError(
                 "prunable must name parameters of two or more dimensions, each pattern at least one, got "
                 f"{pattern!r}, which names none; {meant}"
             )

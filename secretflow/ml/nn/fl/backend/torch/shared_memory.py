@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.pruning import Mask
 
 
@@ -99,7 +100,7 @@ def _view(owner: str, other: str, tensors: Mapping[str, torch.Tensor]) -> View |
         return None
     one_to_one = np.unique(own_places).size == mine.numel()
     if its.dim() < 2 or (positions < 0).any() or not one_to_one or mine.dtype != its.dtype:
-        raise ValueError(
+        raise ArgumentError(
             "model must share memory between whole weights of two or more dimensions, got "
             f"{other} {tuple(its.shape)}, which shares a part of {owner} {tuple(mine.shape)}, so no mask is "
             "right for both; make one of them a copy, or leave them out with prunable"

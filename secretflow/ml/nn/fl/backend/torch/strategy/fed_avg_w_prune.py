@@ -24,7 +24,7 @@ from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.saving import WithFiles
 from secretflow.ml.nn.fl.worker.structured import masked_model
-from secretflow.ml.nn.fl.worker.trainer import LocalObjective, make_trainer
+from secretflow.ml.nn.fl.worker.trainer import EpochLoss, LocalObjective, make_trainer
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
 
@@ -187,15 +187,26 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
             self._training.prune(len(self.epoch) + 1 if epoch is None else epoch)
         return (self._own_upload(kwargs), samples, *self.prune_state())
 
-    def end_epoch(self) -> None:
-        """Takes the metrics of an epoch whose last average has been taken up, and counts it."""
-        loss = self._training.trainer.last_loss()
+    def epoch_is_over(self) -> bool:
+        """Whether an epoch has been trained that :meth:`end_epoch` has not counted: a driver was stopped."""
+        return self._rounds is not None and self._rounds.epoch_is_over
+
+    def end_epoch(self) -> List[float | None]:
+        """Takes the metrics of an epoch whose last average has been taken up, and counts it.
+
+        Returns:
+            Its :class:`~secretflow.ml.nn.fl.worker.trainer.EpochLoss`, as what travels between parties.
+        """
+        if self._rounds is not None:
+            self._rounds.epoch_is_over = False
+        rows, loss = self._rows_counted, self._training.trainer.take_mean_loss()
         # A model that steps its optimisers itself need not return a loss.
         self.logs = self.transform_metrics({} if loss is None else {"train-loss": loss})
         self.epoch_logs = dict(self.logs)
         # Anew in each epoch: the history takes all of them from here every time it looks.
         self.wrapped_metrics = self.wrap_local_metrics()
         self.epoch.append(len(self.epoch))
+        return list(EpochLoss(loss, rows))
 
     def epochs_trained(self) -> int:
         """How many epochs this model has been trained for, those before it was saved and loaded included."""

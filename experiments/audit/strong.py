@@ -1,0 +1,153 @@
+"""Measures the strong attackers and writes ``leakage.json``; ``--tables`` prints it as the tables of a page.
+
+``python -m experiments.audit.strong --out docs/results/leakage.json`` measures what is not there yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.audit import strong_averages, strong_settings
+from experiments.audit.strong_scores import CANDIDATES, Material, load_material
+from secretflow._atomic import write_text
+
+Row = dict[str, Any]
+Measure = Callable[[Material, int], Iterator[Row]]
+
+PAGE = Path(__file__).parents[2] / "docs/results/leakage.md"
+"""Where the tables of the rows beside it stand."""
+
+
+def _lenet(density: float, attacks: Sequence[str], bits: int | None = None) -> Measure:
+    return lambda material, images: strong_settings.lenet_gradients(material, images, density, attacks, bits)
+
+
+def _perceptron(density: float) -> Measure:
+    return lambda material, images: strong_settings.perceptron_gradients(material, images, density)
+
+
+def _average(parties: int, equal: bool = True) -> Measure:
+    return lambda material, images: strong_averages.averages(material, images, parties, equal)
+
+
+SETTINGS: Mapping[str, Measure] = {
+    "baselines": strong_settings.baselines,
+    "perceptron 5 %": _perceptron(0.05),
+    "perceptron 2 %": _perceptron(0.02),
+    **{f"average of {n}": _average(n) for n in (8, 16, 32, 64, 128)},
+    "average of 16, unequal": _average(16, equal=False),
+    **{
+        f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
+        for density in (0.05, 0.02, 0.01)
+        for attack in ("ridge", "prior", "learned")
+    },
+    **{
+        f"LeNet {100 * density:g} %, {bits} bits, {attack}": _lenet(density, (attack,), bits)
+        for density, attacks in ((1.0, ("prior", "iDLG")), (0.1, ("ridge", "prior")))
+        for bits in (8, 4)
+        for attack in attacks
+    },
+}
+"""By name, in the order in which they are measured and printed."""
+
+_COLUMNS = ("setting", "attack", "got back", "identified", "median rank", "median SSIM", "seconds")
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """The rows as a table in Markdown; of each setting the attacker that identifies most comes first.
+
+    Args:
+        rows: of ``leakage.json``.
+    """
+    order = list(SETTINGS)
+    chosen = sorted(
+        rows,
+        key=lambda row: (
+            order.index(row["setting"]),
+            -row["identified"] / row["images"],
+            -(row["successes"] or 0) / row["images"],
+        ),
+    )
+    head = [f"| {' | '.join(_COLUMNS)} |", f"| {' | '.join(['---'] * len(_COLUMNS))} |"]
+    return "\n".join([*head, *(f"| {' | '.join(_cells(row))} |" for row in chosen)])
+
+
+def _cells(row: Row) -> list[str]:
+    def count(name: str) -> str:
+        if row.get(name) is None:
+            return ""
+        low, high = row[f"interval_{name}"]
+        return f"{row[name]} of {row['images']} ({100 * low:.0f} to {100 * high:.0f} %)"
+
+    numbers = [str(row[name]) if row.get(name) is not None else "" for name in ("median_rank", "median_ssim")]
+    return [
+        row["setting"],
+        row["attack"],
+        count("successes"),
+        count("identified"),
+        *numbers,
+        str(row.get("seconds", "")),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures what is missing.
+
+    Args:
+        arguments: the command line without the program's name; None is ``sys.argv``.
+    """
+    chosen = _parsed(arguments)
+    rows: list[Row] = (
+        json.loads(chosen.out.read_text(encoding="utf-8"))["rows"] if chosen.out.exists() else []
+    )
+    if chosen.tables:
+        print(tables(rows))
+        return 0
+    torch.set_num_threads(chosen.threads)
+    effort = {"images": chosen.images, "public": chosen.public}
+    end = time.monotonic() + 60 * chosen.minutes
+    done = {row["setting"] for row in rows if row["effort"] == effort}
+    waiting = [name for name in chosen.settings if name not in done]
+    material = load_material(chosen.public) if waiting else None
+    for name in waiting:
+        if time.monotonic() > end or material is None:
+            break
+        new = [{"setting": name, **row, "effort": effort} for row in SETTINGS[name](material, chosen.images)]
+        rows = [row for row in rows if row["setting"] != name] + new
+        rows.sort(key=lambda row: list(SETTINGS).index(row["setting"]))
+        write_text(chosen.out, json.dumps({"rows": rows}, indent=1) + "\n")
+        for row in new:
+            print(" | ".join(_cells(row)), flush=True)
+    return 0
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Measures the strong attackers, setting by setting. Goes on where it was stopped.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the file of rows to write or go on with")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="to measure")
+    parser.add_argument("--images", type=int, default=100, help="to attack in each setting")
+    parser.add_argument("--public", type=int, default=20_000, help="images that the attacker has")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no further setting after that")
+    parser.add_argument("--tables", action="store_true", help="print the tables of the rows, measure nothing")
+    chosen = parser.parse_args(arguments)
+    for name, most in (("images", CANDIDATES // 2), ("public", 60_000 - CANDIDATES), ("threads", 64)):
+        least = 2 if name == "public" else 1
+        if not least <= getattr(chosen, name) <= most:
+            parser.error(f"--{name} {getattr(chosen, name)} is not allowed: from {least} to {most}")
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

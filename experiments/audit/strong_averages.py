@@ -1,0 +1,103 @@
+"""Reading images off the average gradient of many parties, and asking whether an image is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.audit.intervals import wilson_interval
+from experiments.audit.strong_scores import Material, score
+from experiments.dgl_utils import CLASSES
+from secretflow.ml.nn.fl.attacks import Observation, distance_from_average, read_average
+from secretflow.ml.nn.fl.audit.scores import match
+from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
+
+Row = dict[str, Any]
+_SEED = 1
+IN = 0.01
+"""Relative distance below which an image is said to be in the average; fixed before any measurement."""
+
+
+def perceptron() -> nn.Module:
+    """Two fully connected layers with a ReLU between: 784, 256 and 10."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 256), nn.ReLU(), nn.Linear(256, CLASSES))
+
+
+def averages(material: Material, images: int, parties: int, equal: bool = True) -> Iterator[Row]:
+    """The average gradient of parties with one image each, dense, in an untrained net of torch's own weights.
+
+    Args:
+        material: images.
+        images: to attack, in whole groups of parties, at least one group.
+        parties: behind each average.
+        equal: whether all have one aggregation weight; else the weights are those of 1, 2, ... samples, which
+            the parties are told, and each image that is read is given to the party whose weight it has.
+
+    Yields:
+        A row for what was read, and one for the test of membership.
+    """
+    torch.manual_seed(_SEED)
+    weights = dict(perceptron().state_dict())
+    counts = torch.ones(parties) if equal else torch.arange(1.0, parties + 1)
+    shares = counts / counts.sum()
+    groups = max(1, images // parties)
+    found, numbers, named, read, right, started = [], [], 0, 0, 0, time.perf_counter()
+    for group in range(groups):
+        own = torch.arange(group * parties, (group + 1) * parties)
+        observation = _average(weights, material, own, shares)
+        reading = read_average(observation)
+        read += len(reading.images)
+        guess = torch.zeros(parties, 1, 28, 28)
+        guess[: len(reading.images)] = reading.images.float()
+        order = match(guess, material.x[own])
+        found.append(guess[order])
+        numbers.append(own)
+        given = torch.full((parties,), -1)
+        given[: len(reading.weights)] = (reading.weights[:, None] - shares).abs().argmin(dim=1)
+        named += int((given[order] == torch.arange(parties)).sum())
+        others = len(material.x) - 1 - own
+        asked = torch.cat([own, others])
+        inside = distance_from_average(observation, material.x[asked], material.y[asked]) < IN
+        right += int((inside == (torch.arange(2 * parties) < parties)).sum())
+    seconds = time.perf_counter() - started
+    common = {
+        "net": "784-256-10 ReLU",
+        "view": "average" if equal else "average, unequal sample counts",
+        "knowledge": "aggregation weights" if not equal else "nothing pruned",
+        "density": 1.0,
+        "bits": None,
+        "parties": parties,
+        "seconds": round(seconds, 1),
+    }
+    scores = score(torch.cat(found), torch.cat(numbers), material)
+    row = {**common, "attack": "rows read off", **scores, "read": read}
+    yield row if equal else {**row, "parties_named": named}
+    asked_of = 2 * parties * groups
+    yield {
+        **common,
+        "attack": "membership",
+        "images": asked_of,
+        "successes": None,
+        "identified": right,
+        "candidates": 2,
+        "interval_identified": [round(end, 3) for end in wilson_interval(right, asked_of)],
+    }
+
+
+def _average(
+    weights: dict[str, torch.Tensor], material: Material, numbers: torch.Tensor, shares: Sequence[float] | Any
+) -> Observation:
+    steps = [
+        PartyStep(perceptron, weights, material.x[number : number + 1], material.y[number : number + 1], {})
+        for number in numbers.tolist()
+    ]
+    uploads = [party_gradient(step) for step in steps]
+    seen = [
+        sum((share * array for share, array in zip(shares, arrays, strict=True)), torch.zeros(()))
+        for arrays in zip(*uploads, strict=True)
+    ]
+    return observe(steps[0], seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=len(steps))

@@ -1,0 +1,87 @@
+"""The three scores of a setting, among 10,000 candidates, as a row of ``leakage.json``."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from experiments.audit.intervals import wilson_interval
+from experiments.data import as_images, load_images
+from secretflow.ml.nn.fl.attacks import PublicRows
+from secretflow.ml.nn.fl.audit.scores import (
+    SUCCESS_MSE,
+    label_accuracy,
+    mean_squared_error,
+    ranks,
+    structural_similarity,
+)
+
+CANDIDATES = 10_000
+
+
+@dataclass(frozen=True)
+class Material:
+    """Images of MNIST's training part.
+
+    Attributes:
+        x: candidates, float32 of shape (10,000, 1, 28, 28) in [0, 1]; the first ones are attacked.
+        y: their labels, int64.
+        public: other images, which the attacker has.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    public: PublicRows
+
+
+def load_material(public: int) -> Material:
+    """Loads the images.
+
+    Args:
+        public: how many images the attacker has, at least 2 and at most 50,000.
+    """
+    images = load_images()
+    x = torch.from_numpy(as_images(images.x_train[: CANDIDATES + public]))
+    y = torch.from_numpy(images.y_train[: CANDIDATES + public]).long()
+    others = PublicRows(x[CANDIDATES:], y[CANDIDATES:])
+    return Material(x[:CANDIDATES], y[:CANDIDATES], others)
+
+
+def score(
+    found: torch.Tensor, numbers: torch.Tensor, material: Material, labels: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """Compares reconstructions with the images they are of.
+
+    Args:
+        found: float of shape (images, 1, 28, 28).
+        numbers: of the true images among the candidates, int64 of shape (images,).
+        material: the candidates.
+        labels: that the attack gave, int64 of shape (images,); None if it gave none.
+
+    Returns:
+        Counts, their intervals, and medians.
+    """
+    truth = material.x[numbers]
+    pairs = list(zip(found.float().split(1), truth.split(1), strict=True))
+    errors = [mean_squared_error(image, true) for image, true in pairs]
+    places = ranks(found.float(), numbers, material.x)
+    counts = {
+        "successes": sum(error < SUCCESS_MSE for error in errors),
+        "identified": int((places == 1).sum()),
+    }
+    return {
+        "images": len(found),
+        **counts,
+        "candidates": len(material.x),
+        **{
+            f"interval_{name}": [round(end, 3) for end in wilson_interval(count, len(found))]
+            for name, count in counts.items()
+        },
+        "median_rank": int(places.median()),
+        "median_mse": round(statistics.median(errors), 5),
+        "median_ssim": round(statistics.median(structural_similarity(*pair) for pair in pairs), 3),
+        "labels_right": None if labels is None else round(label_accuracy(labels, material.y[numbers]), 3),
+    }

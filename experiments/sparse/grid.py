@@ -1,0 +1,249 @@
+"""Which runs there are, in the order of what they are worth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from experiments.sparse.following import Following
+from experiments.sparse.local import Local
+from experiments.sparse.methods import Dense, Method, Product
+from experiments.sparse.peers import FedDst, FedRts, LotteryFl, PruneFl
+from experiments.sparse.tasks import SPLITS
+from secretflow.ml.nn.fl.pruning import PruneSettings
+
+Made = tuple[Method, "PruneSettings | None"]
+SEEDS = (1, 2, 3)
+DENSITIES = (0.1, 0.05, 0.02, 0.01)
+PARTS = ("measured", "tuning", "why")
+
+_LEARNING_RATES = {"fedavg-cnn": 1e-3, "resnet20": 3e-3, "lstm": 3e-3, "table-net": 3e-3, "convnet": 1e-2}
+_DENSE_LEARNING_RATES = {"fedavg-cnn": 2e-3}
+
+
+class Cell(NamedTuple):
+    """One run; the names are those of a row of the results.
+
+    Attributes:
+        dataset: of :data:`~experiments.sparse.tasks.DATASETS`.
+        model: of :data:`~experiments.sparse.tasks.NETS`.
+        split: of :data:`~experiments.sparse.tasks.SPLITS`.
+        parties: how many.
+        method: as for :func:`made`.
+        density: in the end; 1 of the dense method.
+        seed: of weights, rows, split and order.
+        optimizer: see :class:`~experiments.sparse.engine.Recipe`.
+        learning_rate: of the optimiser; the best of those tried with other seeds.
+    """
+
+    dataset: str
+    model: str
+    split: str
+    parties: int
+    method: str
+    density: float
+    seed: int
+    optimizer: str
+    learning_rate: float
+
+
+def _product(density: float, **options: object) -> Made:
+    settings = PruneSettings(prune_end_rate=density, **options)  # type: ignore[arg-type]
+    return Product(settings), settings
+
+
+METHODS: dict[str, Callable[[float], Made]] = {
+    "dense": lambda density: (Dense(), None),
+    "seed": lambda density: _product(density),
+    "local": lambda density: _product(
+        density, prune_scope="global", prune_schedule="cubic", prune_end_epoch=6, prune_freq=1
+    ),
+    "shared": lambda density: _product(
+        density,
+        mask_scope="global",
+        prune_scope="global",
+        prune_schedule="cubic",
+        prune_end_epoch=2,
+        prune_freq=1,
+    ),
+    "ours": lambda density: _product(
+        density,
+        mask_scope="global",
+        prune_scope="global",
+        prune_schedule="cubic",
+        prune_end_epoch=2,
+        prune_freq=1,
+        step_power=1.0,
+    ),
+    "FedDST": lambda density: (FedDst(density), None),
+    "FedRTS": lambda density: (FedRts(density), None),
+    "PruneFL": lambda density: (PruneFl(density), None),
+    "LotteryFL": lambda density: (LotteryFl(density), None),
+}
+"""How each method is made for a density. "seed" is ``fed_avg_w_prune`` as it is without any argument but
+``prune_end_rate``; "ours" is "shared" with the optimiser's steps scaled."""
+
+_STUDIED: dict[str, Callable[..., Method]] = {"following": Following, "local": Local}
+
+_PEERS = ("FedDST+steps", "FedRTS+steps", "PruneFL+steps", "LotteryFL")
+
+_TUNED = (
+    "following:span=8",
+    "following:span=8,step_power=0.5",
+    "following:span=8,step_power=1.0",
+    "following:span=4",
+    "following:span=16",
+    "following:span=32",
+    "following:span=16,step_power=0.5",
+    "following:span=16,step_power=1.0",
+    "following:span=32,step_power=0.5",
+    "following:span=60,step_power=0.5",
+    "following:span=16,step_power=0.5,regrow=probe",
+    "following:span=16,step_power=0.5,regrow=trial",
+    "following:span=16,step_power=0.5,exponent=1.25",
+    "following:span=16,step_power=0.5,votes=1",
+    "following:warm_up=loss,span=12,step_power=0.5",
+    "following:warm_up=4,span=8",
+    "FedDST",
+    "FedRTS",
+    "local:span=24",
+)
+
+_WHY = (
+    "local:span=24",
+    "local:span=24,divisor=all",
+    "local:span=24,at_least=5",
+    "local:span=24,own=0.5",
+    "local:span=24,own=0.0",
+    "local:warm_up=40,span=1",
+    "local:span=24,shows_union=1",
+    "local:span=24,step_power=1.0",
+    "local:span=24,divisor=all,step_power=1.0",
+)
+
+
+def made(name: str, density: float) -> Made:
+    """A method for one run, and the settings of the product's plan where it has one.
+
+    Args:
+        name: of :data:`METHODS`, where "+steps" behind it scales the optimiser's steps as "ours" does; or
+            arguments of :class:`~experiments.sparse.following.Following` or
+            :class:`~experiments.sparse.local.Local`, as in ``following:span=8,regrow=probe``.
+        density: of the run.
+    """
+    base, _, steps = name.partition("+")
+    kind, _, words = base.partition(":")
+    if words:
+        options = dict(word.split("=") for word in words.split(","))
+        method, settings = (
+            _STUDIED[kind](density, **{key: _value(text) for key, text in options.items()}),
+            None,
+        )
+    else:
+        method, settings = METHODS[kind](density)
+    if steps:
+        method.step_power = 1.0
+    return method, settings
+
+
+def _value(text: str) -> float | int | str:
+    if text.isalpha():
+        return text
+    return float(text) if "." in text else int(text)
+
+
+def cells(part: str = "measured") -> list[Cell]:
+    """The runs of a part of the evaluation, those of the greatest worth first.
+
+    Args:
+        part: of :data:`PARTS`; "tuning" is what the methods and their settings were chosen with, on other
+            seeds than those of "measured", "why" what local masks were studied with.
+    """
+    if part == "tuning":
+        return _tuning()
+    found: list[Cell] = []
+    if part == "why":
+        for split in ("dirichlet-0.5", "iid"):
+            found += _of("digits", "lstm", split, 10, [("dense", 1.0), *((m, 0.1) for m in _WHY)], (1,))
+        return found
+    ours = [("dense", 1.0), *(("ours", density) for density in DENSITIES)]
+    images = list(itertools.product(("fashion-mnist", "mnist"), ("fedavg-cnn", "resnet20")))
+    for dataset, model in images:
+        found += _of(dataset, model, "dirichlet-0.5", 10, ours, SEEDS)
+    others = [*((peer, 0.05) for peer in _PEERS), ("seed", 0.1), ("local", 0.1), ("shared", 0.1)]
+    small = [("digits", "lstm", 10), ("breast-cancer", "table-net", 5)]
+    for dataset, model, parties in small:
+        found += _of(dataset, model, "dirichlet-0.5", parties, [*ours[:3], *others], SEEDS)
+        found += _of(dataset, model, "dirichlet-0.5", parties, [(peer, 0.1) for peer in _PEERS], SEEDS)
+    for dataset, model in images:
+        found += _of(dataset, model, "dirichlet-0.5", 10, [*others, ("FedDST", 0.05)], SEEDS)
+    for (dataset, model), parties, split in itertools.product(images, (10, 30, 2, 5), SPLITS):
+        found += _of(dataset, model, split, parties, ours[:3], SEEDS)
+    for (dataset, model), density in itertools.product(images, (0.1, 0.02, 0.01)):
+        found += _of(dataset, model, "dirichlet-0.5", 10, [(peer, density) for peer in _PEERS], SEEDS)
+    return list(dict.fromkeys(found))
+
+
+def _of(
+    dataset: str,
+    model: str,
+    split: str,
+    parties: int,
+    methods: Sequence[tuple[str, float]],
+    seeds: Sequence[int],
+) -> list[Cell]:
+    rates = {"dense": _DENSE_LEARNING_RATES.get(model, _LEARNING_RATES[model])}
+    return [
+        Cell(
+            dataset,
+            model,
+            split,
+            parties,
+            method,
+            density,
+            seed,
+            "adam",
+            rates.get(method, _LEARNING_RATES[model]),
+        )
+        for (method, density), seed in itertools.product(methods, seeds)
+    ]
+
+
+def _tuning() -> list[Cell]:
+    found = []
+    rates = {
+        "fedavg-cnn": [
+            ("adam", 5e-4),
+            ("adam", 1e-3),
+            ("adam", 2e-3),
+            ("sgd", 0.05),
+            ("sgd", 0.1),
+            ("sgd", 0.2),
+            ("sgd", 0.3),
+        ],
+        "resnet20": [("adam", 3e-3), ("adam", 1e-2), ("sgd", 0.3)],
+    }
+    for model, tried in rates.items():
+        for optimizer, rate in tried:
+            found += [
+                Cell("fashion-mnist", model, "dirichlet-0.5", 10, "dense", 1.0, seed, optimizer, rate)
+                for seed in (11, 12)
+            ]
+        for density in (0.05, 0.01):
+            found += [
+                cell._replace(seed=11)
+                for cell in _of(
+                    "fashion-mnist", model, "dirichlet-0.5", 10, [(m, density) for m in _TUNED], (11,)
+                )
+            ]
+    steps = [
+        ("dense", 1.0),
+        *((f"following:span=8{more}", 0.1) for more in ("", ",step_power=0.5", ",step_power=1.0")),
+    ]
+    for rate in (0.3, 1.0):
+        found += [
+            cell._replace(optimizer="sgd", learning_rate=rate)
+            for cell in _of("digits", "lstm", "dirichlet-0.5", 10, steps, (11,))
+        ]
+    return found

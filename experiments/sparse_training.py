@@ -1,0 +1,91 @@
+"""The sparse evaluation: accuracy and upload of sparse training with skewed labels, beside published methods.
+
+``python -m experiments.sparse_training --help`` says what can be chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.sparse.document import write_document
+from experiments.sparse.grid import PARTS, cells
+from experiments.sparse.results import Results
+from experiments.sparse.running import run_cells, stacks
+
+RESULTS = "sparse.json"
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is missing and writes the report.
+
+    Args:
+        arguments: the command line without the program's name; None is ``sys.argv``.
+
+    Returns:
+        The exit code: 0, or 130 if it was broken off with Ctrl-C; the finished runs are kept then.
+    """
+    parser = make_parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        results = Results(chosen.out / RESULTS)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    wanted = [
+        cell
+        for cell in cells(chosen.part)
+        if all(word in map(str, cell) for word in filter(None, chosen.only.split(",")))
+    ]
+    missing = [cell for cell in wanted if cell not in results.done]
+    print(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them done before", file=sys.stderr)
+    started = time.monotonic()
+    try:
+        for some in stacks(missing, chosen.models):
+            if time.monotonic() - started > 60 * chosen.minutes:
+                break
+            results.add(run_cells(some, chosen.device, chosen.data))
+            print(f"{len(wanted) - len(missing)} + {len(results.rows)} rows", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\nBroken off. The finished runs are in {chosen.out / RESULTS}.", file=sys.stderr)
+        return INTERRUPTED
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    finally:
+        if results.rows:
+            write_document(results.rows, chosen.out)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=f"Trains many runs at once. Finished ones are added to {RESULTS} in --out at once, and "
+        "one that is there is not repeated, so that a broken-off evaluation goes on where it was. Then "
+        "sparse.md is written.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--part", choices=PARTS, default="measured", help="which runs")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="VALUES",
+        help="values between commas that a run must have: mnist,10,ours",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what computes")
+    parser.add_argument("--models", type=int, default=80, help="how many models are trained at once")
+    parser.add_argument("--minutes", type=float, default=1e6, help="after which no more runs are begun")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with the IDX files of Fashion-MNIST; without it that of Debian's package",
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for what is made")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

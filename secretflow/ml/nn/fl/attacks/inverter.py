@@ -1,0 +1,137 @@
+"""What all inverters that learn from public rows have in common: features, and how to attack with one.
+
+An inverter is fitted once for one net, mask and number of local steps, and then inverts thousands of
+gradients a second. Both kinds (:mod:`~.ridge`, :mod:`~.learned`) get the same features.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import torch
+
+from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, check_observations
+from secretflow.ml.nn.fl.attacks.public import flat, living_coordinates
+
+_SAME = ("image_shape", "classes", "batch_size", "local_steps", "learning_rate", "evaluating")
+
+
+class Inverter(Protocol):
+    """From gradients to rows; :class:`~.ridge.RidgeInverter` is one."""
+
+    def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Inverts many gradients at once.
+
+        Args:
+            gradients: living coordinates, float of shape (rows, living).
+            labels: that were read off them, int64 of shape (rows,); -1 is not known.
+
+        Returns:
+            Rows, float32 of shape (rows, numbers of a row).
+        """
+
+
+class Features:
+    """A gradient's living coordinates, each with unit deviation over public rows; a sketch of them if many.
+
+    The sketch adds coordinates with random signs into as many buckets as there may be features. Source:
+    Charikar, Chen, Farach-Colton, "Finding frequent items in data streams", ICALP 2002, section 3.
+
+    Args:
+        first: gradients of some public rows, (rows, living), which give the coordinates' scales.
+        most: features at most, at least 1.
+        seed: of the sketch.
+    """
+
+    def __init__(self, first: torch.Tensor, most: int, seed: int) -> None:
+        deviation = first.double().std(dim=0)
+        # What never differs says nothing; what nearly never does is not blown up.
+        self._used = deviation > 1e-9 * deviation.max()
+        living = int(self._used.sum())
+        generator = torch.Generator().manual_seed(seed)
+        self._scale = 1 / deviation[self._used]
+        self._mean = first.double().mean(dim=0)[self._used]
+        self._buckets = torch.randint(most, (living,), generator=generator) if living > most else None
+        self._signs = 2.0 * torch.randint(2, (living,), generator=generator).double() - 1
+        self.size = max(1, min(living, most))
+
+    def __call__(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Features of gradients, float64 of shape (rows, size)."""
+        scaled = (gradients[:, self._used] - self._mean) * self._scale
+        if self._buckets is None:
+            return scaled if scaled.shape[1] else scaled.new_zeros(len(scaled), 1)
+        return scaled.new_zeros(len(scaled), self.size).index_add_(1, self._buckets, scaled * self._signs)
+
+
+def features_of(parts: Iterable[torch.Tensor], most: int, seed: int) -> tuple[Features, torch.Tensor]:
+    """Features of the public gradients, part by part, so that no more than they are held at once.
+
+    Args:
+        parts: of :func:`~.public.public_gradients`.
+        most: features at most.
+        seed: of the sketch.
+
+    Returns:
+        The features, and those of all parts, float64 of shape (rows, size).
+    """
+    features, found = None, []
+    for part in parts:
+        features = features or Features(part, most, seed)
+        found.append(features(part))
+    assert features is not None
+    return features, torch.cat(found)
+
+
+def attack_with(inverter: Inverter, observations: Sequence[Observation]) -> list[Reconstruction]:
+    """Inverts what was observed.
+
+    Args:
+        inverter: fitted for one observation of the same net, weights and mask.
+        observations: of one row each.
+
+    Returns:
+        For each observation its row within its bounds; ``loss`` is NaN, for nothing is matched. Where no
+        label can be read off it is -1.
+
+    Raises:
+        TypeError: something is not an observation.
+        ValueError: an observation is of a batch, or not like the first one.
+    """
+    check_observations(observations)
+    started = time.perf_counter()
+    first = observations[0]
+    living = living_coordinates(first)
+    for observation in observations:
+        _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1")
+        _check_same(observation, first)
+    seen = torch.stack([flat(observation.gradients, living) for observation in observations])
+    labels = [_label(observation) for observation in observations]
+    rows = inverter.invert(seen, torch.cat(labels)).clamp(*first.bounds)
+    seconds = (time.perf_counter() - started) / len(observations)
+    return [
+        Reconstruction(row.view(1, *first.image_shape), label, float("nan"), (), 0, 0, 0, seconds)
+        for row, label in zip(rows, labels, strict=True)
+    ]
+
+
+def _check_same(observation: Observation, first: Observation) -> None:
+    for field in _SAME:
+        value, expected = getattr(observation, field), getattr(first, field)
+        _validate.check(value == expected, field, value, f"{expected!r}, as in the first observation")
+    weights, others = observation.pruned_weights(), first.pruned_weights()
+    same = all(weights[name] is others[name] or torch.equal(weights[name], others[name]) for name in others)
+    what = "those of the first observation; an inverter is fitted for one net, so fit one for each"
+    _validate.check(same, "weights", "others", what)
+    masks = torch.equal(living_coordinates(observation), living_coordinates(first))
+    _validate.check(masks, "mask", "another", "that of the first observation; fit an inverter for each mask")
+
+
+def _label(observation: Observation) -> torch.Tensor:
+    try:
+        return labels_from_gradient(observation)
+    except ValueError:
+        return torch.full((1,), -1)

@@ -1,0 +1,135 @@
+"""Pictures of a training run. They need the extra ``plots`` (Matplotlib), imported when one is drawn.
+
+Each function returns a figure, which a notebook shows and ``figure.savefig("run.png")`` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secretflow.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Columns = Mapping[str, Sequence[Any]]
+
+_MOST_NAMES = 10
+_NOT_METRICS = ("density", "loss")
+
+
+def plot_history(history: Mapping[str, Columns]) -> Figure:
+    """Draws what a fit recorded: metrics, loss and densities over rounds, metrics over uploaded bytes.
+
+    Args:
+        history: what ``FLModel.fit`` returned, with at least one epoch.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+        ValueError: the history is not one of ``fed_avg_w_prune``, or has no epoch.
+    """
+    overall, local = history["global_history"], history["local_history"]
+    rounds = _rounds(local)
+    figure, ((metrics, loss), (density, upload)) = _figure(2, 2, (10.0, 7.0))
+    names = _metric_names(overall)
+    for name in names:
+        metrics.plot(rounds, overall[name], marker="o", markersize=3, label=name)
+        sent = [total / 1e6 for total in accumulate(overall["payload_bytes"])]
+        upload.plot(sent, overall[name], marker="o", markersize=3, label=name)
+    if "loss" in overall:
+        loss.plot(rounds, overall["loss"], marker="o", markersize=3, color="tab:red")
+    _draw_densities(density, rounds, overall, local)
+    for axes, title, x in (
+        (metrics, "Metrics", "Round"),
+        (loss, "Training loss", "Round"),
+        (density, "Density by layer, mean of the parties", "Round"),
+        (upload, "Metrics over uploaded bytes", "Megabytes, all parties together"),
+    ):
+        axes.set_title(title)
+        axes.set_xlabel(x)
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+    density.set_ylim(0, 1.02)
+    loss.set_ylim(bottom=min(0, *overall.get("loss", [0])))
+    for axes in (metrics, upload):
+        if names and all(0 <= float(value) <= 1 for name in names for value in overall[name]):
+            axes.set_ylim(0, 1.02)
+    for axes in (metrics, density):
+        if 0 < len(axes.get_lines()) <= _MOST_NAMES:
+            axes.legend(fontsize=8)
+    return figure
+
+
+def plot_mask(weights: Any, title: str = "") -> Figure:
+    """Draws where the weights of a layer live: a black point for each that does, a row for each output.
+
+    Args:
+        weights: array or tensor of two or more dimensions, the output first; pruned weights are zero, as in
+            a state dictionary that :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` gives.
+        title: of the picture, for example the layer's name; the density stands behind it.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+        ValueError: there are fewer than two dimensions.
+    """
+    array = np.asarray(weights)
+    if array.ndim < 2:
+        raise ArgumentError(f"weights must have two dimensions or more, got {array.ndim}")
+    lives = (array != 0).reshape(len(array), -1)
+    figure, axes = _figure(1, 1, (8.0, 4.0))
+    axes.imshow(~lives, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_title(f"{title} density {lives.mean():.3f}".strip())
+    axes.set_xlabel("Input of the weight")
+    axes.set_ylabel("Output")
+    return figure
+
+
+def _draw_densities(axes: Axes, rounds: Sequence[int], overall: Columns, local: Columns) -> None:
+    layers: dict[str, list[Sequence[float]]] = {}
+    for name, values in local.items():
+        party_and_kind, found, layer = name.partition("_density.")
+        if found and party_and_kind:
+            layers.setdefault(layer, []).append(values)
+    for layer, of_parties in layers.items():
+        axes.plot(rounds, np.mean(of_parties, axis=0), linewidth=1, label=layer)
+    axes.plot(rounds, overall["density"], color="black", marker="o", markersize=3, label="all layers")
+
+
+def _rounds(local: Columns) -> list[int]:
+    """How many rounds had been trained when each epoch ended."""
+    for name, by_epoch in local.items():
+        if name.endswith("_round_payload_bytes") and by_epoch:
+            return list(accumulate(map(len, by_epoch)))
+    raise ArgumentError(
+        "history must be one of fed_avg_w_prune with an epoch or more, got one without rounds"
+    )
+
+
+def _metric_names(overall: Columns) -> list[str]:
+    """The columns that are metrics, those of validation alone where there are any."""
+    ended = ("_bytes", "_seconds", "seconds")
+    epochs = len(overall["density"])
+    names = [
+        name
+        for name, values in overall.items()
+        if name not in _NOT_METRICS and not name.endswith(ended) and len(values) == epochs
+    ]
+    return [name for name in names if name.startswith("val_")] or names
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Matplotlib must be installed to draw, got none: pip install matplotlib, or the extra plots"
+        ) from error
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)  # belongs to nobody: nothing to close, and no window opens
+    return figure, figure.subplots(rows, columns)

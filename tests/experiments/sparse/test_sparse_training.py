@@ -1,0 +1,50 @@
+"""The command goes on where it stopped, and its rows say what was asked of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.sparse.grid import PARTS, cells, made
+from experiments.sparse.results import Row, with_bytes_to_target
+from experiments.sparse_training import main
+
+ONE = ["--only", "breast-cancer,ours,0.1,1"]
+
+
+def test_a_second_call_repeats_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ONE, "--out", str(tmp_path)]) == 0
+    first = (tmp_path / "sparse.json").read_bytes()
+    (row,) = json.loads(first)
+    assert (row["method"], row["density"], row["seed"], row["parties"]) == ("ours", 0.1, 1, 5)
+    assert row["accuracy"] > 80 and row["bytes"] == row["curve"][-1][1]
+    capsys.readouterr()
+    assert main([*ONE, "--out", str(tmp_path)]) == 0
+    assert "1 runs, 1 of them done before" in capsys.readouterr().err
+    assert (tmp_path / "sparse.json").read_bytes() == first
+    assert "breast-cancer, table-net" in (tmp_path / "sparse.md").read_text(encoding="utf-8")
+
+
+def test_every_cell_has_a_method() -> None:
+    for part in PARTS:
+        for method, density in {(cell.method, cell.density) for cell in cells(part)}:
+            made(method, density)
+
+
+def test_measured_seeds_are_not_those_of_the_tuning() -> None:
+    measured, tuned = ({cell.seed for cell in cells(part)} for part in ("measured", "tuning"))
+    assert not measured & tuned
+
+
+def test_bytes_to_target_are_those_of_the_first_epoch_one_point_below_dense() -> None:
+    def row(method: str, accuracies: list[float]) -> Row:
+        curve = [[accuracy, 100 * number, 1.0, 0.0] for number, accuracy in enumerate(accuracies, start=1)]
+        task = {"dataset": "digits", "model": "lstm", "split": "iid", "parties": 5, "seed": 1}
+        return {**task, "method": method, "curve": curve}
+
+    dense = row("dense", [80.0, 90.0, 90.0, 90.0, 99.0])  # what the last epoch says is of other rows
+    others = [row("ours", [70.0, 89.0, 95.0, 95.0, 95.0]), row("local", [70.0, 80.0, 88.9, 88.9, 99.0])]
+    assert [each["bytes_to_target"] for each in with_bytes_to_target([dense, *others])] == [200, 200, None]
+    assert [each["bytes_to_target"] for each in with_bytes_to_target(others)] == [None, None]

@@ -1,0 +1,92 @@
+"""The measurement of the strong attackers, on few images."""
+
+import json
+
+import pytest
+import torch
+
+from experiments.audit import strong
+from experiments.audit.strong_scores import Material, score
+from experiments.audit.strong_settings import relative_noise
+from secretflow.ml.nn.fl.attacks import PublicRows
+from secretflow.ml.nn.fl.audit.defences import round_stochastically
+
+KEYS = {
+    "attack",
+    "knowledge",
+    "density",
+    "bits",
+    "parties",
+    "images",
+    "successes",
+    "identified",
+    "candidates",
+}
+SMALL = ["--images", "8", "--public", "300", "--settings", "baselines", "perceptron 5 %", "average of 8"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("strong") / "leakage.json"
+    assert strong.main(["--out", str(out), *SMALL]) == 0
+    return out
+
+
+def rows_of(out):
+    return json.loads(out.read_text(encoding="utf-8"))["rows"]
+
+
+def test_every_row_says_what_was_attacked_and_how(measured):
+    rows = rows_of(measured)
+    assert all(row.keys() >= KEYS for row in rows)
+    by_attack = {row["attack"]: row for row in rows}
+    assert by_attack["noise (sees nothing)"]["identified"] == 0
+    assert by_attack["rows read off"]["successes"] == 8
+    assert by_attack["membership"]["identified"] == 16
+    filled, blank = by_attack["closed form, Gaussian"], by_attack["closed form"]
+    assert filled["median_mse"] < blank["median_mse"]
+
+
+def test_what_is_measured_is_not_measured_again(measured, capsys):
+    before = measured.read_bytes()
+    capsys.readouterr()
+    assert strong.main(["--out", str(measured), *SMALL]) == 0
+    assert measured.read_bytes() == before and capsys.readouterr().out == ""
+
+
+def test_the_tables_put_the_worst_attacker_first(measured, capsys):
+    assert strong.main(["--out", str(measured), "--tables"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| setting | attack |") and len(lines) == 2 + len(rows_of(measured))
+    perceptron = [line for line in lines if line.startswith("| perceptron 5 %")]
+    assert "closed form, Gaussian" in perceptron[0]
+
+
+def test_the_page_has_the_tables_of_the_rows_that_are_kept():
+    folder = strong.PAGE.parent
+    rows = rows_of(folder / "leakage.json")
+    assert strong.tables(rows) in strong.PAGE.read_text(encoding="utf-8")
+
+
+def test_a_score_is_that_of_the_truth_and_of_noise():
+    torch.manual_seed(0)
+    x = torch.rand(200, 1, 12, 12)
+    material = Material(x, torch.zeros(200, dtype=torch.long), PublicRows(x[:2], torch.zeros(2).long()))
+    numbers = torch.tensor([5, 199])
+    right, wrong = score(x[numbers], numbers, material), score(torch.rand(2, 1, 12, 12), numbers, material)
+    assert right["successes"] == right["identified"] == 2 and right["candidates"] == 200
+    assert wrong["successes"] == 0 and wrong["median_rank"] > 1
+
+
+def test_the_noise_that_an_attacker_expects_of_rounding_is_about_that_of_rounding():
+    torch.manual_seed(0)
+    array = 2 * torch.rand(20_000) - 1
+    error = (round_stochastically([array], 4, 0)[0] - array).std() / array.abs().max()
+    assert float(error) == pytest.approx(relative_noise(4), rel=0.1)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--images", "0"), ("--public", "1"), ("--threads", "0")])
+def test_what_is_not_allowed_is_refused_with_its_name(tmp_path, flag, value, capsys):
+    with pytest.raises(SystemExit):
+        strong.main(["--out", str(tmp_path / "rows.json"), flag, value])
+    assert f"{flag} {value} is not allowed: from" in capsys.readouterr().err
