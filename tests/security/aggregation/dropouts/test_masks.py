@@ -41,8 +41,11 @@ class Run:
         averages: by party of each average the survivors and their average; None for one that was lost.
     """
 
-    def __init__(self, kept_by: np.ndarray, averages: int, min_contributors: int = 2) -> None:
+    def __init__(
+        self, kept_by: np.ndarray, averages: int, min_contributors: int = 2, uncounted: int = 0
+    ) -> None:
         self.kept_by = kept_by
+        self.uncounted = uncounted
         self.numbers = np.random.default_rng(0).normal(size=(averages, *kept_by.shape)).astype(np.float32)
         rules = SurvivorRules.make(5, 3, min_contributors)
         self.averages: dict[str, list[tuple[list[int], np.ndarray] | None]] = {name: [] for name in NAMES}
@@ -58,7 +61,8 @@ class Run:
 
     def rounds(self, client: SurvivingClient, k: int) -> Exchanges[None]:
         mask = [self.kept_by[k : k + 1]]
-        support = yield from agree_on_support(client, [self.numbers[0][k : k + 1]], mask)
+        data = [self.numbers[0][k : k + 1]]
+        support = yield from agree_on_support(client, data, mask, uncounted=self.uncounted)
         for numbers in self.numbers:
             own = [numbers[k : k + 1]]
             try:
@@ -131,6 +135,21 @@ def test_what_a_lost_party_may_have_kept_needs_one_keeper_more(averages_before: 
         run.check(number, [0, 1, 2, 3, 4], counts >= 2)
     for number in range(averages_before, averages_before + 2):
         run.check(number, [0, 1, 2, 3], counts - 1 >= 2)
+
+
+def test_where_a_party_does_not_count_an_element_needs_one_keeper_more() -> None:
+    """Which one does not count is not known; who is lost is not taken to be it."""
+    run = Run(KEPT_BY, 2, uncounted=1)
+    run.until(
+        lambda network: (
+            network.server.step is Step.UPLOADS and all(len(v) == 1 for v in run.averages.values())
+        )
+    )
+    run.network.cut(NAMES[4])
+    run.network.drain()
+    counts = KEPT_BY.sum(axis=0)
+    run.check(0, [0, 1, 2, 3, 4], counts >= 3)
+    run.check(1, [0, 1, 2, 3], counts - 1 >= 3)
 
 
 @settings(max_examples=60)

@@ -160,3 +160,8 @@ def test_weights_that_are_arrays_are_refused() -> None:
     weights = client.weights_of([np.ones(3)] * 5)
     with pytest.raises(AggregationError, match="weights must be one number for each party"):
         client.upload(Call(1, Operation.AVERAGE, weights), [np.ones(3)])
+
+
+def test_a_call_may_not_end_with_fewer_than_must_contribute() -> None:
+    with pytest.raises(AggregationError, match="min_survivors must be at least min_contributors=4, got 3"):
+        clients_of(NAMES, SurvivorRules.make(5, 3, 2), min_contributors=4)

@@ -41,6 +41,9 @@ class SurvivingClient(Client):
         survivor_rules: which sets of parties a call may end with.
         identities: who the parties are; None if they are not pinned.
 
+    Raises:
+        AggregationError: a call could end with fewer parties than must contribute.
+
     Attributes:
         roster: who takes part in the next call.
         survivors: whose numbers are in the last sum.
@@ -58,6 +61,11 @@ class SurvivingClient(Client):
         survivor_rules: SurvivorRules,
         identities: Identities | None = None,
     ) -> None:
+        if survivor_rules.min_survivors < rules.min_contributors:
+            raise AggregationError(
+                f"min_survivors must be at least min_contributors={rules.min_contributors}, got "
+                f"{survivor_rules.min_survivors}"
+            )
         super().__init__(party, names, rules, identities)
         self.names = tuple(names)
         self.survivors = self.names

@@ -47,14 +47,15 @@ another set. It is not enough for training to go on from the own weights: the ne
 a round of training, the part ``x_i`` cancels in the difference of the two sums, and what is left of the
 missing party's numbers is hidden by nothing but the changes of that round, which a learning rate that falls
 makes as small as one likes. So the update that was released is thrown away: :class:`~.RoundLostError` has the
-party go back to the last average, which all know, and train on from there with its next rows.
+party go back to the last average, which all know, and train on from there with its next rows. Masks and
+weights may be told again; what a loss tells of them stands below.
 
 **Weights.** A party knows its own and the total of those who were weighed (:mod:`..weighing`). How much ``S``
 weighs together goes with an average as one more element, padded as all others, so it is opened for ``S``
-alone; the average is divided by it. A part of all the weight where nobody has gone tells nothing. Else it
-tells how much those weigh together who have gone since they were weighed. Of a party that is lost alone, that
-is its weight; no divisor that whoever gets the average can work out would hide it. Who counts by its weight
-goes by the total when the parties were weighed.
+alone; the average is divided by it. Where nobody has gone it is the total, and tells nothing new. Else it
+tells how much those weigh together who have gone since they were weighed, as do two totals. Of a party that
+is lost alone, that is its weight; no divisor that whoever gets the average can work out would hide it. Who
+counts by its weight goes by the total when the parties were weighed.
 
 **Contributors.** ``fixed_contributors`` of :class:`~..rules.Rules` holds for the masks and weights of those
 who are there. What a party has contributed to is taken down when it releases, not when it uploads, as a call
@@ -65,10 +66,10 @@ it, and two sums, one with and one without it, differ by its numbers and by all 
 **What this does not give.** The server chooses who is gone, up to ``n - min_survivors`` parties, and whoever
 has two results in two rounds knows how they differ: a party that drops out between two agreements about masks
 shows its mask where no other one has changed, and so its weight, see above. A server that adds noise to an
-average, or to the weight behind it, is not found out; sums of masks and of integers have a checksum. Parties
-that were sent different sums do not agree in the next call, and open nothing in it. With a blind server the
-first of ``S`` releases its seed to the parties only, so its pad stays on the sum until they have it; a server
-that colludes with a party falls back to the claim above.
+average, or to the weight behind it, is not found out; sums of masks and of integers have a checksum, which it
+cannot make unless it colludes with a party. Parties that were sent different sums do not agree in the next
+call, and open nothing in it. With a blind server the first of ``S`` releases its seed to the parties only, so
+its pad stays on the sum until they have it; with one that colludes with a party the claim above is left.
 """
 
 from __future__ import annotations
