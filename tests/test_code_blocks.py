@@ -30,8 +30,10 @@ sf.init(["alice", "bob", "charlie"], debug_mode=True)
 alice, bob, charlie = sf.PYU("alice"), sf.PYU("bob"), sf.PYU("charlie")
 x = FedNdarray({p: p(np.random.rand)(64, 8) for p in (alice, bob)}, PartitionWay.HORIZONTAL)
 y = FedNdarray({p: p(np.random.randint)(0, 4, 64) for p in (alice, bob)}, PartitionWay.HORIZONTAL)
-net = nn.Linear(8, 4)
-model_def = TorchModel(lambda: nn.Linear(8, 4), nn.CrossEntropyLoss, optim_wrapper(optim.SGD, lr=0.1))
+def Net():
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+net = Net()
+model_def = TorchModel(Net, nn.CrossEntropyLoss, optim_wrapper(optim.SGD, lr=0.1))
 """
 
 

@@ -61,7 +61,8 @@ def _check_party(name: str) -> None:
     from secretflow.device import global_state
 
     known = global_state.parties()
-    if name not in known:
+    # Ray, which is asked last because it takes a while, may have been started for others before.
+    if name not in known and name not in ray.cluster_resources():
         raise ArgumentError(
             f"a PYU must be of one of the parties that sf.init started, {sorted(known)}, got {name!r}"
         )

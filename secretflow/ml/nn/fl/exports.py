@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secretflow.device import PYU, wait
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
 from secretflow.ml.nn.fl.party_paths import path_of
 from secretflow.ml.nn.fl.pruning import PRUNE_STRUCTURES, PruneSettings
@@ -31,7 +32,9 @@ class WithExports:
             ValueError: the strategy does not prune.
         """
         if not self.wp_strategy:
-            raise ValueError(f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}")
+            raise ArgumentError(
+                f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}"
+            )
         wait(
             [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
         )
@@ -50,11 +53,11 @@ class WithExports:
             ValueError: the strategy does not prune, or removes no whole units.
         """
         if not self.wp_strategy:
-            raise ValueError(
+            raise ArgumentError(
                 f"strategy must be {PRUNE_STRATEGY!r} for export_dense_small, got {self.strategy!r}"
             )
         if self._prune_settings.prune_structure is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"prune_structure must be one of {', '.join(map(repr, PRUNE_STRUCTURES))} for "
                 "export_dense_small, got None"
             )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.units.groups import Followed, followed
 from secretflow.ml.nn.fl.backend.torch.units.thinned import thinned
 from secretflow.ml.nn.fl.pruning.structure import used_units
@@ -88,12 +89,12 @@ def load_dense_small(path: str | Path, model: nn.Module) -> fx.GraphModule:
     found = followed(model)
     sizes = {group.name: group.size for group in found.structure}
     if stored.keys() != sizes.keys() or any(units.max() >= sizes[name] for name, units in stored.items()):
-        raise ValueError(f"path must hold a small model of {type(model).__name__}, got one of another net")
+        raise ArgumentError(f"path must hold a small model of {type(model).__name__}, got one of another net")
     small = thinned(model, found, [stored[group.name] for group in found.structure]).cpu()
     try:
         small.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(
+        raise ArgumentError(
             f"path must hold a small model of {type(model).__name__}, got one of another net: {error}"
         ) from error
     return small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,9 +110,10 @@ def test_identifiers_that_pandas_made_floats_of_are_told_when_they_become_the_sa
     identifiers = np.array([[2**24 + k, 0, 0, 0] for k in range(10)], np.float64)
     for x, told in ((amounts, set()), (identifiers, {"alice", "bob"})):
         recwarn.clear()
-        build(devices, linear, nn.CrossEntropyLoss).fit(
-            spread(devices, (5, 5), x), spread(devices, (5, 5), y), batch_size=5, verbose=0
-        )
+        with suppress(AggregationError):  # no net can be trained on numbers of this size
+            build(devices, linear, nn.CrossEntropyLoss).fit(
+                spread(devices, (5, 5), x), spread(devices, (5, 5), y), batch_size=5, verbose=0
+            )
         found = [str(w.message) for w in recwarn if "of which float32 makes" in str(w.message)]
         assert {party for party in ("alice", "bob") for text in found if f"x of {party}" in text} == told
 

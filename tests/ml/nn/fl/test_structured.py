@@ -255,8 +255,7 @@ def test_the_example_of_the_page_runs_as_printed(
         "model_def": TorchModel(Cnn, nn.CrossEntropyLoss, optim_wrapper(optim.Adam, lr=1e-2), []),
     }
     exec(code, names)
-    # Both parties write to one disk here, bob last.
-    trained = nets_of(names["model"], Cnn)["bob"]
+    trained = nets_of(names["model"], Cnn)["alice"]
     x = torch.randn(3, 1, SIZE, SIZE)
     with torch.no_grad():
         torch.testing.assert_close(names["small"](x), trained(x), rtol=0, atol=1e-5)

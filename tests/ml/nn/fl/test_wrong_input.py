@@ -164,6 +164,8 @@ PRUNING = {
     "withhold_percent": [-1, 100, "1"],
     "prune_criterion": ["random", 2],
     "prunable": [3, [], [1]],
+    "prune_structure": ["channel", 1],
+    "step_power": [-1, "1"],
 }
 PAIR = {"images": [None, torch.rand(2, 1, 12, 13)], "truth": [None, torch.full((2, 1, 12, 12), 2.0)]}
 RANGE = ("value_range",)
@@ -531,6 +533,7 @@ CALLS: dict[str, Call] = {
             "audit_log_dir": [3],
             "dataset_builder": [3],
             "wait_steps": COUNT,
+            "steps_per_epoch": COUNT,
         },
         any=("label_decoder", "verbose"),  # upstream's
         called={"class_weight": r"class_weight(\[0\])?", "x": "[xy]", "validation_data": "validation_data"},
