@@ -41,7 +41,7 @@ def cases(draw: st.DrawFn) -> Case:
     weights = draw(
         st.none()
         | st.lists(st.integers(1, 100), min_size=parties, max_size=parties)
-        | st.lists(st.floats(0.01, 10), min_size=parties, max_size=parties)
+        | st.lists(st.floats(0.5, 10), min_size=parties, max_size=parties)
     )
     exact = weights is None or isinstance(weights[0], int)
     ring_bits = draw(st.sampled_from([32, 64]))
