@@ -11,9 +11,10 @@ DEMO := --rows 12000 --epochs 16 --prune-percent 6 --seed 3 --restarts 3
 DEMO_OPTIONS ?=
 DEMO_OUT ?= demo
 FAST := 'not slow and not production and not install and not index and not faults'
+SLOW := 'slow and not production and not install and not index and not faults'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-fast test-other-python test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-dropouts bench-flower bench-leaving bench-small audit evaluate release clean
+.PHONY: help env demo experiment docs test test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-dropouts bench-flower bench-leaving bench-small audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -38,8 +39,11 @@ lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint ## lint and all tests
-	$(PYTHON) -m pytest --durations 15
+test: lint ## lint and the tests, in about ten minutes
+	$(PYTHON) -m pytest -m $(FAST) --durations 15
+
+test-slow: $(READY) ## the tests that take long: the examples and the main job as printed, starts of Ray
+	$(PYTHON) -m pytest -m $(SLOW) --durations 15
 
 test-fast: $(READY) ## what the package's own code does, in about three minutes, and whether its requirements agree
 	$(PYTHON) -m pip check
