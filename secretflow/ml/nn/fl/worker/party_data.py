@@ -66,7 +66,7 @@ class PartyData:
         labels = None if y is None else tensors[1]
         weights = row_weights(self._party, len(x), s_w, labels, class_weight)
         if stage == "train" and random_seed is not None:
-            random.seed(random_seed)
+            random.seed(int(random_seed))  # from Python 3.11 on no integer of NumPy's
             torch.manual_seed(random_seed)
         tensors += [] if weights is None else [weights]
         setattr(
