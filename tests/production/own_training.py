@@ -36,7 +36,8 @@ def add_up(run: Run) -> list[list[float]]:
     masks = [party(_mask)() for party in parties]
     weights = list(range(1, len(parties) + 1))
     average = reveal(aggregator.average(held, axis=0, weights=weights, prune_mask=masks))
-    total = reveal(aggregator.sum(held, axis=0))
+    # Of other numbers: a sum of those would be their average under other weights, which is refused.
+    total = reveal(aggregator.sum([party(_numbers)(k + 3) for k, party in enumerate(parties)], axis=0))
     return [np.asarray(array, float).tolist() for arrays in (average, total) for array in arrays]
 
 

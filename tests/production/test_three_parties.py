@@ -47,9 +47,9 @@ def test_averages_and_sums_travel_under_the_list_of_what_may(seen: Seen) -> None
     for party in PARTIES:
         average, whole_average, total, whole_total = json.loads((seen.home / party / "sums.json").read_text())
         assert average == pytest.approx([7 / 3, 7 / 3, 0], abs=1e-4) and total == pytest.approx(
-            [6] * 3, abs=1e-4
+            [15] * 3, abs=1e-4
         )
-        assert whole_average == pytest.approx([7 / 3] * 2) and whole_total == [6, 6]
+        assert whole_average == pytest.approx([7 / 3] * 2) and whole_total == [15, 15]
 
 
 def test_keys_are_signed_by_the_pinned_identities_and_have_one_fingerprint(seen: Seen) -> None:
