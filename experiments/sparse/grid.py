@@ -53,29 +53,22 @@ def _product(density: float, **options: object) -> Made:
     return Product(settings), settings
 
 
+_SHARED = {
+    "mask_scope": "global",
+    "prune_scope": "global",
+    "prune_schedule": "cubic",
+    "prune_end_epoch": 2,
+    "prune_freq": 1,
+}
+
 METHODS: dict[str, Callable[[float], Made]] = {
     "dense": lambda density: (Dense(), None),
     "seed": lambda density: _product(density),
     "local": lambda density: _product(
         density, prune_scope="global", prune_schedule="cubic", prune_end_epoch=6, prune_freq=1
     ),
-    "shared": lambda density: _product(
-        density,
-        mask_scope="global",
-        prune_scope="global",
-        prune_schedule="cubic",
-        prune_end_epoch=2,
-        prune_freq=1,
-    ),
-    "ours": lambda density: _product(
-        density,
-        mask_scope="global",
-        prune_scope="global",
-        prune_schedule="cubic",
-        prune_end_epoch=2,
-        prune_freq=1,
-        step_power=1.0,
-    ),
+    "shared": lambda density: _product(density, **_SHARED),
+    "ours": lambda density: _product(density, **_SHARED, step_power=1.0),
     "FedDST": lambda density: (FedDst(density), None),
     "FedRTS": lambda density: (FedRts(density), None),
     "PruneFL": lambda density: (PruneFl(density), None),

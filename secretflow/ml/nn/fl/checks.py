@@ -165,9 +165,7 @@ def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
         )
 
 
-def check_choices(
-    server: Any, random_seed: int | None, skip_bn: bool, wp_strategy: bool | None, num_gpus: float
-) -> None:
+def check_choices(server: Any, random_seed: int | None, skip_bn: bool, wp_strategy: bool | None) -> None:
     """Refuses what upstream would pass on as it is.
 
     Args:
@@ -175,7 +173,6 @@ def check_choices(
         random_seed: of the initial weights.
         skip_bn: whether batch normalisation stays at the parties.
         wp_strategy: the name of the first version for the strategy.
-        num_gpus: of each party.
 
     Raises:
         TypeError: one is of another type.
@@ -187,7 +184,6 @@ def check_choices(
     _validate.flag("skip_bn", skip_bn)
     allowed = wp_strategy is None or wp_strategy is True
     _validate.check(allowed, "wp_strategy", wp_strategy, f"True or None with strategy={PRUNE_STRATEGY!r}")
-    _validate.number("num_gpus", num_gpus, at_least=0)
 
 
 def check_strategy(strategy: Any, backend: str) -> None:

@@ -106,7 +106,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
         self.wp_strategy = strategy == PRUNE_STRATEGY
         if self.wp_strategy:
-            check_choices(server, random_seed, skip_bn, wp_strategy, kwargs.get("num_gpus", 0))
+            check_choices(server, random_seed, skip_bn, wp_strategy)
             self._prune_settings = PruneSettings(**chosen)
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)

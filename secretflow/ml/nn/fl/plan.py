@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from secretflow.ml.nn.fl.pruning import PruneSettings, living_after_step
 
@@ -78,16 +79,11 @@ def plan_epochs(
         aggregate_freq: batches of a round; the last one of an epoch may have fewer.
     """
     rounds = math.ceil(steps / aggregate_freq)
-    counts = list(living)
+    pruning = _pruning(settings, sizes, living, range(trained, trained + epochs), rounds)
     for epoch in range(trained, trained + epochs):
         planned = []
         for number, first_step in enumerate(range(0, steps, aggregate_freq), start=1):
-            passed = epoch + number / rounds  # a whole number after the last round, also in floats
-            prunes = settings.step_may_end(number, rounds) and settings.step_due(
-                passed, sum(counts) / sum(sizes)
-            )
-            if prunes:
-                counts = living_after_step(settings, sizes, counts, passed)
+            pruned = next(pruning)
             planned.append(
                 Round(
                     epoch=epoch,
@@ -95,44 +91,37 @@ def plan_epochs(
                     in_all=epoch * rounds + number,
                     first_step=first_step,
                     steps=min(aggregate_freq, steps - first_step),
-                    passed=passed,
+                    passed=pruned.passed,
                     ends_epoch=number == rounds,
                     ends_fit=number == rounds and epoch + 1 == trained + epochs,
-                    prunes=prunes,
+                    prunes=pruned.prunes,
                 )
             )
         yield planned
 
 
-def density_at_end(
-    settings: PruneSettings,
-    sizes: Sequence[int],
-    living: Sequence[int],
-    *,
-    trained: int,
-    epochs: int,
-    rounds: int,
-) -> float:
-    """The density that a fit ends with.
+class _Pruning(NamedTuple):
+    """What the settings say of a round: epochs passed at its end, whether it prunes, and what lives then."""
 
-    Args:
-        settings: as for :func:`plan_epochs`.
-        sizes: as there.
-        living: as there.
-        trained: as there.
-        epochs: as there.
-        rounds: of an epoch, at least 1.
+    passed: float
+    prunes: bool
+    living: list[int]
 
-    Returns:
-        Over all layers, in (0, 1].
-    """
-    counts, total = list(living), sum(sizes)
-    for epoch in range(trained, trained + epochs):
+
+def _pruning(
+    settings: PruneSettings, sizes: Sequence[int], living: Sequence[int], epochs: Iterable[int], rounds: int
+) -> Iterator[_Pruning]:
+    """Pruning of each round of some epochs; arguments as for :func:`plan_epochs`."""
+    counts = list(living)
+    for epoch in epochs:
         for number in range(1, rounds + 1):
-            passed = epoch + number / rounds
-            if settings.step_may_end(number, rounds) and settings.step_due(passed, sum(counts) / total):
+            passed = epoch + number / rounds  # a whole number after the last round, also in floats
+            prunes = settings.step_may_end(number, rounds) and settings.step_due(
+                passed, sum(counts) / sum(sizes)
+            )
+            if prunes:
                 counts = living_after_step(settings, sizes, counts, passed)
-    return sum(counts) / total
+            yield _Pruning(passed, prunes, counts)
 
 
 def warn_of_another_end(
@@ -147,14 +136,15 @@ def warn_of_another_end(
     """Warns of a fit that does not come to ``prune_end_rate``, and says where it ends.
 
     Args:
-        settings: as for :func:`density_at_end`, as is all else.
-        sizes: see there.
-        living: see there.
-        trained: see there.
-        epochs: see there.
-        rounds: see there.
+        settings: as for :func:`plan_epochs`.
+        sizes: as there.
+        living: as there.
+        trained: as there.
+        epochs: as there.
+        rounds: of an epoch, at least 1.
     """
-    end = density_at_end(settings, sizes, living, trained=trained, epochs=epochs, rounds=rounds)
+    (last,) = deque(_pruning(settings, sizes, living, range(trained, trained + epochs), rounds), maxlen=1)
+    end = sum(last.living) / sum(sizes)
     # A density is rounded to whole weights, and each layer keeps one.
     if sum(sizes) * (end - settings.prune_end_rate) <= len(sizes):
         return

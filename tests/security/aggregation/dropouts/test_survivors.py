@@ -47,6 +47,14 @@ class Run:
                 if network.down[name] and network.server.step is not step:
                     network.deliver_down(name)
 
+    def lose_a_third(self) -> list[str]:
+        """Cuts ten of 32 parties off, delivers all else, and returns who is left."""
+        lost = self.names[::3][:10]
+        for name in lost:
+            self.network.cut(name)
+        self.network.drain()
+        return [name for name in self.names if name not in lost]
+
     def check(self, number: int, survivors: Sequence[str]) -> None:
         """Looks whether all of them have the average of them all, bit by bit."""
         plain = plain_average(self.names, survivors, number, self.ring)
@@ -69,10 +77,7 @@ def test_with_none_lost_it_is_the_average_of_all(blind: bool) -> None:
 @pytest.mark.parametrize("blind", [False, True])
 def test_a_third_of_32_lost_before_the_upload_leaves_the_average_of_the_others(blind: bool) -> None:
     run = Run(32, blind=blind)
-    for name in run.names[::3][:10]:
-        run.network.cut(name)
-    run.network.drain()
-    left = [name for name in run.names if name not in run.names[::3][:10]]
+    left = run.lose_a_third()
     for number in range(2):
         run.check(number, left)
 
@@ -81,10 +86,7 @@ def test_a_third_of_32_lost_before_the_upload_leaves_the_average_of_the_others(b
 def test_a_third_of_32_lost_before_the_agreement_leaves_the_average_of_the_others(blind: bool) -> None:
     run = Run(32, blind=blind)
     run.until(Step.ANSWERS)
-    for name in run.names[::3][:10]:
-        run.network.cut(name)
-    run.network.drain()
-    left = [name for name in run.names if name not in run.names[::3][:10]]
+    left = run.lose_a_third()
     for number in range(2):
         run.check(number, left)
 
@@ -95,10 +97,7 @@ def test_a_third_of_32_lost_after_the_agreement_leaves_no_average_and_the_next_r
 ) -> None:
     run = Run(32, blind=blind)
     run.until(Step.RELEASES)
-    for name in run.names[::3][:10]:
-        run.network.cut(name)
-    run.network.drain()
-    left = [name for name in run.names if name not in run.names[::3][:10]]
+    left = run.lose_a_third()
     assert all(run.outcomes[name][0].survivors == () for name in left)
     run.check(1, left)
     sums = openable(run.network.said)

@@ -14,6 +14,7 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.net import Tensors
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, check_observations
 from secretflow.ml.nn.fl.attacks.public import flat, living_coordinates
 
@@ -104,10 +105,10 @@ def attack_with(inverter: Inverter, observations: Sequence[Observation]) -> list
     check_observations(observations)
     started = time.perf_counter()
     first = observations[0]
-    living = living_coordinates(first)
+    living, weights = living_coordinates(first), first.pruned_weights()
     for observation in observations:
         _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1")
-        _check_same(observation, first)
+        _check_same(observation, first, living, weights)
     seen = torch.stack([flat(observation.gradients, living) for observation in observations])
     labels = [_label(observation) for observation in observations]
     rows = inverter.invert(seen, torch.cat(labels)).clamp(*first.bounds)
@@ -118,15 +119,16 @@ def attack_with(inverter: Inverter, observations: Sequence[Observation]) -> list
     ]
 
 
-def _check_same(observation: Observation, first: Observation) -> None:
+def _check_same(observation: Observation, first: Observation, living: torch.Tensor, others: Tensors) -> None:
+    """Refuses an observation not like the first one, whose living coordinates and weights are given."""
     for field in _SAME:
         value, expected = getattr(observation, field), getattr(first, field)
         _validate.check(value == expected, field, value, f"{expected!r}, as in the first observation")
-    weights, others = observation.pruned_weights(), first.pruned_weights()
-    same = all(weights[name] is others[name] or torch.equal(weights[name], others[name]) for name in others)
+    weights = observation.pruned_weights()
+    same = all(weights[name] is value or torch.equal(weights[name], value) for name, value in others.items())
     what = "those of the first observation; an inverter is fitted for one net, so fit one for each"
     _validate.check(same, "weights", "others", what)
-    masks = torch.equal(living_coordinates(observation), living_coordinates(first))
+    masks = torch.equal(living_coordinates(observation), living)
     _validate.check(masks, "mask", "another", "that of the first observation; fit an inverter for each mask")
 
 
