@@ -119,8 +119,7 @@ class PartyRounds:
         mask = self._training.masked.mask
         # What was chosen stands for how: a function has another name in every process.
         settings = replace(self._settings, prunable=tuple(mask))
-        noise = getattr(self._fit.dp_strategy, "model_gdp", None) is not None
-        state = sha256(repr((settings, self._fit.shared(), noise)).encode())
+        state = sha256(repr((settings, self._fit.shared(), self._fit.adds_noise)).encode())
         if not self._prunes_own:
             for entry in mask.values():
                 state.update(entry.tobytes())

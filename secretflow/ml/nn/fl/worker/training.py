@@ -47,7 +47,7 @@ class PartyFit:
     @property
     def adds_noise(self) -> bool:
         """Whether uploads get noise."""
-        return self.dp_strategy is not None and self.dp_strategy.model_gdp is not None
+        return getattr(self.dp_strategy, "model_gdp", None) is not None
 
     def shared(self) -> tuple[int | None, ...]:
         """What all parties must have in common; what adds noise is a party's own object."""
