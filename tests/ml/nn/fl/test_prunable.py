@@ -15,7 +15,7 @@ from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
 from .conftest import CLASSES, FEATURES, Mlp, Task
-from .test_true_density import assert_true, trained
+from .density_checks import assert_true, trained
 
 
 class Recurrent(nn.Module):
