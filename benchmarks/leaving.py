@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -245,8 +246,7 @@ def costs(repeats: int, rounds: int) -> dict[str, Any]:
         for name, done in reports.items()
     }
     return {
-        # The quickest epoch: what shares the processor's cache can only make one slower.
-        "round": min(seconds["now"]) / min(seconds["before"]),
+        "round": statistics.median(seconds["now"]) / statistics.median(seconds["before"]),
         "bytes": paired(reports, "now", "before", _bytes),
         "round_seconds": seconds,
         "before": BEFORE,
