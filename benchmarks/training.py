@@ -67,7 +67,7 @@ def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
         for kind in kinds:
             options = DENSE if kind == "dense" else {**TO_A_TENTH, "mask_scope": kind}
             report = jobs.run(
-                "fork", rounds=300, epochs=3, net="idle-FedAvgCNN", batch_size=1, options=options
+                "fork", rounds=300, epochs=3, net="idle-FedAvgCNN", batch_sizes=[1], options=options
             )
             # In the second epoch masks may still be agreed on; the third has none of it.
             rounds[kind].append(report["epochs"][-1])

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Job:
         rounds: rounds of an epoch.
         epochs: epochs, at least 1; the first one warms up.
         aggregate_freq: steps between two averages.
-        batch_size: rows of each party's batch.
+        batch_sizes: rows of each party's batch; the last one is also that of the parties behind it.
         image_shape: channels, height and width that the net takes; each channel is the image, with zeros to
             its right and below.
         data_first: has the parties' rows ready before the model is made.
@@ -53,11 +53,15 @@ class Job:
     rounds: int = 200
     epochs: int = 3
     aggregate_freq: int = 1
-    batch_size: int = 32
+    batch_sizes: Sequence[int] = (32,)
     image_shape: tuple[int, int, int] = (1, 28, 28)
     data_first: bool = False
     one_process: bool = False
     processor_time: bool = False
+
+    def batch_size(self, party: int) -> int:
+        """Rows of a party's batch."""
+        return self.batch_sizes[min(party, len(self.batch_sizes) - 1)]
 
 
 def main() -> None:
@@ -130,7 +134,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
         x,
         y,
         epochs=job.epochs,
-        batch_size=job.batch_size,
+        batch_size={party: job.batch_size(k) for k, party in enumerate(parties)},
         aggregate_freq=job.aggregate_freq,
         callbacks=[clock],
         verbose=0,
@@ -219,9 +223,9 @@ def _data(job: Job, parties: list[Any]) -> tuple[Any, Any]:
     """Each party reads its own rows."""
     from secretflow.data.ndarray import FedNdarray, PartitionWay
 
-    rows = job.rounds * job.aggregate_freq * job.batch_size
+    batches = job.rounds * job.aggregate_freq
     parts = {
-        party: party(own_rows, num_returns=2)(job.images, k, rows, job.image_shape)
+        party: party(own_rows, num_returns=2)(job.images, k, batches * job.batch_size(k), job.image_shape)
         for k, party in enumerate(parties)
     }
     x, y = ({party: part[i] for party, part in parts.items()} for i in range(2))

@@ -23,9 +23,11 @@ def test_the_median_counts_of_the_ratios_of_runs_that_followed_each_other():
 
 def test_the_main_job_is_told_without_its_evaluation_and_with_it():
     main_job = [{**run, "evaluation": [100.0, 1.0, 3.0]} for run in _runs(6.0)]
-    figures = round_figures({"fork": _runs(4.0), "main_job": main_job}, rounds=10)["main_job"]
+    reports = {"fork": _runs(3.0), "same_rows": _runs(4.0), "main_job": main_job}
+    figures = round_figures(reports, rounds=10)["main_job"]
     assert figures == {
         "over_benchmark_round": 1.5,
+        "over_benchmark_round_of_32_rows": 2.0,
         "over_benchmark_round_with_evaluation": 2.0,
         "round_milliseconds": 600.0,
         "benchmark_round_milliseconds": 400.0,
