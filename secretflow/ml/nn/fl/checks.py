@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
@@ -28,26 +27,6 @@ from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneA
 PRUNE_STRATEGY = "fed_avg_w_prune"
 
 _SEED_FOR_ZERO = 2**31 - 1  # the seeds that upstream draws are below 100,000
-_UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
-_OWN_KEYWORDS = ("gradient_capture", "local_objective", "mu", "wp_strategy", *PruneSettings.names())
-
-
-def check_keywords(keywords: Mapping[str, Any]) -> None:
-    """Refuses a keyword of ``FLModel`` that no argument of the strategy has.
-
-    Args:
-        keywords: those that are left when the fork's own have been taken out.
-
-    Raises:
-        TypeError: there is one; the message suggests what may have been meant.
-    """
-    for name, value in keywords.items():
-        if name not in _UPSTREAM_KEYWORDS:
-            near = get_close_matches(name, [*_UPSTREAM_KEYWORDS, *_OWN_KEYWORDS], n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise WrongTypeError(
-                f"FLModel has no argument {name} with {PRUNE_STRATEGY!r}, got {value!r}{meant}"
-            )
 
 
 def upstreams_fit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ from secretflow.ml.nn.fl.checks import (
     check_capture,
     check_choices,
     check_gpus,
-    check_keywords,
     check_model,
     check_privacy,
     check_server_agg_method,
@@ -24,6 +23,7 @@ from secretflow.ml.nn.fl.checks import (
 )
 from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.keywords import check_fit_keywords, check_keywords
 from secretflow.ml.nn.fl.model_files import WithModelFiles
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -111,7 +111,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
             )
-            check_keywords(kwargs)
+            check_keywords(kwargs, strategy)
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
             check_backend(backend)
@@ -124,6 +124,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
                 raise ArgumentError(
                     f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
                 )
+            check_keywords(kwargs, strategy)
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
         super().__init__(
             server,
@@ -209,6 +210,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             TypeError: features and labels are of different types or are no numbers.
             ValueError: an argument is out of its range or of other parties than those that train.
         """
+        check_fit_keywords(kwargs, [field.name for field in fields(FitOptions)])
         if not self.wp_strategy:
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))

@@ -17,6 +17,8 @@ from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.worker.training import PartyFit
 
+ALL_ROWS = "all"  # as ``steps_per_epoch``
+
 
 @dataclass(frozen=True, eq=False)
 class FitOptions:
@@ -29,10 +31,12 @@ class FitOptions:
             which every row is seen once an epoch: a party with more rows than the smallest has larger ones,
             unless ``steps_per_epoch`` is given.
         batch_sampling_rate: part of the rows in a batch, in (0, 1]; None goes by ``batch_size``.
-        steps_per_epoch: batches of an epoch, each of exactly ``batch_size`` rows at every party, drawn
-            without repetition until a party has seen all its rows, then anew; needs ``shuffle``. Large
-            parties then train on a part of their rows each epoch, small ones on some rows more than once, and
-            parties of one batch size have one weight in the average. None has every row seen once an epoch.
+        steps_per_epoch: "all": as many batches of exactly ``batch_size`` rows as a party's rows make, of
+            which the last may have fewer. Or a number, one for all parties or one for each: rows are drawn
+            without repetition until a party has seen all of them, then anew; needs ``shuffle``. An epoch has
+            as many rounds as the party with the fewest batches needs; another party trains on the same part
+            of its own batches in a round. A party counts in the average by the rows that it trained on. None:
+            see ``batch_size``.
         epochs: how often all rows are seen.
         verbose: 0 shows no progress bar.
         callbacks: a callback, or a list of them.
@@ -43,7 +47,7 @@ class FitOptions:
         sample_weight: weight of each row, times which its loss counts; a ``training_step`` of the model's own
             gets those of its batch as an argument.
         validation_freq: epochs from one validation to the next.
-        aggregate_freq: batches of a round.
+        aggregate_freq: batches of a round, of the party with the fewest batches.
         label_decoder: upstream's, for files.
         max_batch_size: upstream's, for files.
         prefetch_buffer_size: upstream's, for files.
@@ -82,7 +86,7 @@ class FitOptions:
     audit_log_dir: str | Path | None = None
     dataset_builder: Mapping[PYU, Any] | None = None
     wait_steps: int = 100
-    steps_per_epoch: int | None = None
+    steps_per_epoch: int | str | Mapping[PYU, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
@@ -94,14 +98,23 @@ class FitOptions:
             self._check_class_weight()
         self._check_steps_per_epoch()
         _validate.integer("dp_spent_step_freq", self.dp_spent_step_freq, 1, optional=True)
+        if self.from_files and not self.dataset_builder:
+            raise ArgumentError(
+                "dataset_builder must be given with paths, to make batches of a party's file, got None; "
+                "secretflow.data.horizontal.read_csv takes the same paths of CSV files, and gives x and y"
+            )
         if not self.from_files and type(self.x) is not type(self.y):
             raise WrongTypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
 
     def _check_steps_per_epoch(self) -> None:
-        _validate.integer("steps_per_epoch", self.steps_per_epoch, 1, optional=True)
-        if self.steps_per_epoch is None:
+        asked = self.steps_per_epoch
+        if asked is None:
             return
-        if not self.shuffle:
+        for steps in asked.values() if isinstance(asked, Mapping) else [asked]:
+            whole = isinstance(_plain(steps), int) and not isinstance(steps, bool) and steps > 0
+            what = "an integer of at least 1, one for each party, 'all' or None"
+            _validate.check(whole or asked == ALL_ROWS, "steps_per_epoch", steps, what)
+        if asked != ALL_ROWS and not self.shuffle:
             raise ArgumentError(
                 "shuffle must be True with steps_per_epoch, or some rows would never be seen, got False"
             )
@@ -109,7 +122,7 @@ class FitOptions:
         if by_other_means or self.from_files or self.dataset_builder:
             raise ArgumentError(
                 "steps_per_epoch must be None with batch_sampling_rate, sampler_method='poisson', files or a "
-                f"dataset_builder, which say how many steps there are, got {self.steps_per_epoch}"
+                f"dataset_builder, which say how many steps there are, got {asked!r}"
             )
 
     def _check_types(self) -> None:
@@ -163,6 +176,18 @@ class FitOptions:
         """Rows of a party's batch."""
         return self.batch_size[device] if isinstance(self.batch_size, Mapping) else self.batch_size
 
+    def own_steps(self) -> dict[PYU, int]:
+        """Batches of an epoch of each party, as ``steps_per_epoch`` says; empty without it."""
+        asked, rows = self.steps_per_epoch, self.x
+        if asked is None or isinstance(rows, Mapping):
+            return {}
+        if isinstance(asked, Mapping):
+            return {device: int(steps) for device, steps in asked.items()}
+        if isinstance(asked, str):
+            shapes = rows.partition_shape().items()
+            return {device: -(-shape[0] // self.batch_size_of(device)) for device, shape in shapes}
+        return dict.fromkeys(rows.partitions, int(asked))
+
     def validates(self, epoch: int) -> bool:
         """Whether an epoch of the fit, from 0, ends with a validation."""
         return self.validation_data is not None and epoch % self.validation_freq == 0
@@ -175,8 +200,9 @@ class FitOptions:
 
     def for_parties(self, steps: int, epochs_trained: int, dp_strategy: Any) -> PartyFit:
         """What the parties are told of the fit."""
+        own_steps = tuple((device.party, steps) for device, steps in self.own_steps().items())
         return PartyFit(
-            steps, self.aggregate_freq, self.random_seed, dp_strategy, epochs_trained, self.epochs
+            steps, self.aggregate_freq, self.random_seed, dp_strategy, epochs_trained, self.epochs, own_steps
         )
 
     def check_parties(self, parties: set[PYU]) -> None:
@@ -195,6 +221,7 @@ class FitOptions:
             "y": self.y,
             "sample_weight": self.sample_weight,
             "batch_size": self.batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
             "dataset_builder": self.dataset_builder,
             **{f"validation_data[{k}]": part for k, part in enumerate(parts)},
         }.items():
@@ -207,9 +234,11 @@ class FitOptions:
                     f"x must have rows at every party, got none at {device}; leave it out of device_list"
                 )
             batch_size = self.batch_size_of(device)
-            if self.batch_sampling_rate is None and not self.dataset_builder and shape[0] < batch_size:
+            any_size = self.steps_per_epoch == ALL_ROWS or self.batch_sampling_rate or self.dataset_builder
+            if not any_size and shape[0] < batch_size:
                 raise ArgumentError(
-                    f"batch_size must be at most {shape[0]}, the rows of {device}, got {batch_size}"
+                    f"batch_size must be at most {shape[0]}, the rows of {device}, got {batch_size}; with "
+                    f"steps_per_epoch={ALL_ROWS!r} a batch may have fewer rows"
                 )
 
 

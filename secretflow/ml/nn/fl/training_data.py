@@ -15,7 +15,7 @@ from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
-from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.options import ALL_ROWS, FitOptions
 
 _ABOVE_ROUNDING = 1 + 2.0**-50
 _LARGE_BATCH = 1024  # upstream's limit
@@ -98,15 +98,17 @@ class WithTrainingData(_UpstreamFLModel):
         class_weight: Mapping[int, float] | None = None,
         sampler_method: str = "batch",
         epochs: int = 1,
-        steps_per_epoch: int | None = None,
+        own_steps: Mapping[PYU, int] | None = None,
+        cycle: bool = False,
     ) -> int:
-        """Gives every worker all its rows in the same number of batches; returns that number.
+        """Gives every worker its rows in batches; returns how many the party with the fewest has.
 
         A batch is the same part of the rows at every party, as upstream has it: at least ``batch_size`` rows.
         Where ``floor(rows * rate)`` rows a batch would leave some out, batches are of equal size instead, as
         near as can be. Upstream's steps are ``ceil(1 / rate)``; where the division comes out even, float
         rounding makes one too many, for which there are no rows. A rate larger by a few roundings gives the
-        right numbers. With ``steps_per_epoch`` a batch has exactly ``batch_size`` rows.
+        right numbers. With ``own_steps``, how many batches each party has, a batch has exactly ``batch_size``
+        rows; with ``cycle`` the last one too.
 
         Raises:
             ValueError: a party would have a batch that is much larger than asked for, or none.
@@ -117,8 +119,8 @@ class WithTrainingData(_UpstreamFLModel):
         if rate is None:
             rate = max(asked[device] / rows[device] for device in self._workers)
         rate = min(1.0, rate * _ABOVE_ROUNDING)
-        steps = steps_per_epoch or math.ceil(1 / rate)
-        for device in self._workers if steps_per_epoch is None else ():
+        steps = own_steps or dict.fromkeys(self._workers, math.ceil(1 / rate))
+        for device in () if own_steps else self._workers:
             batch = math.floor(rows[device] * rate)
             if batch == 0:
                 raise ArgumentError(
@@ -129,21 +131,20 @@ class WithTrainingData(_UpstreamFLModel):
                 raise ArgumentError(
                     f"batch_size must be a smaller part of the smallest party's rows, got {batch_size!r}, of "
                     f"which parties have as many batches: {batch} rows each at {device.party}; "
-                    f"steps_per_epoch={math.ceil(rows[device] / asked[device])} and shuffle=True make them "
-                    f"{asked[device]} at every party"
+                    f"steps_per_epoch={ALL_ROWS!r} makes them {asked[device]} at every party"
                 )
         for device, worker in self._workers.items():
             worker.build_dataset(
                 *(_part(data, device) for data in (x, y, sample_weight)),
-                batch_size=asked[device] if steps_per_epoch else math.floor(rows[device] * rate),
-                batches=steps,
-                cycle=steps_per_epoch is not None,
+                batch_size=asked[device] if own_steps else math.floor(rows[device] * rate),
+                batches=steps[device],
+                cycle=cycle,
                 shuffle=shuffle,
                 random_seed=random_seed,
                 class_weight=class_weight,
                 poisson_rate=rate if sampler_method == "poisson" else None,
             )
-        return steps
+        return min(steps.values())
 
     def _handle_file(
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any
@@ -154,7 +155,7 @@ class WithTrainingData(_UpstreamFLModel):
         return super()._handle_file(train_dict, *args, dataset_builder=dataset_builder, stage=stage, **how)
 
     def _build_training_data(self, options: FitOptions) -> int:
-        """Gives every worker its training data; returns the steps of an epoch."""
+        """Gives every worker its training data; returns the fewest steps of an epoch at a party."""
         common = {
             name: getattr(options, name)
             for name in ("batch_size", "shuffle", "random_seed", "epochs", "dataset_builder")
@@ -166,7 +167,7 @@ class WithTrainingData(_UpstreamFLModel):
             return self._handle_file(options.x, options.y, **common)
         of_arrays = ("sample_weight", "class_weight", "sampler_method")
         if options.steps_per_epoch is not None:
-            common["steps_per_epoch"] = options.steps_per_epoch
+            common.update(own_steps=options.own_steps(), cycle=options.steps_per_epoch != ALL_ROWS)
         common.update({name: getattr(options, name) for name in of_arrays})
         return self._handle_data(options.x, options.y, **common)
 

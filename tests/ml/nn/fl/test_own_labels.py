@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 
 import secretflow as sf
 from secretflow.ml.nn.core.torch import BaseModule, metric_wrapper
@@ -68,6 +68,75 @@ def test_numbers_of_classes_are_labels_in_any_form(
     expected = (predicted(model, held[0])[0].argmax(1).numpy() == y[:20]).mean() * 20
     expected += (predicted(model, held[0])[1].argmax(1).numpy() == y[20:]).mean() * 10
     assert trained[0][1] == trained[1][1] == pytest.approx(expected / 30)
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss, nn.BCEWithLogitsLoss, nn.L1Loss])
+def test_one_output_takes_labels_in_a_vector_or_a_column(devices: SimpleNamespace, loss: Any) -> None:
+    x, y = table(30)
+    y = (y > 0).astype(np.int64)
+
+    def squeezed() -> nn.Module:
+        return nn.Sequential(nn.Linear(FEATURES, 1), nn.Flatten(0))
+
+    def column() -> nn.Module:
+        return nn.Sequential(nn.Linear(FEATURES, 1))
+
+    trained = []
+    for net in (squeezed, column):
+        for labels in (y, y[:, None], y[:, None].astype(np.float32)):
+            model = build(devices, net, loss, [metric_wrapper(BinaryAccuracy)])
+            held = spread(devices, (20, 10), x), spread(devices, (20, 10), labels)
+            model.fit(*held, batch_size=5, epochs=2, verbose=0)
+            trained.append([*weights_of(model), float(model.evaluate(*held)[0][0])])
+    for other in trained[1:]:
+        for one, another in zip(trained[0], other, strict=True):
+            np.testing.assert_allclose(one, another, atol=1e-6)
+
+
+class Words(nn.Module):
+    """Means of embedded tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(x).mean(1))
+
+
+class WordsOfFloats(Words):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.long())
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.uint64])
+def test_tokens_stay_integers_in_training_evaluation_and_prediction(
+    devices: SimpleNamespace, dtype: Any
+) -> None:
+    tokens, y = RNG.integers(0, 9, (30, 5)), table(30)[1]
+    accuracy = metric_wrapper(MulticlassAccuracy, num_classes=CLASSES, average="micro")
+    trained = []
+    for net, x in ((Words, tokens.astype(dtype)), (WordsOfFloats, tokens.astype(np.float32))):
+        model = build(devices, net, nn.CrossEntropyLoss, [accuracy])
+        held = spread(devices, (20, 10), x), spread(devices, (20, 10), y)
+        model.fit(*held, batch_size=5, epochs=2, verbose=0, validation_data=held)
+        trained.append([*weights_of(model), *predicted(model, held[0])])
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_tokens_that_pandas_made_floats_of_are_told_what_to_do(devices: SimpleNamespace) -> None:
+    x, y = RNG.integers(0, 9, (18, 5)).astype(np.float64), table(18)[1]
+    model = build(devices, Words, nn.CrossEntropyLoss)
+    with pytest.raises(ValueError, match=r"with y.long\(\) or x.long\(\)"):
+        model.fit(spread(devices, (9, 9), x), spread(devices, (9, 9), y), batch_size=9, verbose=0)
+
+
+def test_integers_that_are_no_tokens_stay_numbers(devices: SimpleNamespace) -> None:
+    x, y = RNG.integers(0, 9, (18, FEATURES)), table(18)[1]
+    model = build(devices, linear, nn.CrossEntropyLoss)
+    model.fit(spread(devices, (9, 9), x), spread(devices, (9, 9), y), batch_size=9, verbose=0)
 
 
 class OwnStep(BaseModule):

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from secretflow.ml.nn.core.torch import BaseModule, metric_wrapper
 from secretflow.ml.nn.fl.worker.data import EvenBatches, batch_loader, rows_by_round
+from secretflow.security.aggregation import SecurePruneAggregator
 
 from .bring import (
     CLASSES,
@@ -88,11 +89,89 @@ def test_a_party_with_fewer_rows_than_batches_is_named(devices: SimpleNamespace)
 def test_a_batch_size_that_would_become_thousands_names_the_steps_that_do_not(
     devices: SimpleNamespace,
 ) -> None:
-    with pytest.raises(ValueError, match=r"2560 rows each at alice; steps_per_epoch=32 and shuffle"):
+    with pytest.raises(ValueError, match=r"2560 rows each at alice; steps_per_epoch='all' makes them 128"):
         fitted(devices, (4000, 200), linear, nn.CrossEntropyLoss, batch_size=128)
-    asked = {"batch_size": 128, "steps_per_epoch": 32, "shuffle": True}
-    model = fitted(devices, (4000, 200), Watching, **asked)
-    assert [len(batch) for batch in worker_of(model).model.batches] == [128] * 32
+    model = fitted(devices, (4000, 200), Watching, batch_size=128, steps_per_epoch="all")
+    sizes = [[len(batch) for batch in worker_of(model, party).model.batches] for party in range(2)]
+    assert sizes == [[128] * 31 + [32], [128, 72]]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_with_all_rows_a_batch_has_its_size_and_each_row_is_seen_once(
+    devices: SimpleNamespace, shuffle: bool
+) -> None:
+    rows, sizes = (47, 20, 3), {devices.alice: 8, devices.bob: 5, devices.carol: 4}
+    x, y = table(sum(rows))
+    model = build(devices, Watching, parties=3)
+    model.fit(
+        spread(devices, rows, x),
+        spread(devices, rows, y),
+        batch_size=sizes,
+        steps_per_epoch="all",
+        shuffle=shuffle,
+        epochs=2,
+        verbose=0,
+    )
+    ends = np.cumsum([0, *rows])
+    for party, size in enumerate(sizes.values()):
+        batches = worker_of(model, party).model.batches
+        count = -(-rows[party] // size)
+        assert len(batches) == 2 * count
+        for epoch in (batches[:count], batches[count:]):
+            assert [len(batch) for batch in epoch[:-1]] == [size] * (count - 1)
+            held = x[ends[party] : ends[party + 1]]
+            np.testing.assert_array_equal(np.sort(np.concatenate(epoch), axis=0), np.sort(held, axis=0))
+
+
+def test_each_party_trains_on_the_rows_that_the_user_says(devices: SimpleNamespace) -> None:
+    steps, sizes = {devices.alice: 9, devices.bob: 4}, {devices.alice: 6, devices.bob: 2}
+    how = {"batch_size": sizes, "steps_per_epoch": steps, "shuffle": True, "epochs": 2}
+    model = fitted(devices, (30, 10), Watching, **how)
+    seen = [[len(batch) for batch in worker_of(model, party).model.batches] for party in range(2)]
+    assert seen == [[6] * 18, [2] * 8]
+
+
+@pytest.mark.parametrize(("aggregate_freq", "rounds"), [(1, [(0, 2), (2, 4), (4, 6), (6, 9)]), (3, [(0, 6), (6, 9)])])
+def test_with_steps_of_ones_own_a_round_averages_what_plain_torch_averages(
+    devices: SimpleNamespace, aggregate_freq: int, rounds: list[tuple[int, int]]
+) -> None:
+    rows, size = (34, 13), 4  # 9 and 4 batches, the last of 2 rows and of 1
+    x, y = table(sum(rows))
+    aggregator = SecurePruneAggregator(devices.carol, [devices.alice, devices.bob], ring_bits=64)
+    model = build(devices, Watching, aggregator=aggregator)
+    model.fit(
+        spread(devices, rows, x),
+        spread(devices, rows, y),
+        batch_size=size,
+        steps_per_epoch="all",
+        aggregate_freq=aggregate_freq,
+        verbose=0,
+    )
+    torch.manual_seed(3)
+    shared = {name: value.clone() for name, value in Watching().state_dict().items()}
+    tensors = [(torch.tensor(x[:34]), torch.tensor(y[:34])), (torch.tensor(x[34:]), torch.tensor(y[34:]))]
+    own = [rounds, [(k * aggregate_freq, min((k + 1) * aggregate_freq, 4)) for k in range(len(rounds))]]
+    for this in zip(*own, strict=True):
+        trained = []
+        for (features, labels), (first, last) in zip(tensors, this, strict=True):
+            net = Watching()
+            net.load_state_dict(shared)
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+            for batch in range(first, last):
+                part = slice(batch * size, (batch + 1) * size)
+                optimizer.zero_grad()
+                F.cross_entropy(net(features[part]), labels[part]).backward()
+                optimizer.step()
+            trained.append((len(features[first * size : last * size]), net.state_dict()))
+        total = sum(count for count, _ in trained)
+        shared = {name: sum(count * held[name] for count, held in trained) / total for name in shared}
+    for ours, theirs in zip(weights_of(model)[:2], shared.values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_steps_of_other_parties_are_refused(devices: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match=r"steps_per_epoch must be of .*\['alice', 'bob'\], got \['bob'\]"):
+        fitted(devices, (9, 9), linear, nn.CrossEntropyLoss, steps_per_epoch={devices.bob: 3}, shuffle=True)
 
 
 def test_a_large_batch_that_was_asked_for_is_taken(devices: SimpleNamespace) -> None:
@@ -107,7 +186,7 @@ def test_the_rows_of_even_batches_are_known_beforehand(rows: int, batches: int) 
     dealt = [len(batch) for (batch,) in loader]
     assert len(dealt) == batches and sum(dealt) == rows
     expected = [sum(dealt[k : k + 2]) for k in range(0, batches, 2)]
-    assert rows_by_round(loader, batches, 2) == expected
+    assert rows_by_round(loader, [min(k + 2, batches) for k in range(0, batches, 2)]) == expected
 
 
 def test_a_poisson_sampler_draws_each_row_with_its_rate(devices: SimpleNamespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from torch import nn, optim
 
 import secretflow as sf
+from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
-from tests.ml.nn.fl.conftest import Mlp
+from secretflow.security.aggregation import PlainAggregator
+from tests.ml.nn.fl.conftest import Mlp, model_def
 
 MU, LR, BATCH, EPOCHS = 2.0, 0.1, 20, 3
 
@@ -97,3 +100,32 @@ def test_a_misspelt_keyword_is_an_error_that_suggests_the_right_one(
 ) -> None:
     with pytest.raises(TypeError, match=rf"no argument {keyword} .*did you mean {meant}"):
         task.make_model(**{keyword: 0.1})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "keyword", "meant"),
+    [
+        ("fed_avg_w", "nun_gpus", "num_gpus"),
+        ("fed_prox", "mue", "mu"),
+        ("fed_stc", "sparcity", "sparsity"),
+        ("fed_avg_w", "prune_rate", "prune_"),
+    ],
+)
+def test_a_misspelt_keyword_of_upstreams_strategies_is_an_error_too(
+    task: Any, devices: SimpleNamespace, strategy: str, keyword: str, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"no argument {keyword} with '{strategy}'.*did you mean {meant}"):
+        FLModel(
+            server=devices.carol,
+            device_list=[devices.alice, devices.bob],
+            model=model_def(),
+            aggregator=PlainAggregator(devices.carol),
+            strategy=strategy,
+            backend="torch",
+            **{keyword: 0.1},
+        )
+
+
+def test_a_misspelt_keyword_of_fit_is_an_error_that_suggests_the_right_one(task: Any) -> None:
+    with pytest.raises(TypeError, match=r"^fit has no argument epoch, got 5; did you mean epochs\?"):
+        task.make_model().fit(task.x, task.y, epoch=5)

@@ -48,6 +48,8 @@ def observe_capture(
     _validate.instance("capture", capture, Capture, "a Capture")
     _validate.integer("classes", classes, 2)
     _validate.instance("capture.x", capture.x, torch.Tensor, "one tensor; of several inputs nothing is known")
+    real = capture.x.is_floating_point()
+    _validate.check(real, "capture.x", capture.x.dtype, "of real numbers; attacks on tokens are not measured")
     party = PartyStep(
         model, capture.weights, capture.x, _class_numbers(capture.y), capture.mask, capture.evaluating
     )

@@ -37,7 +37,8 @@ class Capture:
     """What one party computed on one batch.
 
     Attributes:
-        x: the batch, float of shape (rows, ...); of a model of several inputs a list or dictionary of them.
+        x: the batch, float of shape (rows, ...), tokens int64; of a model of several inputs a list or
+            dictionary of them.
         y: its labels, (rows,) or one-hot (rows, classes), or as the model takes them.
         weights: the model's ``state_dict`` before the step, already masked.
         mask: for each prunable parameter by name 0 where it is pruned and 1 where it lives.

@@ -131,19 +131,25 @@ def batch_loader(
     return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)
 
 
-def as_tensor(party: str, name: str, array: np.ndarray) -> torch.Tensor:
+def as_tensor(party: str, name: str, array: np.ndarray, *, keep_integers: bool = False) -> torch.Tensor:
     """Numbers as a float32 tensor of its own memory.
 
     Args:
         party: whose they are.
         name: of the argument.
         array: numbers.
+        keep_integers: makes an int64 tensor of integers instead.
 
     Raises:
         TypeError: it holds text, dates or objects.
-        ValueError: it holds integers that float32 would make others of.
+        ValueError: it holds integers that the tensor would make others of.
     """
     check_numbers(party, {name: array})
+    if keep_integers and array.dtype.kind in "iu":
+        whole = array.astype(np.int64)
+        if (whole.astype(array.dtype) != array).any() or (array.dtype.kind == "u" and (whole < 0).any()):
+            raise ArgumentError(f"{name} of {party} must hold integers up to 2^63 - 1, got {array.max()}")
+        return torch.from_numpy(whole)
     single = array.astype(np.float64).astype(np.float32)
     if array.dtype.kind in "iu" and array.size:
         changed = single.astype(np.float64) != array
@@ -240,13 +246,12 @@ def nan_in(loader: Any) -> list[str]:
     return places
 
 
-def rows_by_round(loader: Any, steps: int, aggregate_freq: int) -> list[int] | None:
+def rows_by_round(loader: Any, ends: Sequence[int]) -> list[int] | None:
     """Rows in each round of an epoch.
 
     Args:
         loader: what the batches come from.
-        steps: batches of an epoch, at least 1.
-        aggregate_freq: batches of a round; the last one may have fewer.
+        ends: how many batches of an epoch have been trained on at the end of each round, at least 1.
 
     Returns:
         The rows of each round, or None where only dealing them out would tell: it is no ``DataLoader`` that
@@ -256,14 +261,12 @@ def rows_by_round(loader: Any, steps: int, aggregate_freq: int) -> list[int] | N
         return None
     sampler = loader.batch_sampler
     if isinstance(sampler, (EvenBatches, CyclingBatches)):
-        by_batch = sampler.sizes[:steps]
+        by_batch = sampler.sizes
     elif type(sampler) is BatchSampler and isinstance(sampler.sampler, Sized):
         rows = len(sampler.sampler)
-        by_batch = [min(sampler.batch_size, rows - k * sampler.batch_size) for k in range(len(sampler))][
-            :steps
-        ]
+        by_batch = [min(sampler.batch_size, rows - k * sampler.batch_size) for k in range(len(sampler))]
     else:
         return None
-    if steps > len(by_batch):
+    if ends[-1] > len(by_batch):
         return None
-    return [sum(by_batch[k : k + aggregate_freq]) for k in range(0, steps, aggregate_freq)]
+    return [sum(by_batch[first:last]) for first, last in zip([0, *ends], ends, strict=False)]

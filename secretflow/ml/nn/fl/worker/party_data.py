@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.worker.data import as_tensor, batch_loader, row_weights
@@ -22,6 +23,7 @@ class PartyData:
     """
 
     _party: str
+    model: Any
 
     def build_dataset(
         self,
@@ -41,7 +43,8 @@ class PartyData:
         """Takes data.
 
         Args:
-            x: features, a row for each sample.
+            x: features, a row for each sample. Integers, such as tokens, stay integers (int64) where the
+                model has an embedding; all else is float32.
             y: labels, as many.
             s_w: weights of the rows, see :func:`row_weights`.
             batch_size: see :func:`batch_loader`.
@@ -58,7 +61,11 @@ class PartyData:
             ValueError: they are not as many, or numbers that cannot be taken as they are.
         """
         held = {"x": x} if y is None else {"x": x, "y": y}
-        tensors = [as_tensor(self._party, name, array) for name, array in held.items()]
+        embeds = any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in self.model.modules())
+        tensors = [
+            as_tensor(self._party, name, array, keep_integers=embeds and name == "x")
+            for name, array in held.items()
+        ]
         if len(tensors[0]) != len(tensors[-1]):
             raise ArgumentError(
                 f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}"

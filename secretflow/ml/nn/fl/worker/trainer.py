@@ -110,8 +110,9 @@ class Trainer:
         except RuntimeError as error:
             if "Long" in str(error) and "Float" in str(error):
                 raise ValueError(
-                    "training_step must make integers of numbers of classes and tokens, which are float32 in "
-                    f"a batch, with y.long() or x.long(), got: {error}"
+                    "training_step must make integers of numbers of classes and tokens that are float32 in a "
+                    "batch, with y.long() or x.long(), and float32 of integers that a layer computes with, "
+                    f"with x.float(), got: {error}"
                 ) from error
             raise
         return list(loss) if isinstance(loss, tuple) else loss

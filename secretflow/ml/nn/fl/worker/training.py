@@ -29,12 +29,14 @@ class PartyFit:
     """What a party is told of a fit.
 
     Attributes:
-        steps: batches of an epoch.
-        aggregate_freq: batches of a round; the last one of an epoch may have fewer.
+        steps: batches of an epoch, of the party with the fewest.
+        aggregate_freq: batches of a round, of that party; the last round of an epoch may have fewer.
         random_seed: gives each epoch its order of rows; None leaves torch's generator as it is.
         dp_strategy: adds noise to uploads; None does not.
         epochs_trained: before this fit.
         epochs: of this fit.
+        own_steps: of each party by name the batches of an epoch, none less than ``steps``; empty where all
+            have as many.
     """
 
     steps: int
@@ -43,15 +45,29 @@ class PartyFit:
     dp_strategy: Any = None
     epochs_trained: int = 0
     epochs: int = 1
+    own_steps: tuple[tuple[str, int], ...] = ()
+
+    def steps_of(self, party: str, passed: int) -> int:
+        """How many batches a party has trained on in an epoch when the one with the fewest has on ``passed``.
+
+        The same part of its own, rounded down: at least one more for each of the other's.
+        """
+        return dict(self.own_steps).get(party, self.steps) * passed // self.steps
+
+    def ends_of_rounds(self, party: str) -> list[int]:
+        """How many of its batches of an epoch a party has trained on at the end of each round."""
+        starts = range(0, self.steps, self.aggregate_freq)
+        return [self.steps_of(party, min(first + self.aggregate_freq, self.steps)) for first in starts]
 
     @property
     def adds_noise(self) -> bool:
         """Whether uploads get noise."""
         return getattr(self.dp_strategy, "model_gdp", None) is not None
 
-    def shared(self) -> tuple[int | None, ...]:
+    def shared(self) -> tuple[object, ...]:
         """What all parties must have in common; what adds noise is a party's own object."""
-        return self.steps, self.aggregate_freq, self.random_seed, self.epochs_trained, self.epochs
+        rounds = self.steps, self.aggregate_freq, self.epochs_trained, self.epochs, sorted(self.own_steps)
+        return *rounds, self.random_seed
 
 
 class LocalTraining:
@@ -98,7 +114,10 @@ class LocalTraining:
         """Trains for one round; returns how many rows on."""
         if this.number == 1:
             self.begin_epoch(this.epoch, fit.random_seed)
-        return self.train_steps(this.epoch * fit.steps + this.first_step, this.steps, this.ends_fit)
+        passed = this.first_step, this.first_step + this.steps
+        first, last = (fit.steps_of(self._party, steps) for steps in passed)
+        before = this.epoch * fit.steps_of(self._party, fit.steps)
+        return self.train_steps(before + first, last - first, this.ends_fit)
 
     def begin_epoch(self, epoch: int, random_seed: int | None) -> None:
         """Begins the data anew.

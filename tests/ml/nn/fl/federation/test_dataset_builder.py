@@ -117,3 +117,10 @@ def test_batches_may_come_from_data_frames(
     for one, other in zip(weights_of(own), weights_of(framed), strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_paths_without_a_function_are_told_of_read_csv(
+    make_model: Callable[..., FLModel], parties: list[Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"^dataset_builder must be given with paths.*read_csv"):
+        make_model().fit(dict.fromkeys(parties, "rows.csv"), "label", epochs=1)

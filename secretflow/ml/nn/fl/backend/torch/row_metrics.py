@@ -80,10 +80,18 @@ def labels_for(metric: torchmetrics.Metric, predicted: torch.Tensor, y: torch.Te
     tasks = {kind.__name__ for kind in type(metric).__mro__}
     if any(name.startswith("Multiclass") for name in tasks):
         return class_numbers(predicted, y)
-    if y.shape != predicted.shape and y.numel() == predicted.numel():
-        y = y.reshape(predicted.shape)
+    y = shaped_as(predicted, y)
     classifies = any(name.startswith(("Binary", "Multilabel")) for name in tasks)
     return y.long() if classifies else y
+
+
+def shaped_as(predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Labels in the shape of the output where that only adds or takes away dimensions of one.
+
+    Torch would pair each number of a vector with each of a column.
+    """
+    same = [size for size in y.shape if size > 1] == [size for size in predicted.shape if size > 1]
+    return y.reshape(predicted.shape) if same else y
 
 
 def class_numbers(predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

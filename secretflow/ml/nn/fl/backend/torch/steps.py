@@ -14,7 +14,7 @@ from torch import nn
 
 from secretflow.ml.nn.core.torch import BaseModule
 from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
-from secretflow.ml.nn.fl.backend.torch.row_metrics import RowMetrics, class_numbers
+from secretflow.ml.nn.fl.backend.torch.row_metrics import RowMetrics, class_numbers, shaped_as
 
 _OF_CLASS_NUMBERS = (nn.NLLLoss, nn.MultiMarginLoss)
 
@@ -90,7 +90,8 @@ def loss_of(
     Args:
         loss: a loss of torch's.
         predicted: the model's output, the first dimension the rows.
-        y: labels; what a loss over classes takes as numbers of classes may be one column too.
+        y: labels; what a loss over classes takes as numbers of classes may be one column too. For other
+            losses a column becomes a vector, and a vector a column, where the output is one.
         sample_weight: weights of the rows, of shape (n,) or (n, 1).
 
     Raises:
@@ -100,6 +101,8 @@ def loss_of(
     numbers = isinstance(loss, nn.CrossEntropyLoss) and (y.shape != predicted.shape or y.shape[1:] == (1,))
     if numbers or isinstance(loss, _OF_CLASS_NUMBERS):
         y = class_numbers(predicted, y)
+    else:
+        y = shaped_as(predicted, y)
     if sample_weight is None:
         return loss(predicted, y)
     if getattr(loss, "reduction", None) not in ("mean", "sum", "none"):

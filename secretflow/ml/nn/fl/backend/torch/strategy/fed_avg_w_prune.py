@@ -108,7 +108,7 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
         """
         self.abandon()
         sizes, living = self._masked.counts()
-        rows_known = rows_by_round(self.train_set, steps, 1) is not None
+        rows_known = rows_by_round(self.train_set, [steps]) is not None
         return PartyState(sizes=sizes, living=living, rows_known=rows_known)
 
     def begin_fit(self, start: int, fit: PartyFit, rows_known: bool) -> None:
@@ -119,7 +119,7 @@ class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
             fit: what the user chose for this fit.
             rows_known: whether all parties know beforehand how many rows each round trains on.
         """
-        rows = rows_by_round(self.train_set, fit.steps, fit.aggregate_freq) if rows_known else None
+        rows = rows_by_round(self.train_set, fit.ends_of_rounds(self._party)) if rows_known else None
         self._rounds = PartyRounds(self._client, self._training, self._settings, fit, rows)
         # All begin with an average of weights that no party has trained on since, so anew.
         self._begin(start, self._rounds.start(), anew=True)

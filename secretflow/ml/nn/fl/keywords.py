@@ -1,0 +1,64 @@
+"""Keywords that nobody has: Python would tell, but upstream's ``**kwargs`` swallow them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from secretflow.errors import WrongTypeError
+from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
+from secretflow.ml.nn.fl.pruning import PruneSettings
+
+_UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
+_OF_STRATEGIES: dict[str, tuple[str, ...]] = {
+    PRUNE_STRATEGY: (),
+    **{
+        name: ("server_agg_method", *own)
+        for name, own in {
+            **dict.fromkeys(("fed_avg_w", "fed_avg_g", "fed_avg_u", "scaffold"), ()),
+            **{"fed_prox": ("mu",), "fed_scr": ("threshold",), "fed_stc": ("sparsity",)},
+        }.items()
+    },
+}
+_OWN_KEYWORDS = ("gradient_capture", "local_objective", "mu", "wp_strategy", *PruneSettings.names())
+
+
+def check_keywords(keywords: Mapping[str, Any], strategy: str) -> None:
+    """Refuses a keyword of ``FLModel`` that no argument of the strategy has.
+
+    Args:
+        keywords: those that are left when the fork's own have been taken out.
+        strategy: of this package or upstream's; what one of the user's own takes is not known.
+
+    Raises:
+        TypeError: there is one; the message suggests what may have been meant.
+    """
+    if strategy not in _OF_STRATEGIES:
+        return
+    known = [*_UPSTREAM_KEYWORDS, *_OF_STRATEGIES[strategy]]
+    _refuse_unknown("FLModel", f" with {strategy!r}", keywords, known, [*known, *_OWN_KEYWORDS])
+
+
+def check_fit_keywords(keywords: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuses a keyword of ``fit`` that it does not have.
+
+    Args:
+        keywords: of the call.
+        known: those that there are.
+
+    Raises:
+        TypeError: there is one; the message suggests what may have been meant.
+    """
+    _refuse_unknown("fit", "", keywords, known, known)
+
+
+def _refuse_unknown(
+    what: str, where: str, keywords: Mapping[str, Any], known: Collection[str], near: Collection[str]
+) -> None:
+    for name, value in keywords.items():
+        if name not in known:
+            close = get_close_matches(name, near, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            shown = value if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+            raise WrongTypeError(f"{what} has no argument {name}{where}, got {shown!r}{meant}")
