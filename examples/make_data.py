@@ -2,8 +2,8 @@
 
 The five hospitals share out, unevenly, scikit-learn's copy of the Wisconsin Diagnostic Breast Cancer data
 (Wolberg, Street, Mangasarian 1995, UCI Machine Learning Repository, CC BY 4.0): the mean of ten measures of
-cell nuclei, and whether the tumour is malignant. ``mnist.npz`` holds the first images of MNIST (LeCun, Cortes,
-Burges 1998, CC BY-SA 3.0).
+cell nuclei, and whether the tumour is malignant. ``mnist.npz`` holds the first images of MNIST (LeCun,
+Cortes, Burges 1998, CC BY-SA 3.0).
 """
 
 from __future__ import annotations

@@ -131,7 +131,9 @@ def test_each_party_trains_on_the_rows_that_the_user_says(devices: SimpleNamespa
     assert seen == [[6] * 18, [2] * 8]
 
 
-@pytest.mark.parametrize(("aggregate_freq", "rounds"), [(1, [(0, 2), (2, 4), (4, 6), (6, 9)]), (3, [(0, 6), (6, 9)])])
+@pytest.mark.parametrize(
+    ("aggregate_freq", "rounds"), [(1, [(0, 2), (2, 4), (4, 6), (6, 9)]), (3, [(0, 6), (6, 9)])]
+)
 def test_with_steps_of_ones_own_a_round_averages_what_plain_torch_averages(
     devices: SimpleNamespace, aggregate_freq: int, rounds: list[tuple[int, int]]
 ) -> None:
