@@ -13,13 +13,13 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 _UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
 _OF_STRATEGIES: dict[str, tuple[str, ...]] = {
     PRUNE_STRATEGY: (),
-    **{
-        name: ("server_agg_method", *own)
-        for name, own in {
-            **dict.fromkeys(("fed_avg_w", "fed_avg_g", "fed_avg_u", "scaffold"), ()),
-            **{"fed_prox": ("mu",), "fed_scr": ("threshold",), "fed_stc": ("sparsity",)},
-        }.items()
-    },
+    "fed_avg_w": ("server_agg_method",),
+    "fed_avg_g": ("server_agg_method",),
+    "fed_avg_u": ("server_agg_method",),
+    "fed_prox": ("server_agg_method", "mu"),
+    "fed_scr": ("server_agg_method", "threshold"),
+    "fed_stc": ("server_agg_method", "sparsity"),
+    "scaffold": ("server_agg_method",),
 }
 _OWN_KEYWORDS = ("gradient_capture", "local_objective", "mu", "wp_strategy", *PruneSettings.names())
 

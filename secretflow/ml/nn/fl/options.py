@@ -18,6 +18,7 @@ from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.worker.training import PartyFit
 
 ALL_ROWS = "all"  # as ``steps_per_epoch``
+DEFAULT_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class FitOptions:
 
     x: HDataFrame | FedNdarray | Mapping[PYU, str]
     y: HDataFrame | FedNdarray | str | None
-    batch_size: int | Mapping[PYU, int] = 32
+    batch_size: int | Mapping[PYU, int] = DEFAULT_BATCH_SIZE
     batch_sampling_rate: float | None = None
     epochs: int = 1
     verbose: int = 1
@@ -173,8 +174,9 @@ class FitOptions:
         return list(self.callbacks) if isinstance(self.callbacks, (list, tuple)) else [self.callbacks]
 
     def batch_size_of(self, device: PYU) -> int:
-        """Rows of a party's batch."""
-        return self.batch_size[device] if isinstance(self.batch_size, Mapping) else self.batch_size
+        """Rows of a party's batch; None is upstream's default."""
+        size = self.batch_size[device] if isinstance(self.batch_size, Mapping) else self.batch_size
+        return DEFAULT_BATCH_SIZE if size is None else int(size)
 
     def own_steps(self) -> dict[PYU, int]:
         """Batches of an epoch of each party, as ``steps_per_epoch`` says; empty without it."""

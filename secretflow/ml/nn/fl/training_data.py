@@ -15,11 +15,10 @@ from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
-from secretflow.ml.nn.fl.options import ALL_ROWS, FitOptions
+from secretflow.ml.nn.fl.options import ALL_ROWS, DEFAULT_BATCH_SIZE, FitOptions
 
 _ABOVE_ROUNDING = 1 + 2.0**-50
 _LARGE_BATCH = 1024  # upstream's limit
-_BATCH_SIZE = 32
 
 _UpstreamFLModel: Any = upstream("secretflow.ml.nn.fl.fl_model").FLModel
 
@@ -184,4 +183,4 @@ def _batch_size(batch_size: Any, device: PYU) -> int:
     """Rows of a party's batch; None is upstream's default."""
     size = batch_size.get(device) if isinstance(batch_size, Mapping) else batch_size
     _validate.integer("batch_size", int(size) if isinstance(size, np.integer) else size, 1, optional=True)
-    return _BATCH_SIZE if size is None else size
+    return DEFAULT_BATCH_SIZE if size is None else size
