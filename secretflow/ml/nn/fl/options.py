@@ -112,7 +112,8 @@ class FitOptions:
         if asked is None:
             return
         for steps in asked.values() if isinstance(asked, Mapping) else [asked]:
-            whole = isinstance(_plain(steps), int) and not isinstance(steps, bool) and steps > 0
+            plain = _plain(steps)
+            whole = isinstance(plain, int) and not isinstance(plain, bool) and plain > 0
             what = "an integer of at least 1, one for each party, 'all' or None"
             _validate.check(whole or asked == ALL_ROWS, "steps_per_epoch", steps, what)
         if asked != ALL_ROWS and not self.shuffle:
