@@ -27,9 +27,10 @@ import secretflow as sf
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks import Callback
-from secretflow.ml.nn.core.torch import TorchModel, optim_wrapper
+from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 from secretflow.security.aggregation import SecurePruneAggregator
 from torch import nn, optim
+from torchmetrics.classification import MulticlassAccuracy
 
 sf.init(["alice", "bob", "charlie"], debug_mode=True)
 alice, bob, charlie = sf.PYU("alice"), sf.PYU("bob"), sf.PYU("charlie")
@@ -38,7 +39,8 @@ y = FedNdarray({p: p(np.random.randint)(0, 4, 64) for p in (alice, bob)}, Partit
 def Net():
     return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
 net = Net()
-model_def = TorchModel(Net, nn.CrossEntropyLoss, optim_wrapper(optim.SGD, lr=0.1))
+accuracy = metric_wrapper(MulticlassAccuracy, num_classes=4)
+model_def = TorchModel(Net, nn.CrossEntropyLoss, optim_wrapper(optim.SGD, lr=0.1), [accuracy])
 for seed, party in enumerate(["alice", "bob"]):
     draw = np.random.default_rng(seed)
     held = draw.random((64, 8)), draw.integers(0, 4, 64)
