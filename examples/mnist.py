@@ -57,9 +57,10 @@ model = FLModel(
     prune_schedule="cubic",
     prune_start_epoch=1,
     prune_end_epoch=6,
+    mask_scope="global",
     random_seed=1,
 )
-history = model.fit(*held("train"), validation_data=held("test"), epochs=8, batch_size=16, random_seed=1)
+history = model.fit(*held("train"), validation_data=held("test"), epochs=10, batch_size=10, random_seed=1)
 history.plot().savefig("mnist.png")
 
 overall, of_each = model.evaluate(*held("test"), return_dict=True)

@@ -243,7 +243,7 @@ def test_a_collection_is_its_metrics(devices: SimpleNamespace) -> None:
     values = {name: metric.result() for name, metric in model.evaluate(x, y, return_dict=True)[0].items()}
     net = worker_of(model).model
     for make in (tc.BinaryPrecision, tc.BinaryRecall):
-        assert values[make.__name__.lower()] == pytest.approx(reference(make(), "binary", net))
+        assert values[f"val_{make.__name__.lower()}"] == pytest.approx(reference(make(), "binary", net))
 
 
 class MyError(torchmetrics.Metric):

@@ -107,6 +107,14 @@ def test_what_evaluate_returns_is_readable(task: Task) -> None:
         assert 0 <= float(metric) <= 1 and float(metric) == metric.result().numpy()
 
 
+def test_evaluate_calls_its_metrics_as_the_history_does_before_and_after_training(task: Task) -> None:
+    model, held = task.make_model(), (task.x, task.y)
+    before = set(model.evaluate(*held, batch_size=BATCH, return_dict=True)[0])
+    history = model.fit(*held, validation_data=held, batch_size=BATCH, verbose=0).global_history
+    after = set(model.evaluate(*held, batch_size=BATCH, return_dict=True)[0])
+    assert before == after == {name for name in history if name.startswith("val_")}
+
+
 class TestStepsPerEpoch:
     def test_a_batch_has_its_size_at_every_party(self, task: Task) -> None:
         seen: dict[int, list[int]] = {}

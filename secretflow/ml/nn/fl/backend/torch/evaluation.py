@@ -115,7 +115,7 @@ class Evaluation:
         return logs
 
     def evaluate(self, evaluate_steps: int = 0) -> list[Metric]:
-        """The metrics of the evaluation data.
+        """The metrics of the evaluation data, their names after ``val_``.
 
         Args:
             evaluate_steps: most batches.
@@ -135,7 +135,7 @@ class Evaluation:
                 except StopIteration:  # another party has more rows
                     break
                 self.model.validation_step((x, y), step, sample_weight=weights)
-            metrics = self.wrap_local_metrics("train" if self.logs is None else "val")
+            metrics = self.wrap_local_metrics("val")
             if self.logs is not None:
                 values = self.transform_metrics({}, stage="eval")
                 self.logs.update({f"val_{name}": value for name, value in values.items()})
