@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-from ray._private import node, parameter
+from ray._private import node, parameter, worker
 
 from secretflow.device.fork_server import LAUNCHER
 from secretflow.device.launcher import SOCKET_VARIABLE
@@ -24,6 +24,7 @@ SYSTEM_CONFIG = {"prestart_worker_first_driver": False}
 """Ray's ``_system_config``: the driver does not wait for workers; they start when there is work."""
 
 _SECONDS_TO_LISTEN = 10.0
+_MANY_WORKERS = "worker processes have been started on node"
 
 
 class _Node(node.Node):
@@ -62,4 +63,17 @@ def small_cluster(address: str, log_to_driver: bool) -> Iterator[None]:
         mock.patch.object(parameter, "RayParams", parameters),
         mock.patch.object(node, "Node", _Node),
     ):
+        yield
+
+
+@contextmanager
+def quiet_about_workers() -> Iterator[None]:
+    """Keeps Ray's warning of many worker processes off the console: each party is some of them by design."""
+    printed = worker.print_to_stdstream
+
+    def without_the_warning(message: dict[str, Any]) -> None:
+        if not any(_MANY_WORKERS in line for line in message["lines"]):
+            printed(message)
+
+    with mock.patch.object(worker, "print_to_stdstream", without_the_warning):
         yield

@@ -74,8 +74,9 @@ def init(
             _change_thresholds(_PYTHONS_THRESHOLDS, _RARE_THRESHOLDS)
             started.callback(_change_thresholds, _RARE_THRESHOLDS, _PYTHONS_THRESHOLDS)
 
-            from secretflow.device.small_cluster import SYSTEM_CONFIG, small_cluster
+            from secretflow.device.small_cluster import SYSTEM_CONFIG, quiet_about_workers, small_cluster
 
+            started.enter_context(quiet_about_workers())
             small = small_cluster(server.address, log_to_driver)
             options["_system_config"] = {**SYSTEM_CONFIG, **(kwargs.get("_system_config") or {})}
         from secretflow.device import driver

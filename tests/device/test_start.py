@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray._private import worker
+
+from secretflow.device.small_cluster import quiet_about_workers
 
 CODE = """
 import gc
@@ -77,3 +80,12 @@ def test_the_quick_start_steps_aside_for_another_version_of_ray(tmp_path: Path) 
 def test_a_switch_that_is_neither_on_nor_off_is_an_error() -> None:
     done = start(SECRETFLOW_FAST_START="off")
     assert done.stderr.splitlines()[-1] == "ValueError: SECRETFLOW_FAST_START must be 0 or 1, got 'off'"
+
+
+def test_many_workers_are_no_warning_and_all_else_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    many = "WARNING: 8 PYTHON worker processes have been started on node: 1 with address: 2. This could be"
+    with quiet_about_workers():
+        for line in (many, "a disk is full"):
+            worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False})
+    shown = capsys.readouterr().out
+    assert "a disk is full" in shown and "worker processes" not in shown
