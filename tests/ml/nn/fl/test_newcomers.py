@@ -159,6 +159,7 @@ class TestPictures:
         ]
         assert list(density.get_lines()[-1].get_ydata()) == history.global_history["density"]
         assert list(loss.get_lines()[0].get_ydata()) == history.global_history["loss"]
+        assert loss.get_ylim()[0] == 0 and loss.get_ylim()[1] > 1.04 * max(history.global_history["loss"])
         sent = upload.get_lines()[0].get_xdata()
         assert sent[-1] == pytest.approx(sum(history.global_history["payload_bytes"]) / 1e6)
         figure.savefig(tmp_path / "run.png")
