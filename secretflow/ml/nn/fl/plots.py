@@ -55,7 +55,7 @@ def plot_history(history: Mapping[str, Columns]) -> Figure:
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     density.set_ylim(0, 1.02)
-    lowest, highest = min(0, *overall.get("loss", [0])), max(0, *overall.get("loss", [1]))
+    lowest, highest = min(0, *overall.get("loss", [0])), max(0, *overall.get("loss", [0])) or 1
     loss.set_ylim(lowest, highest + 0.05 * (highest - lowest))
     for axes in (metrics, upload):
         if names and all(0 <= float(value) <= 1 for name in names for value in overall[name]):
