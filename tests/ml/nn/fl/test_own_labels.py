@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 
 import secretflow as sf
-from secretflow.ml.nn.core.torch import BaseModule, metric_wrapper
+from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.core.torch import BaseModule, TorchModel, metric_wrapper
+from secretflow.security.aggregation import SecurePruneAggregator
 
 from .bring import (
     CLASSES,
@@ -183,6 +185,21 @@ def test_what_is_no_loss_is_refused(devices: SimpleNamespace, loss: Any) -> None
 def test_a_model_without_a_loss_is_told_so(devices: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="loss_fn of TorchModel must be given"):
         fitted(devices, (9, 9), linear)
+
+
+def test_a_model_without_an_optimiser_is_told_so(devices: SimpleNamespace) -> None:
+    parties = [devices.alice, devices.bob]
+    model = FLModel(
+        server=devices.carol,
+        device_list=parties,
+        model=TorchModel(linear, nn.CrossEntropyLoss),
+        aggregator=SecurePruneAggregator(devices.carol, parties),
+        strategy="fed_avg_w_prune",
+        backend="torch",
+    )
+    x, y = table(18)
+    with pytest.raises(ValueError, match=r"^optim_fn of TorchModel must be given .*optim_wrapper"):
+        model.fit(spread(devices, (9, 9), x), spread(devices, (9, 9), y), batch_size=9, verbose=0)
 
 
 class TwoInputs(nn.Module):

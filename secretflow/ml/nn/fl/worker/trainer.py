@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.batches import row_count
 
 Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]"
@@ -134,7 +135,15 @@ class Trainer:
 
         Returns:
             How many rows.
+
+        Raises:
+            ValueError: the model has no optimiser, or its step returns no loss.
         """
+        if self.model.automatic_optimization and not self.model._optimizers:
+            raise ArgumentError(
+                "optim_fn of TorchModel must be given for a model without configure_optimizers, got None: for "
+                "example optim_wrapper(torch.optim.SGD, lr=0.1)"
+            )
         samples = 0
         for step in range(first_step, first_step + steps):
             batch = self._next_batch()
