@@ -141,8 +141,8 @@ class Trainer:
         """
         if self.model.automatic_optimization and not self.model._optimizers:
             raise ArgumentError(
-                "optim_fn of TorchModel must be given for a model without configure_optimizers, got None: for "
-                "example optim_wrapper(torch.optim.SGD, lr=0.1)"
+                "optim_fn of TorchModel must be given for a model without configure_optimizers, got None; "
+                "optim_wrapper(torch.optim.SGD, lr=0.1) is one"
             )
         samples = 0
         for step in range(first_step, first_step + steps):
