@@ -21,6 +21,7 @@ PAGES = {
 }
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:]+)(#[^)]*)?\)")
 ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>(~?)([\w.]+)</code>")
+LONG_NAME = re.compile(r"<code>(\w{30,})</code>")
 SHOWN = {".png", ".jpg", ".html", ".json"}
 
 
@@ -45,10 +46,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Turns Sphinx's roles into names; one that begins with a tilde is its last part."""
-    return ROLE.sub(
+    """Turns Sphinx's roles into names, with a tilde their last part; long names may break."""
+    named = ROLE.sub(
         lambda role: f"<code>{role[2].split('.')[-1] if role[1] else role[2].lstrip('.')}</code>", html
     )
+    return LONG_NAME.sub(lambda name: f'<code class="long">{name[1].replace("_", "_<wbr>")}</code>', named)
 
 
 def _in_site(path: Path) -> str:
