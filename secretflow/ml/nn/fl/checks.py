@@ -103,7 +103,8 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
     """Refuses noise whose account of privacy would not hold.
 
     Every party adds its part of the noise, so all parts must arrive at every weight. With masks of their own
-    fewer do, and the masks come from weights without noise.
+    fewer do, and the masks come from weights without noise. Layers that are clipped one by one may be longer
+    together than the norm that the noise is for.
 
     Args:
         dp_strategy: upstream's ``DPStrategyFL``, or None.
@@ -111,7 +112,8 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         parties: how many train; all do in each round.
 
     Raises:
-        ValueError: masks are the parties' own, or the noise is split over another number of parties.
+        ValueError: masks are the parties' own, layers are clipped one by one, or the noise is split over
+            another number of parties.
     """
     noise = getattr(dp_strategy, "model_gdp", None)
     if noise is None:
@@ -120,6 +122,11 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         raise ArgumentError(
             "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
             f"only their parts of the noise arrive, got {settings.mask_scope!r}"
+        )
+    if getattr(noise, "is_clip_each_layer", False):
+        raise ArgumentError(
+            "is_clip_each_layer of model_gdp must be False, for the clipped layers together may be longer "
+            "than l2_norm_clip, which the noise is for, got True"
         )
     for name in ("num_clients", "num_updates"):
         number = getattr(noise, name, parties)
