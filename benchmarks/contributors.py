@@ -80,10 +80,11 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Args:
         rows: of :func:`measure`; seeds that have not been run under all rules are left out.
     """
-    by_run = {(*(row[name] for name in _CELL), row["rules"]): row for row in rows}
-    runs = [key[:-1] for key in by_run if key[-1] == "without"]
-    runs = [run for run in runs if all((*run, rules) in by_run for rules in RULES)]
-    found = []
+    by_run: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_run.setdefault(tuple(row[name] for name in _CELL), {})[row["rules"]] = row
+    runs = [run for run, found in by_run.items() if found.keys() == RULES.keys()]
+    lines = []
     for cell in dict.fromkeys([run[:-1] for run in runs] + [()]):
         same = [run for run in runs if run[: len(cell)] == cell]
         of_cell: dict[str, Any] = {
@@ -91,7 +92,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "seeds": len({run[-1] for run in same}),
         }
         for rules in ("three", "default") if same else ():
-            pairs = [(by_run[(*run, "without")], by_run[(*run, rules)]) for run in same]
+            pairs = [(by_run[run]["without"], by_run[run][rules]) for run in same]
             lost = [before["accuracy"] - after["accuracy"] for before, after in pairs]
             of_cell[rules] = {
                 "points_lost": round(statistics.fmean(lost), 2),
@@ -100,8 +101,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     statistics.fmean(after["bytes"] / before["bytes"] for before, after in pairs), 3
                 ),
             }
-        found.append(of_cell)
-    return found
+        lines.append(of_cell)
+    return lines
 
 
 def main() -> None:

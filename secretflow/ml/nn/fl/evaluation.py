@@ -53,7 +53,7 @@ class WithEvaluation:
             a blind server.
         """
         if not self.wp_strategy:
-            return super().evaluate(  # type: ignore[misc,no-any-return]
+            return super().evaluate(  # type: ignore[misc]
                 x,
                 y,
                 batch_size,
