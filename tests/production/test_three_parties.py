@@ -30,7 +30,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return observe(tmp_path_factory.mktemp(request.param), network, why_not)
 
 
-def test_all_parties_train_to_the_end(seen: Seen) -> None:
+def test_all_parties_train_to_the_end_over_tls(seen: Seen) -> None:
     assert seen.status == dict.fromkeys(PARTIES, 0)
     histories = [json.loads((seen.home / party / "history.json").read_text()) for party in PARTIES]
     for history in histories:  # every driver has a clock of its own
