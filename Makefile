@@ -14,7 +14,7 @@ FAST := 'not slow and not production and not install and not index and not fault
 SLOW := 'slow and not production and not install and not index and not faults'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-dropouts bench-flower bench-leaving bench-small audit evaluate release clean
+.PHONY: help env demo experiment docs test test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-small audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -76,6 +76,9 @@ bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/resu
 
 bench-channels: $(READY) ## the channel to the server beside others, into benchmarks/results/channels.json
 	$(PYTHON) -m benchmarks.channels
+
+bench-contributors: $(READY) ## what the rules about contributors cost in accuracy, into benchmarks/results/contributors.json (15 minutes)
+	$(PYTHON) -m benchmarks.contributors
 
 bench-dropouts: $(READY) ## rounds that lose parties beside those that cannot, into benchmarks/results/dropouts.json
 	$(PYTHON) -m benchmarks.dropouts

@@ -11,6 +11,7 @@ and no decision in it rests on a value that a party does not have.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from experiments.training import torch_model
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.device import PYU
 from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.party.training import Run
 from secretflow.security.aggregation import SecurePruneAggregator
@@ -92,8 +94,12 @@ def hold(parties: list[PYU], rows: int, data: str | None) -> list[FedNdarray]:
     ]
 
 
-def train(run: Run) -> None:
+def train(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Trains with all parties; writes the history and this party's model into its folder.
+
+    Args:
+        run: what the party was started with.
+        callbacks: of ``fit``.
 
     Raises:
         TypeError: the cluster file has a setting that is none.
@@ -120,6 +126,7 @@ def train(run: Run) -> None:
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         random_seed=settings.seed,
+        callbacks=list(callbacks),
     )
     curves = {name: [float(value) for value in values] for name, values in history.global_history.items()}
     run.out.mkdir(parents=True, exist_ok=True)

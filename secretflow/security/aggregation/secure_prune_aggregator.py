@@ -43,16 +43,17 @@ class SecurePruneAggregator(Aggregator):
     * where ``k`` parties keep an element, any ``k - 1`` of them learn the last one's number from its
       average: against ``t`` parties that pool what they know, set ``min_contributors`` to ``t + 2``;
     * with two parties, each learns the other's numbers from the average itself, whatever the protocol;
+    * to the server also each element of what ``axis=None`` adds up;
     * an error about a number that does not fit names its party's largest magnitude.
 
     Behind every opened element stand at least ``min_contributors`` parties that count: that add their
     number to it with a weight of at least ``min_share`` of an equal one. An element with fewer is in no
     upload. It stays each party's own and goes on learning there. Weights with which too few count are
-    refused. Between calls an element keeps the contributors of its first sum, or does not travel; data are
-    averaged under one weighting alone. If the server works together with no party, it cannot have an element
-    opened by false counts; if it tells parties different things, it cannot read what they upload then, and
-    they refuse the sum. Dropped parties are not tolerated: a call that misses a message has no result, and
-    later calls are not affected by it.
+    refused. Between calls an element keeps the contributors of its first sum, or does not travel; arrays
+    that are the same byte for byte are averaged under one weighting alone. If the server works together with
+    no party, it cannot have an element opened by false counts; if it tells parties different things, it
+    cannot read what they upload then, and they refuse the sum. Dropped parties are not tolerated: a call that
+    misses a message has no result, and later calls are not affected by it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
@@ -123,6 +124,11 @@ class SecurePruneAggregator(Aggregator):
     def participants(self) -> list[PYU]:
         """The parties, in the order in which their keys and weights are given to each other."""
         return list(self._group.parties)
+
+    @property
+    def server_blind(self) -> bool:
+        """Whether the server learns nothing but sizes."""
+        return self._group.rules.server_blind
 
     def host_at(self, hosts: Mapping[PYU, Any]) -> None:
         """Lets the parties' clients live in actors that the parties have anyway: a process less for each.

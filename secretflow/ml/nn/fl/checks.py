@@ -17,8 +17,10 @@ from secretflow.device import PYU
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.core.torch import TorchModel
+from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
 from secretflow.ml.nn.fl.backend.torch.units import unit_groups
+from secretflow.ml.nn.fl.options import ALL_ROWS
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import _strategy_dispatcher
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
@@ -82,7 +84,8 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
     """Refuses noise whose account of privacy would not hold.
 
     Every party adds its part of the noise, so all parts must arrive at every weight. With masks of their own
-    fewer do, and the masks come from weights without noise.
+    fewer do, and the masks come from weights without noise. Layers that are clipped one by one may be longer
+    together than the norm that the noise is for.
 
     Args:
         dp_strategy: upstream's ``DPStrategyFL``, or None.
@@ -90,7 +93,8 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         parties: how many train; all do in each round.
 
     Raises:
-        ValueError: masks are the parties' own, or the noise is split over another number of parties.
+        ValueError: masks are the parties' own, layers are clipped one by one, or the noise is split over
+            another number of parties.
     """
     noise = getattr(dp_strategy, "model_gdp", None)
     if noise is None:
@@ -99,6 +103,11 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         raise ArgumentError(
             "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
             f"only their parts of the noise arrive, got {settings.mask_scope!r}"
+        )
+    if getattr(noise, "is_clip_each_layer", False):
+        raise ArgumentError(
+            "is_clip_each_layer of model_gdp must be False, for the clipped layers together may be longer "
+            "than l2_norm_clip, which the noise is for, got True"
         )
     for name in ("num_clients", "num_updates"):
         number = getattr(noise, name, parties)
@@ -113,6 +122,15 @@ def check_capture(gradient_capture: GradientCapture | None, device_list: list[PY
     _validate.instance("gradient_capture", gradient_capture, kinds, "a GradientCapture or None")
     if gradient_capture is not None and gradient_capture.party not in names:
         raise ArgumentError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
+
+
+def check_steps(steps_per_epoch: Any, audience: Audience) -> None:
+    """Refuses batches of all rows where not all drivers are told how many rows there are."""
+    if audience.is_closed and steps_per_epoch == ALL_ROWS:
+        raise ArgumentError(
+            "steps_per_epoch must be a number with server_blind=True over the network, for the server is "
+            f"told nobody's rows, got {steps_per_epoch!r}"
+        )
 
 
 def check_backend(backend: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 from secretflow.device import PYU, PYUObject, reveal
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
@@ -18,9 +19,11 @@ from secretflow.ml.nn.fl.checks import (
     check_model,
     check_privacy,
     check_server_agg_method,
+    check_steps,
     check_strategy,
     upstreams_fit,
 )
+from secretflow.ml.nn.fl.evaluation import WithEvaluation
 from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.keywords import check_fit_keywords, check_keywords
@@ -33,10 +36,9 @@ from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
 from secretflow.ml.nn.fl.training_data import WithTrainingData
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
-from secretflow.utils.random import global_random
 
 
-class FLModel(WithExports, WithModelFiles, WithTrainingData):
+class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -126,6 +128,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
                 )
             check_keywords(kwargs, strategy)
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
+        self._audience = Audience(device_list, self.wp_strategy and aggregator.server_blind)
         super().__init__(
             server,
             device_list,
@@ -236,11 +239,13 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
         options.check_parties(set(self._workers))
+        check_steps(options.steps_per_epoch, self._audience)
+        if not options.from_files:
+            rows = self._rows(options.x)
+            self._audience.decided(lambda: options.check_rows(rows))
         check_privacy(self.dp_strategy, self._prune_settings, len(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
-        if options.random_seed is None:
-            options = replace(options, random_seed=global_random(next(iter(self._workers)), 100000))
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
@@ -253,6 +258,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             self._prune_settings,
             options,
             options.for_parties(steps, self.epochs_trained(), self.dp_strategy),
+            self._audience,
             validate=partial(self._validate, options=options),
         ).run()
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from .averaged import Averaged
 from .call import Call, Operation
 from .client import Client
-from .contributions import Averaged
 from .errors import AggregationError, DisagreementError
 from .identity import Identities
 from .inputs import ArrayMasks, as_arrays
@@ -78,15 +78,19 @@ class Participant:
         identities: Identities | None = None,
         owner: str = "",
     ) -> None:
-        """Makes the client; one made before is forgotten.
+        """Makes the client; of one made before only that is kept which the rules between its calls need.
 
         Args:
             party: see :class:`~.client.Client`, as well as ``names``, ``rules`` and ``identities``.
-            owner: names the group that the client takes part in.
+            owner: names the group that the client takes part in; with another one nothing is kept.
         """
+        before = self._client if self._owner == owner and owner else None
         self._client = Client(party, names, rules, identities)
         self._agreed = None
-        self._data_before = Averaged()
+        if before is None:
+            self._data_before = Averaged()
+        else:
+            self._client.go_on_from(before)
         self._owner = owner
 
     def belongs_to(self, owner: str) -> bool:
@@ -257,9 +261,9 @@ class Participant:
         shares.check_counting(client.rules, request.masks is not MaskUse.NONE)
         support = yield from self._supported(request, data, mask, shares)
         if client.rules.fixed_contributors:
-            self._data_before.check(arrays, shares, client.party)
+            self._data_before.check(arrays, shares, client.party, support)
         message = client.upload(Call(client.next_call(), request.operation, shares, support), data)
-        self._data_before.record(arrays, shares)
+        self._data_before.record(arrays, shares, support)
         result = client.open((yield message), data)
         opened = as_arrays(result)[0]
         private = set() if support is None else support.private_arrays()
