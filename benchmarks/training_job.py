@@ -26,6 +26,7 @@ class Job:
         aggregator: name of a class in ``secretflow.security.aggregation``.
         strategy: ``FLModel``'s.
         options: further arguments of ``FLModel``.
+        aggregator_options: further arguments of the aggregator.
         net: name of a class in ``experiments/dgl_utils.py`` or ``benchmarks/large_net.py``, or ``wide-N``:
             about N weights; behind ``idle-`` its steps of training do nothing, so that a round is aggregation
             alone.
@@ -47,6 +48,7 @@ class Job:
     strategy: str
     images: str
     options: dict[str, Any] = field(default_factory=dict)
+    aggregator_options: dict[str, Any] = field(default_factory=dict)
     net: str = "ConvNet"
     learning_rate: float = 1e-2
     parties: int = 2
@@ -121,7 +123,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
         server=server,
         device_list=parties,
         model=definition,
-        aggregator=getattr(aggregation, job.aggregator)(*whose),
+        aggregator=getattr(aggregation, job.aggregator)(*whose, **job.aggregator_options),
         strategy=job.strategy,
         backend="torch",
         random_seed=1,

@@ -1,0 +1,123 @@
+"""Processes that the parties of a simulation share: a party is an object there, and no process.
+
+A process with torch takes hundreds of megabytes before it has done anything, so a machine has room for a
+dozen parties with a process each. What upstream's ``proxy`` gives one party, :class:`SharedProcesses` gives
+many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ray
+
+from secretflow.device import PYU, DeviceObject, PYUObject
+from secretflow.device.tenants import SharedProcess
+
+
+class SharedProcesses:
+    """Starts processes for parties, from the driver. They end when nobody holds their objects any more.
+
+    Ray spreads them over the machines of its cluster. They need none of the parties' resources: in a
+    simulation it does not matter which machine a party's object is on.
+
+    Args:
+        count: how many processes, at least 1.
+        num_gpus: of each process.
+    """
+
+    def __init__(self, count: int, num_gpus: float = 0) -> None:
+        actor = ray.remote(SharedProcess).options(num_gpus=num_gpus, scheduling_strategy="SPREAD")
+        self._processes = [Process(actor.remote()) for _ in range(count)]
+        self._placed = 0
+
+    def place(self, kind: type, device: PYU, **options: Any) -> PlacedObject:
+        """Has one of the processes, in turn, make a party's object.
+
+        Args:
+            kind: its class.
+            device: the party.
+            **options: for the class.
+        """
+        process = self._processes[self._placed % len(self._processes)]
+        self._placed += 1
+        process.actor.admit.remote(device.party, kind, **_plain(options, device))
+        return PlacedObject(device, process, kind)
+
+
+class Process:
+    """A process of :class:`SharedProcesses`, seen from the driver.
+
+    Args:
+        actor: Ray's handle of its :class:`.SharedProcess`.
+    """
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def together(self, work: Callable[..., Any], parties: Sequence[PYU], *args: Any) -> PYUObject:
+        """Does work of several parties at once, see :meth:`.SharedProcess.together`.
+
+        Args:
+            work: a function of a module that the process can import.
+            parties: who.
+            *args: also objects of these parties.
+        """
+        data = [arg.data if isinstance(arg, DeviceObject) else arg for arg in args]
+        names = [party.party for party in parties]
+        return PYUObject(parties[0], self.actor.together.remote(work, names, *data))
+
+
+class PlacedObject(PYUObject):
+    """A party's object in a shared process, with its methods, as upstream's ``proxy`` gives them.
+
+    Args:
+        device: the party.
+        process: where the object is.
+        kind: its class.
+
+    Attributes:
+        process: where the object is.
+    """
+
+    def __init__(self, device: PYU, process: Process, kind: type) -> None:
+        super().__init__(device, process.actor)
+        self.process = process
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__") or "_kind" not in self.__dict__ or not hasattr(self._kind, name):
+            raise AttributeError(name)
+        returns = getattr(self._kind, name).__annotations__.get("return")
+        # As upstream's proxy counts them.
+        count = len(returns.__args__) if getattr(returns, "_name", None) == "Tuple" else 1
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            wanted = kwargs.pop("_num_returns", count)
+            args, kwargs = _plain((args, kwargs), self.device)
+            call = self.process.actor.call.options(num_returns=wanted)
+            refs = call.remote(self.device.party, name, *args, **kwargs)
+            if wanted == 1:
+                return PYUObject(self.device, refs)
+            return [PYUObject(self.device, ref) for ref in refs]
+
+        return method
+
+
+def _plain(values: Any, device: PYU) -> Any:
+    """Values with references of Ray's in place of a device's objects.
+
+    Raises:
+        ValueError: an object is at another device.
+    """
+
+    def reference(value: Any) -> Any:
+        if not isinstance(value, DeviceObject):
+            return value
+        if value.device != device:
+            raise ValueError(f"an argument must be at {device}, got an object at {value.device}")
+        return value.data
+
+    return jax.tree_util.tree_map(reference, values)
