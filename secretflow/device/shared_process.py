@@ -7,14 +7,77 @@ many.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import ray
 
 from secretflow.device import PYU, DeviceObject, PYUObject
-from secretflow.device.tenants import SharedProcess
+from secretflow.device.tenants import Randomness, Tenant
+
+_Result = TypeVar("_Result")
+
+
+class SharedProcess:
+    """What runs in a process: the objects of several parties, of which one works at a time."""
+
+    def __init__(self) -> None:
+        import torch  # noqa: F401 - so that its generator has a beginning to go back to
+
+        self._tenants: dict[str, Tenant[Any]] = {}
+        self._errors: dict[str, Exception] = {}  # of those who could not be made
+        self._fresh = Randomness.now()
+
+    def admit(self, party: str, kind: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Makes the object of a party.
+
+        Args:
+            party: its name.
+            kind: what makes it.
+            *args: for ``kind``.
+            **kwargs: for ``kind``.
+        """
+        self._fresh.restore()
+        random.seed()  # a process of its own would not draw what another one draws
+        np.random.seed()
+        tenant: Tenant[Any] = Tenant(None, Randomness.now())
+        try:
+            with tenant.turn():
+                args, kwargs = _fetched((args, kwargs))
+                tenant.held = kind(*args, **kwargs)
+        except Exception as error:
+            self._errors[party] = error
+            raise
+        self._tenants[party] = tenant
+
+    def call(self, party: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method of a party's object.
+
+        Raises:
+            Exception: what its making or the method has failed with.
+        """
+        tenant = self._tenant(party)
+        args, kwargs = _fetched((args, kwargs))
+        with tenant.turn():
+            return getattr(tenant.held, method)(*args, **kwargs)
+
+    def together(self, work: Callable[..., _Result], parties: Sequence[str], *args: Any) -> _Result:
+        """Does work of several parties at once.
+
+        Args:
+            work: what is done, given their :class:`Tenant` objects.
+            parties: their names.
+            *args: what ``work`` is given besides.
+        """
+        return work([self._tenant(party) for party in parties], *args)
+
+    def _tenant(self, party: str) -> Tenant[Any]:
+        if party in self._errors:
+            raise self._errors[party]
+        return self._tenants[party]
 
 
 class SharedProcesses:
@@ -51,14 +114,14 @@ class Process:
     """A process of :class:`SharedProcesses`, seen from the driver.
 
     Args:
-        actor: Ray's handle of its :class:`.SharedProcess`.
+        actor: Ray's handle of its :class:`SharedProcess`.
     """
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
     def together(self, work: Callable[..., Any], parties: Sequence[PYU], *args: Any) -> PYUObject:
-        """Does work of several parties at once, see :meth:`.SharedProcess.together`.
+        """Does work of several parties at once, see :meth:`SharedProcess.together`.
 
         Args:
             work: a function of a module that the process can import.
@@ -121,3 +184,14 @@ def _plain(values: Any, device: PYU) -> Any:
         return value.data
 
     return jax.tree_util.tree_map(reference, values)
+
+
+def _fetched(values: Any) -> Any:
+    """Values in place of Ray's references, which may be anywhere in them."""
+    leaves, tree = jax.tree_util.tree_flatten(values)
+    places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, ray.ObjectRef)]
+    if not places:
+        return values
+    for place, value in zip(places, ray.get([leaves[place] for place in places]), strict=True):
+        leaves[place] = value
+    return jax.tree_util.tree_unflatten(tree, leaves)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from secretflow.device.tenants import SharedProcess, Tenant
+from secretflow.device.shared_process import SharedProcess
+from secretflow.device.tenants import Tenant
 
 
 class Draws:
