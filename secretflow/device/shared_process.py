@@ -22,7 +22,10 @@ _Result = TypeVar("_Result")
 
 
 class SharedProcess:
-    """What runs in a process: the objects of several parties, of which one works at a time."""
+    """What runs in a process: the objects of several parties, of which one works at a time.
+
+    The names of its own arguments begin with an underscore, for others may have any name.
+    """
 
     def __init__(self) -> None:
         import torch  # noqa: F401 - so that its generator has a beginning to go back to
@@ -31,14 +34,14 @@ class SharedProcess:
         self._errors: dict[str, Exception] = {}  # of those who could not be made
         self._fresh = Randomness.now()
 
-    def admit(self, party: str, kind: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def admit(self, _party: str, _kind: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Makes the object of a party.
 
         Args:
-            party: its name.
-            kind: what makes it.
-            *args: for ``kind``.
-            **kwargs: for ``kind``.
+            _party: its name.
+            _kind: what makes it.
+            *args: for ``_kind``.
+            **kwargs: for ``_kind``.
         """
         self._fresh.restore()
         random.seed()  # a process of its own would not draw what another one draws
@@ -47,22 +50,28 @@ class SharedProcess:
         try:
             with tenant.turn():
                 args, kwargs = _fetched((args, kwargs))
-                tenant.held = kind(*args, **kwargs)
+                tenant.held = _kind(*args, **kwargs)
         except Exception as error:
-            self._errors[party] = error
+            self._errors[_party] = error
             raise
-        self._tenants[party] = tenant
+        self._tenants[_party] = tenant
 
-    def call(self, party: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, _party: str, _method: str, *args: Any, **kwargs: Any) -> Any:
         """Calls a method of a party's object.
+
+        Args:
+            _party: its name.
+            _method: name of the method.
+            *args: for the method.
+            **kwargs: for the method.
 
         Raises:
             Exception: what its making or the method has failed with.
         """
-        tenant = self._tenant(party)
+        tenant = self._tenant(_party)
         args, kwargs = _fetched((args, kwargs))
         with tenant.turn():
-            return getattr(tenant.held, method)(*args, **kwargs)
+            return getattr(tenant.held, _method)(*args, **kwargs)
 
     def together(self, work: Callable[..., _Result], parties: Sequence[str], *args: Any) -> _Result:
         """Does work of several parties at once.
@@ -92,7 +101,8 @@ class SharedProcesses:
     """
 
     def __init__(self, count: int, num_gpus: float = 0) -> None:
-        actor = ray.remote(SharedProcess).options(num_gpus=num_gpus, scheduling_strategy="SPREAD")
+        made: Any = ray.remote(SharedProcess)
+        actor = made.options(num_gpus=num_gpus, scheduling_strategy="SPREAD")
         self._processes = [Process(actor.remote()) for _ in range(count)]
         self._placed = 0
 
@@ -144,6 +154,8 @@ class PlacedObject(PYUObject):
     Attributes:
         process: where the object is.
     """
+
+    device: PYU
 
     def __init__(self, device: PYU, process: Process, kind: type) -> None:
         super().__init__(device, process.actor)

@@ -28,7 +28,7 @@ class Randomness:
         torch = sys.modules.get("torch")  # who has not imported it has drawn nothing from it
         return cls(
             random.getstate(),
-            np.random.get_state(legacy=False),  # type: ignore[arg-type]
+            np.random.get_state(legacy=False),
             None if torch is None else torch.get_rng_state(),
             torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_initialized() else None,
         )
