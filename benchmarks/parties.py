@@ -52,6 +52,7 @@ def measure(images: Path, parties: int, max_colluders: float | None) -> dict[str
             "rounds": ROUNDS,
             "epochs": EPOCHS,
             "batch_size": BATCH,
+            "cores": PROCESSES,
         },
     )
     with PeakMemory() as memory:
