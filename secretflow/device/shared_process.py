@@ -102,7 +102,8 @@ class SharedProcesses:
 
     def __init__(self, count: int, num_gpus: float = 0) -> None:
         made: Any = ray.remote(SharedProcess)
-        actor = made.options(num_gpus=num_gpus, scheduling_strategy="SPREAD")
+        # No core is set aside for them: it would be missing to load rows, or there would be none to begin with.
+        actor = made.options(num_cpus=0, num_gpus=num_gpus, scheduling_strategy="SPREAD")
         self._processes = [Process(actor.remote()) for _ in range(count)]
         self._placed = 0
 
