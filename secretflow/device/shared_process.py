@@ -102,7 +102,7 @@ class SharedProcesses:
 
     def __init__(self, count: int, num_gpus: float = 0) -> None:
         made: Any = ray.remote(SharedProcess)
-        # No core is set aside for them: it would be missing to load rows, or there would be none to begin with.
+        # No core is set aside for them: others load rows there, and without enough none would ever begin.
         actor = made.options(num_cpus=0, num_gpus=num_gpus, scheduling_strategy="SPREAD")
         self._processes = [Process(actor.remote()) for _ in range(count)]
         self._placed = 0
