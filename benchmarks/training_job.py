@@ -31,7 +31,8 @@ class Job:
             about N weights; behind ``idle-`` its steps of training do nothing, so that a round is aggregation
             alone.
         images: path of an ``.npz`` with ``x`` (uint8, (rows, 28, 28)) and ``y`` (uint8, (rows,)).
-        learning_rate: of Adam.
+        learning_rate: of the optimizer.
+        optimizer: name of a class in ``torch.optim``.
         parties: how many train, at least 2; a further one is the server.
         rounds: rounds of an epoch.
         epochs: epochs, at least 1; the first one warms up.
@@ -52,6 +53,7 @@ class Job:
     aggregator_options: dict[str, Any] = field(default_factory=dict)
     net: str = "ConvNet"
     learning_rate: float = 1e-2
+    optimizer: str = "Adam"
     parties: int = 2
     rounds: int = 200
     epochs: int = 3
@@ -114,7 +116,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     definition = TorchModel(
         model_fn=_builder(job.net, nets),
         loss_fn=nn.CrossEntropyLoss,
-        optim_fn=optim_wrapper(optim.Adam, lr=job.learning_rate),
+        optim_fn=optim_wrapper(getattr(optim, job.optimizer), lr=job.learning_rate),
         metrics=[metric_wrapper(Accuracy, **kind), metric_wrapper(Precision, **kind)],
     )
     if job.data_first:
