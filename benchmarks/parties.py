@@ -2,8 +2,9 @@
 
 Each number of parties is a process of its own, :mod:`benchmarks.training_job`: MNIST, the CNN of 1.66 million
 weights of McMahan et al. 2017, plain SGD, one batch of ten rows a round, one mask for all parties, at density
-0.1 from the second epoch on. The first epoch warms up and is not counted. Encoding, pads and sums are those of
-parties on machines of their own; messages travel through a socket. ``docs/performance.md`` has the findings.
+0.1 from the second epoch on. The first epoch warms up and is not counted. Encoding, pads and sums are those
+of parties on machines of their own; messages travel through a socket. ``docs/performance.md`` has the
+findings.
 
 A run with some numbers of parties keeps the rows of the others that are in the file.
 """
