@@ -58,7 +58,7 @@ def measure(images: Path, parties: int, max_colluders: float | None) -> dict[str
             "learning_rate": 0.1,
             "rounds": ROUNDS,
             "epochs": EPOCHS,
-            "batch_size": BATCH,
+            "batch_sizes": [BATCH],
             "cores": PROCESSES,
         },
     )
