@@ -20,6 +20,8 @@ from secretflow.device.tenants import Randomness, Tenant
 
 _Result = TypeVar("_Result")
 
+_SPREAD_BYTES = 1 << 20
+
 
 class SharedProcess:
     """What runs in a process: the objects of several parties, of which one works at a time.
@@ -102,8 +104,11 @@ class SharedProcesses:
 
     def __init__(self, count: int, num_gpus: float = 0) -> None:
         made: Any = ray.remote(SharedProcess)
-        # No core is set aside for them: others load rows there, and without enough none would ever begin.
-        actor = made.options(num_cpus=0, num_gpus=num_gpus, scheduling_strategy="SPREAD")
+        # No core is set aside for them: others load rows there, and without enough none would ever begin. But
+        # Ray spreads only what needs something.
+        actor = made.options(
+            num_cpus=0, num_gpus=num_gpus, memory=_SPREAD_BYTES, scheduling_strategy="SPREAD"
+        )
         self._processes = [Process(actor.remote()) for _ in range(count)]
         self._placed = 0
 

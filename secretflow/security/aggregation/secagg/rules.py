@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import floor
 
 from secretflow import _validate
 
@@ -74,7 +74,7 @@ class Rules:
         _validate.number("max_colluders", max_colluders, at_least=0, at_most=1, optional=True)
         if max_colluders is None:
             max_colluders = 1.0 if parties <= EVERYBODY_UP_TO else _USUAL_COLLUDERS
-        colluders = min(ceil(max_colluders * parties - _ROUNDED_OFF), parties - 2)
+        colluders = min(floor(max_colluders * parties + _ROUNDED_OFF), parties - 2)
         degree = degree_for(parties, colluders, dropped)
         neighbours = None if degree == parties - 1 else degree
         return cls(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -60,21 +59,21 @@ def test_another_session_has_another_graph_and_one_session_one() -> None:
 
 
 def cheapest_cut(gone: Sequence[bool], half: int) -> int:
-    """How many more must leave a circle for two runs of ``half`` to be gone, with somebody between them.
+    """How many more must leave a circle for two runs of ``half`` to be gone, with somebody on either side.
 
     By going through all pairs of runs, which is not how the bound was made.
     """
     parties = len(gone)
-    there = [not left for left in gone]
-    cost = [sum(there[(start + k) % parties] for k in range(half)) for start in range(parties)]
-
-    def splits(one: int, other: int) -> bool:
-        between = [there[k % parties] for k in range(one + half, other)]
-        around = [there[k % parties] for k in range(other + half, one + parties)]
-        return any(between) and any(around)
-
-    pairs = ((i, j) for i, j in itertools.combinations(range(parties), 2) if half <= j - i <= parties - half)
-    return min((cost[i] + cost[j] for i, j in pairs if splits(i, j)), default=parties)
+    there = ~np.array(gone)
+    before = np.concatenate([[0], np.cumsum([*there, *there])])  # how many are there in front of each place
+    start = np.arange(parties)
+    cost = before[start + half] - before[start]
+    one, other = start[:, None], start[None, :]
+    apart = (other - one >= half) & (one + parties - other >= half)
+    between = before[other] - before[np.minimum(one + half, other)]
+    around = before[one + parties] - before[np.minimum(other + half, one + parties)]
+    total = np.where(apart & (between > 0) & (around > 0), cost[:, None] + cost[None, :], parties)
+    return int(total.min())
 
 
 @given(st.integers(5, 14), st.integers(1, 3), st.data())
@@ -138,7 +137,7 @@ def test_rules_have_neighbours_from_thirty_three_parties_on_unless_the_user_says
     assert neighbours(EVERYBODY_UP_TO + 1) == degree_for(33, 22)
     assert neighbours(256) == 76 and neighbours(256, 1 / 3) == 32 and neighbours(256, 1) is None
     assert neighbours(16, 1 / 3) == 6
-    assert neighbours(256, 1 / 3, dropped=25) == degree_for(256, 86, 25)
+    assert neighbours(256, 1 / 3, dropped=25) == degree_for(256, 85, 25)
     with pytest.raises(ValueError, match=r"^max_colluders must be .*, got 1\.5"):
         neighbours(40, 1.5)
 
@@ -207,7 +206,7 @@ def test_more_parties_than_a_byte_counts_agree_on_masks_and_average() -> None:
     counts = masks.sum(axis=0)
     assert counts.max() == parties
     total = add_up(client.sparse_average(2, [own]) for client, own in zip(clients, numbers, strict=True))
-    kept = counts >= 2
+    kept = counts >= 3
     expected = (numbers * masks).sum(axis=0)[kept] / counts[kept]
     for client in clients[:3]:
-        np.testing.assert_allclose(client.open(total)[0][kept], expected, atol=0.1)
+        np.testing.assert_allclose(client.open(total)[0][kept], expected, atol=0.02)
