@@ -31,7 +31,7 @@ from experiments.data import load_images
 
 RESULTS = ROOT / "benchmarks" / "results" / "parties.json"
 PARTIES = (2, 4, 8, 16, 32, 64, 128, 256)
-PROCESSES, ROUNDS, EPOCHS, BATCH = 2, 4, 2, 10
+PROCESSES, ROUNDS, EPOCHS, BATCH = 2, 3, 2, 10
 TARGETS = {"seconds_per_round": 10.0, "peak_gib": 16.0}
 """At most, of 256 parties."""
 
