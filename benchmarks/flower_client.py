@@ -52,7 +52,7 @@ class Party(NumPyClient):
         job = self._job
         number = self._context.node_config["partition-id"]
         x, y = (part[job.batch(config["round"])] for part in own_tensors(job.images, number, job.rows))
-        net = initial_net(job.net)
+        net = initial_net()
         set_weights(net, parameters)
         optimizer = optim.Adam(net.parameters(), lr=job.learning_rate)
         self._recall(optimizer)
@@ -83,15 +83,10 @@ class Party(NumPyClient):
         self._context.state.array_records[MOMENTS] = ArrayRecord(moments)
 
 
-def initial_net(name: str) -> nn.Module:
-    """The net with the weights that training starts from.
-
-    Args:
-        name: of its class.
-    """
+def initial_net() -> nn.Module:
+    """The net with the weights that training starts from."""
     torch.manual_seed(SEED)
-    net: nn.Module = getattr(nets(), name)()
-    return net
+    return nets().ConvNet()
 
 
 def weights_of(net: nn.Module) -> list[Any]:

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
@@ -38,8 +37,7 @@ def run(job: FlowerJob) -> dict[str, Any]:
 
     Returns:
         ``epochs``: seconds of each epoch; ``history``: each metric of all parties together, by epoch;
-        ``secagg``: settings of SecAgg+, None if it was not used; ``bytes``: ``up`` and ``down`` of one party
-        in the first round, of whole messages; ``versions``: of packages.
+        ``secagg``: settings of SecAgg+, None if it was not used; ``versions``: of packages.
     """
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0")
     from flwr.common import Context
@@ -53,13 +51,12 @@ def run(job: FlowerJob) -> dict[str, Any]:
     if job.poll:
         _look_every(job.poll)
     strategy = _strategy(job)
-    server, sizes = ServerApp(), {"up": 0, "down": 0}
+    server = ServerApp()
 
     @server.main()
     def serve(grid: Any, context: Context) -> None:
         if job.poll:
             grid.pull_interval = job.poll
-        _count_bytes(grid, sizes, lambda: not strategy.seconds)
         rounds = ServerConfig(num_rounds=job.rounds * job.epochs)
         averaging = SecAggPlusWorkflow(**job.secagg_settings()) if job.secure else None
         DefaultWorkflow(fit_workflow=averaging)(
@@ -80,33 +77,8 @@ def run(job: FlowerJob) -> dict[str, Any]:
         "epochs": [job.rounds * mean for mean in job.by_epoch(strategy.seconds)],
         "history": {name: job.by_epoch(values) for name, values in strategy.metrics.items()},
         "secagg": job.secagg_settings() if job.secure else None,
-        "bytes": {way: size / job.parties for way, size in sizes.items()},
         "versions": {package: version(package) for package in PACKAGES},
     }
-
-
-def _count_bytes(grid: Any, sizes: dict[str, int], counting: Callable[[], bool]) -> None:
-    """Adds up the sizes of messages, as long as they shall be counted.
-
-    Args:
-        grid: carries the messages.
-        sizes: of those to the server, ``up``, and of those from it, ``down``; changed in place.
-        counting: whether they are counted now.
-    """
-    from flwr.common.serde import message_to_proto
-
-    flowers_own = grid.send_and_receive
-
-    def send_and_receive(messages: Any, **options: Any) -> Any:
-        told = list(messages)
-        sent = sum(message_to_proto(message).ByteSize() for message in told) if counting() else 0
-        answers = list(flowers_own(told, **options))
-        if counting():
-            sizes["down"] += sent
-            sizes["up"] += sum(message_to_proto(message).ByteSize() for message in answers)
-        return answers
-
-    grid.send_and_receive = send_and_receive
 
 
 def _look_every(seconds: float) -> None:
@@ -153,7 +125,7 @@ def _strategy(job: FlowerJob) -> Any:
                 accept_failures=False,
                 on_fit_config_fn=lambda server_round: {"round": server_round},
                 fit_metrics_aggregation_fn=lambda _: {},
-                initial_parameters=ndarrays_to_parameters(weights_of(initial_net(job.net))),
+                initial_parameters=ndarrays_to_parameters(weights_of(initial_net())),
             )
             self.seconds: list[float] = []
             self.metrics: dict[str, list[float]] = {}

@@ -14,7 +14,6 @@ class FlowerJob:
 
     Attributes:
         images: path of an ``.npz`` with ``x`` and ``y``.
-        net: name of a class in ``experiments/dgl_utils.py``.
         secure: whether averages are Flower's SecAgg+, else its FedAvg in the clear.
         learning_rate: of Adam.
         parties: how many train, at least 2.
@@ -28,7 +27,6 @@ class FlowerJob:
     """
 
     images: str
-    net: str = "ConvNet"
     secure: bool = False
     learning_rate: float = 1e-2
     parties: int = 2
