@@ -139,12 +139,32 @@ def check_backend(backend: str) -> None:
         raise ArgumentError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
 
 
-def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
+def check_worker_processes(worker_processes: int | None) -> None:
+    """Refuses processes for the parties to share where each has machines of its own.
+
+    Args:
+        worker_processes: how many; None are not shared.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is below 1, or this is no simulation.
+    """
+    _validate.integer("worker_processes", worker_processes, 1, optional=True)
+    simulated = sfd.get_distribution_mode() in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG)
+    if worker_processes is not None and not simulated:
+        raise ArgumentError(
+            "worker_processes must be None outside of a simulation, where every party has a process of its "
+            f"own, got {worker_processes}"
+        )
+
+
+def check_gpus(num_gpus: float, device_list: Sequence[PYU], processes: int | None = None) -> None:
     """Refuses to wait for GPUs that the simulation does not have.
 
     Args:
-        num_gpus: of each party.
+        num_gpus: of each party, or of each process where parties share them.
         device_list: the parties.
+        processes: how many the parties share; None gives each one of its own.
 
     Raises:
         TypeError: ``num_gpus`` is no number.
@@ -154,10 +174,12 @@ def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
     if not num_gpus or sfd.get_distribution_mode() != DISTRIBUTION_MODE.SIMULATION:
         return
     there = ray.cluster_resources().get("GPU", 0.0)
-    if num_gpus * len(device_list) > there:
+    count = len(device_list) if processes is None else min(processes, len(device_list))
+    if num_gpus * count > there:
         raise ArgumentError(
-            f"num_gpus must be at most {there / len(device_list):g}, for Ray has {there:g} GPUs for "
-            f"{len(device_list)} parties, got {num_gpus!r}; a part of a GPU, such as 0.5, is allowed, and "
+            f"num_gpus must be at most {there / count:g}, for Ray has {there:g} GPUs for "
+            f"{count} {'parties' if processes is None else 'processes'}, got {num_gpus!r}; a part of a GPU, "
+            "such as 0.5, is allowed, and "
             "sf.init(num_gpus=...) says how many there are"
         )
 

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from secretflow.device import PYU, PYUObject, reveal
+from secretflow.device.shared_process import SharedProcesses
+from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.checks import (
@@ -21,6 +23,7 @@ from secretflow.ml.nn.fl.checks import (
     check_server_agg_method,
     check_steps,
     check_strategy,
+    check_worker_processes,
     upstreams_fit,
 )
 from secretflow.ml.nn.fl.evaluation import WithEvaluation
@@ -63,6 +66,9 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
         mu: weight of FedProx's proximal term, see there.
         gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
             with ``fed_avg_w_prune``, off by default.
+        worker_processes: processes that the parties of a simulation share, for many parties on few cores:
+            each party is an object in one of them, with the numbers that it would have in a process of its
+            own. Only with ``fed_avg_w_prune``. None gives each party a process of its own.
         consensus_num: upstream's.
         backend: "torch" for ``fed_avg_w_prune``.
         random_seed: seed of the initial weights.
@@ -103,6 +109,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
         *,
         wp_strategy: bool | None = None,
         gradient_capture: GradientCapture | None = None,
+        worker_processes: int | None = None,
         **kwargs: Any,
     ) -> None:
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
@@ -118,10 +125,13 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
             check_aggregator(aggregator, device_list)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
+            check_worker_processes(worker_processes)
+            self._worker_processes = worker_processes
             check_model(model, self._prune_settings)
         else:
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
+            chosen.update({"worker_processes": worker_processes} if worker_processes else {})
             for name, value in chosen.items():
                 raise ArgumentError(
                     f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
@@ -156,18 +166,22 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
     ) -> None:
         """Makes one worker at each party."""
         check_strategy(strategy, backend)
-        check_gpus(num_gpus, device_list)
+        processes = self._worker_processes if self.wp_strategy else None
+        check_gpus(num_gpus, device_list, processes)
         if not self.wp_strategy:
             super().init_workers(model, device_list, strategy, backend, random_seed, num_gpus, skip_bn)
             return
+        place = partial(dispatch_strategy, strategy, backend, num_gpus=num_gpus)
+        if processes is not None and get_distribution_mode() is DISTRIBUTION_MODE.SIMULATION:
+            from secretflow.ml.nn.fl.backend.torch.strategy import PYUFedAvgWPrune
+
+            shared = SharedProcesses(min(processes, len(device_list)), num_gpus)
+            place = partial(shared.place, PYUFedAvgWPrune, use_gpu=num_gpus > 0)
         self._workers = {
-            device: dispatch_strategy(
-                strategy,
-                backend,
+            device: place(
                 builder_base=model,
                 device=device,
                 random_seed=random_seed,
-                num_gpus=num_gpus,
                 skip_bn=skip_bn,
                 settings=self._prune_settings,
                 objective=self._objective,
