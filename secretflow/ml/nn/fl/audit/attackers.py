@@ -67,11 +67,13 @@ class Findings:
         guesses: of each; () of an attacker who picks candidates.
         scores: of each the candidates', float of shape (observations, candidates), highest are in it; None of
             an attacker who rebuilds rows.
+        among: how many candidates have a score, the first ones; None is all.
         effort: what was spared of the usual effort, in words; empty if nothing was.
     """
 
     guesses: tuple[Guess, ...] = ()
     scores: torch.Tensor | None = None
+    among: int | None = None
     effort: str = ""
 
     @property
@@ -91,7 +93,7 @@ class Attempt:
         seconds: that it may take, about.
         seed: of what it draws.
         progress: called with the part that is done.
-        learned: gradients of public rows by the name of a scene, once computed.
+        learned: by the name of a scene gradients of public rows, once computed, and the seconds of each.
     """
 
     scene: Scene
@@ -100,10 +102,10 @@ class Attempt:
     seconds: float
     seed: int
     progress: Progress
-    learned: dict[str, RowGradients] = field(default_factory=dict)
+    learned: dict[str, tuple[RowGradients, float]] = field(default_factory=dict)
 
-    def row_gradients(self) -> RowGradients:
-        """Gradients of as many public rows as half of the time allows."""
+    def row_gradients(self) -> tuple[RowGradients, float]:
+        """Gradients of as many public rows as half of the time allows, and the seconds of each."""
         name = self.scene.name
         if name not in self.learned:
             first, public = self.scene.observations[0], self.public
@@ -113,7 +115,8 @@ class Attempt:
             each = (time.perf_counter() - started) / len(few.x)
             count = max(_TIMED, min(len(public.x), int(self.seconds / 2 / each)))
             some = PublicRows(public.x[:count], public.y[:count])
-            self.learned[name] = learn_row_gradients(first, some, _FEATURES, self.seed, self.scene.distort)
+            learned = learn_row_gradients(first, some, _FEATURES, self.seed, self.scene.distort)
+            self.learned[name] = learned, each
         return self.learned[name]
 
 
@@ -165,7 +168,7 @@ def _fewer(learned: RowGradients, public: PublicRows) -> str:
 
 
 def _inverted(attempt: Attempt, make: Callable[[RowGradients], Inverter]) -> Findings:
-    learned = attempt.row_gradients()
+    learned, _ = attempt.row_gradients()
     found = attack_with(make(learned), attempt.scene.observations)
     return _all(found, _fewer(learned, attempt.public))
 
@@ -184,10 +187,12 @@ def _learned(attempt: Attempt) -> Findings:
 
 
 def _candidates(attempt: Attempt) -> Findings:
-    learned = attempt.row_gradients()
-    rows = PublicRows(attempt.rows.x, attempt.rows.y)
+    learned, each = attempt.row_gradients()
+    attacked = 2 * attempt.scene.numbers.numel()  # the first rows
+    among = min(len(attempt.rows), max(attacked, int(attempt.seconds / each)))
+    rows = PublicRows(attempt.rows.x[:among], attempt.rows.y[:among])
     scores = candidate_scores(learned, attempt.scene.observations, rows, attempt.seed)
-    return Findings(scores=scores, effort=_fewer(learned, attempt.public))
+    return Findings(scores=scores, among=among, effort=_fewer(learned, attempt.public))
 
 
 Search = Callable[[Sequence[Observation], int, Progress | None], list[Reconstruction]]

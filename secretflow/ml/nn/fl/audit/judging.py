@@ -88,7 +88,8 @@ class Judge:
         numbers = scene.numbers[: findings.observations]
         if findings.scores is not None:
             places = torch.cat([_places(s, own) for s, own in zip(findings.scores, numbers, strict=True)])
-            return self._row({"identified": int((places == 1).sum())}, places, [])
+            row = self._row({"identified": int((places == 1).sum())}, places, [])
+            return {**row, "candidates": findings.among or len(self.rows)}
         found, labels = self._aligned(findings.guesses, numbers)
         flat = numbers.flatten()
         errors = self.rows.errors(found, self.rows.x[flat])

@@ -123,8 +123,8 @@ class Rows:
         return tuple(self.x.shape[1:])
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Smallest and largest number that a row can hold; None where each input has its own."""
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest number that a row can hold; of a table over all its inputs."""
         if self.kind == "images":
             return self.value_range
         if self.kind == "tokens":

@@ -125,7 +125,7 @@ class _Bench:
                     {"scene": scene.name, "baseline": name, **_without(row, "examples", "columns")}
                 )
         cells = list(self._cells(scenes))
-        learned: dict[str, RowGradients] = {}
+        learned: dict[str, tuple[RowGradients, float]] = {}
         with tqdm(total=len(cells), unit="attack", disable=not self.verbose) as bar:
             for number, (scene, attacker) in enumerate(cells):
                 bar.set_description(f"{attacker.name} on {scene.name}")
@@ -179,7 +179,7 @@ class _Bench:
         attacker: Attacker,
         judge: Judge,
         seconds: float,
-        learned: dict[str, RowGradients],
+        learned: dict[str, tuple[RowGradients, float]],
         progress: Progress,
     ) -> Row | str:
         """What an attacker comes to; or, in words, why it was not tried."""

@@ -8,6 +8,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +39,8 @@ class Subject:
     Args:
         model: builds the net: a function or class, a ``TorchModel``, or "module:function" or
             "file.py:function". It may take ``inputs`` (numbers of a row), ``channels``, ``size`` (of images),
-            ``steps``, ``vocabulary`` (of sequences) and ``classes``, by these names; others need defaults.
+            ``steps``, ``vocabulary`` (of sequences) and ``classes`` or ``num_classes``, by these names;
+            others need defaults.
         rows: whose shapes and classes these are.
         loss: "cross_entropy", "nll" (of log-probabilities), "bce_with_logits" or "bce" (one score or
             probability for two classes); None is that of a ``TorchModel``, else "cross_entropy".
@@ -67,14 +69,15 @@ class Subject:
         seed: int = 0,
     ) -> None:
         _validate.integer("seed", seed, 0)
+        model = _found(model) if isinstance(model, str) else model
         self._make, self.name = _factory(model)
         self._arguments = _arguments_of(self._make, rows)
-        found = _loss_of(model)
-        self.loss = loss or found or "cross_entropy"
+        self.loss = loss or _loss_of(model) or "cross_entropy"
         _validate.one_of("loss", self.loss, LOSSES)
         self._tokens = rows.kind == "tokens"
-        two = len(rows.labels) == 2
-        _validate.check(two or self.loss not in ("bce", "bce_with_logits"), "loss", loss, "of two classes")
+        fits = len(rows.labels) == 2 or not self.loss.startswith("bce")
+        what = f"'cross_entropy' or 'nll' for {len(rows.labels)} classes"
+        _validate.check(fits, "loss", self.loss, what)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             net = self.build()
@@ -119,20 +122,22 @@ def _draws(module: nn.Module) -> bool:
 
 def _factory(model: Any) -> tuple[Callable[..., nn.Module], str]:
     """What builds the net, and its name."""
-    if isinstance(model, str):
-        module, _, name = model.rpartition(":")
-        what = "'module:function' or 'file.py:function'"
-        _validate.check(bool(module and name), "model", model, what)
-        found = getattr(_module(module), name, None)
-        _validate.check(found is not None, "model", model, f"{what}, with a function that is there")
-        return _factory(found)
-    if isinstance(getattr(model, "model_fn", None), Callable):  # type: ignore[arg-type]
+    if callable(getattr(model, "model_fn", None)):
         make, name = _factory(model.model_fn)
-        given = dict(model.kwargs)
-        return (lambda **arguments: make(**{**arguments, **given})) if given else make, name
+        return partial(make, **model.kwargs), name
     _validate.check(callable(model), "model", model, "a function that builds a torch module", TypeError)
     _validate.check(not isinstance(model, nn.Module), "model", type(model).__name__, "a function, not a net")
     return model, getattr(model, "__name__", type(model).__name__)
+
+
+def _found(model: str) -> Any:
+    """What a text names."""
+    module, _, name = model.rpartition(":")
+    what = "'module:function' or 'file.py:function'"
+    _validate.check(bool(module and name), "model", model, what)
+    found = getattr(_module(module), name, None)
+    _validate.check(found is not None, "model", model, f"{what}, with a function that is there")
+    return found
 
 
 def _module(name: str) -> ModuleType:
@@ -157,7 +162,8 @@ def _module(name: str) -> ModuleType:
 
 def _arguments_of(make: Callable[..., nn.Module], rows: Rows) -> dict[str, int]:
     """Those that the function asks for by name, of what the rows tell."""
-    known = {"inputs": rows.x[0].numel(), "classes": len(rows.labels)}
+    classes = len(rows.labels)
+    known = {"inputs": rows.x[0].numel(), "classes": classes, "num_classes": classes}
     if rows.kind == "images":
         known |= {"channels": rows.shape[0], "size": rows.shape[-1]}
     if rows.kind == "tokens":
@@ -166,7 +172,8 @@ def _arguments_of(make: Callable[..., nn.Module], rows: Rows) -> dict[str, int]:
         names = inspect.signature(make).parameters
     except (TypeError, ValueError):
         return {}
-    return {name: value for name, value in known.items() if name in names}
+    given = make.keywords if isinstance(make, partial) else {}
+    return {name: value for name, value in known.items() if name in names and name not in given}
 
 
 def _loss_of(model: Any) -> str | None:
