@@ -114,7 +114,8 @@ def not_measured(content: Mapping[str, Any]) -> Iterator[Said]:
         yield say("no attack", attack=say(attack), scenes=scenes, why=why)
     for row in content["rows"]:
         if row["effort"]:
-            yield say("spared", attack=say(row["attack"]), view=named(row), effort=row["effort"])
+            kind = "spared rows" if "public" in row["effort"] else "spared search"
+            yield say(kind, attack=say(row["attack"]), view=named(row), **row["effort"])
     for parties in content["left_out"]:
         yield say("no average of", parties=parties)
     yield say("no other weights" if content["trained"] else "no training")

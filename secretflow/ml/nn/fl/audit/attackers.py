@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -68,13 +68,14 @@ class Findings:
         scores: of each the candidates', float of shape (observations, candidates), highest are in it; None of
             an attacker who rebuilds rows.
         among: how many candidates have a score, the first ones; None is all.
-        effort: what was spared of the usual effort, in words; empty if nothing was.
+        effort: what was spared of the usual effort: "public" rows or "observations" that were used, "of" how
+            many, and "steps" of a search; empty if nothing was.
     """
 
     guesses: tuple[Guess, ...] = ()
     scores: torch.Tensor | None = None
     among: int | None = None
-    effort: str = ""
+    effort: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def observations(self) -> int:
@@ -139,8 +140,8 @@ class Attacker:
     together: Literal[True, False] | None = None
 
 
-def _all(results: Sequence[Reconstruction], effort: str = "") -> Findings:
-    return Findings(tuple(Guess(result.images, result.labels) for result in results), effort=effort)
+def _all(results: Sequence[Reconstruction], effort: Mapping[str, int] | None = None) -> Findings:
+    return Findings(tuple(Guess(result.images, result.labels) for result in results), effort=effort or {})
 
 
 def _tokens(attempt: Attempt) -> Findings:
@@ -163,8 +164,9 @@ def _neurons(attempt: Attempt) -> Findings:
     return Findings(tuple(Guess(rows.float(), None) for rows in found))
 
 
-def _fewer(learned: RowGradients, public: PublicRows) -> str:
-    return f"{len(learned.seen)} of {len(public.x)} public rows" if len(learned.seen) < len(public.x) else ""
+def _fewer(learned: RowGradients, public: PublicRows) -> dict[str, int]:
+    used, there = len(learned.seen), len(public.x)
+    return {"public": used, "of": there} if used < there else {}
 
 
 def _inverted(attempt: Attempt, make: Callable[[RowGradients], Inverter]) -> Findings:
@@ -231,8 +233,7 @@ def _searched(attempt: Attempt, search: Search, steps: int, least: int) -> Findi
         found = search(observations[:count], steps, progress)
     except _OutOfTimeError:
         raise ArgumentError("minutes must be more for this search, got too few") from None
-    spared = f"{count} of {len(observations)} observations, {steps} steps each"
-    return _all(found, spared)
+    return _all(found, {"observations": count, "of": len(observations), "steps": steps})
 
 
 def _prior(attempt: Attempt) -> Findings:

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ class _Bench:
         """What an attacker comes to; or, in words, why it was not tried."""
         key = self._key(scene, attacker)
         kept = self.finished.get(key)
-        if kept is not None:
+        if kept is not None and (not kept["effort"] or kept["minutes"] >= self.settings.minutes):
             return kept
         if seconds < _LEAST_SECONDS and attacker.searches:
             return f"minutes must be more, got {self.settings.minutes:g}"
@@ -215,7 +216,8 @@ class _Bench:
             "batch_size": scene.batch_size,
             "local_steps": scene.local_steps,
             **judge.scored(findings, scene),
-            "effort": findings.effort,
+            "effort": dict(findings.effort),
+            "minutes": self.settings.minutes,
             "seconds": round(time.perf_counter() - started, 1),
         }
         self.finished.add(key, row)
@@ -223,17 +225,22 @@ class _Bench:
 
     def _key(self, scene: Scene, attacker: Attacker) -> str:
         settings = {n: v for n, v in asdict(self.settings).items() if n not in _CHANGES_NOTHING}
-        digest = hashlib.sha256()
-        tensors = [
-            *self.subject.weights.values(),
-            self.dealt.candidates.x,
-            self.dealt.candidates.y,
-            self.dealt.public.x,
-            *scene.observations[0].gradients,
-        ]
-        for tensor in tensors:
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return key_of(settings, {"scene": scene.name, "attack": attacker.name, "data": digest.hexdigest()})
+        seen = _digest(scene.observations[0].gradients)
+        what = {"scene": scene.name, "attack": attacker.name, "loss": self.subject.loss}
+        return key_of(settings, {**what, "data": self._data, "seen": seen})
+
+    @cached_property
+    def _data(self) -> str:
+        """A name for weights and rows."""
+        rows = (self.dealt.candidates.x, self.dealt.candidates.y, self.dealt.public.x)
+        return _digest([*self.subject.weights.values(), *rows])
+
+
+def _digest(tensors: Sequence[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _without(row: Row, *names: str) -> Row:

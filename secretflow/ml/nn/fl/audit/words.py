@@ -240,8 +240,13 @@ TEXTS: dict[str, Said] = {
         "Attackers whose rows are less like the private ones: theirs come from the same source here, the worst case.",
         "拥有的数据与私有数据不那么相似的攻击者：此处二者同源，是最坏的情形。",
     ),
-    "spared": Said(
-        "Full effort of {attack} on the {view}: {effort}.", "{attack} 在{view}上的全部工作量：{effort}。"
+    "spared rows": Said(
+        "More of the attacker's rows for: {attack}, on the {view}. {public} of {of} were used.",
+        "{attack}（{view}）用上更多攻击者的数据：此处用了 {of} 行中的 {public} 行。",
+    ),
+    "spared search": Said(
+        "A longer search: {attack}, on the {view}. {observations} of {of} uploads or averages, {steps} steps each.",
+        "{attack}（{view}）更久的搜索：此处攻击了 {of} 份上传或平均中的 {observations} 份，每份 {steps} 步。",
     ),
 }
 """By key; the names of attackers and baselines are those in the rows."""
