@@ -1,12 +1,12 @@
 """Gradient inversion: what an attacker gets back from what it sees of federated training.
 
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
-off a first fully connected layer; ``neurons`` and ``tokens`` read some off a first layer of any net; ``membership`` tells which candidates are in
-it; ``dlg``, ``idlg``, ``inverting`` and ``prior_search`` search; ``ridge`` and
-``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The other modules are their
-parts. An attack gets an :class:`Observation` and nothing else; this package needs torch alone and imports
-nothing of the project but the checks of arguments. The victim's side and the scores are in
-:mod:`secretflow.ml.nn.fl.audit`.
+off a first fully connected layer; ``neurons`` and ``tokens`` read off the first layer of any net;
+``membership`` tells which candidates are in a batch; ``dlg``, ``idlg``, ``inverting`` and ``prior_search``
+search; ``ridge`` and ``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The
+other modules are their parts. An attack gets an :class:`Observation` and nothing else; this package needs
+torch alone and imports nothing of the project but the checks of arguments. The victim's side and the scores
+are in :mod:`secretflow.ml.nn.fl.audit`.
 """
 
 from importlib import import_module
