@@ -111,7 +111,8 @@ def not_measured(content: Mapping[str, Any]) -> Iterator[Said]:
     refused = sorted(content["not_measured"], key=lambda each: (each["attack"], each["why"]))
     for (attack, why), each in groupby(refused, key=lambda one: (one["attack"], one["why"])):
         scenes = ", ".join(one["scene"] for one in each)
-        yield say("no attack", attack=say(attack), scenes=scenes, why=why)
+        needed, _, _ = why.partition(", got ")
+        yield say("no attack", attack=say(attack), scenes=scenes, why=needed)
     for row in content["rows"]:
         if row["effort"]:
             kind = "spared rows" if "public" in row["effort"] else "spared search"

@@ -89,7 +89,9 @@ class Judge:
         if findings.scores is not None:
             places = torch.cat([_places(s, own) for s, own in zip(findings.scores, numbers, strict=True)])
             row = self._row({"identified": int((places == 1).sum())}, places, [])
-            return {**row, "candidates": findings.among or len(self.rows)}
+            row |= {"candidates": findings.among or len(self.rows), "picks": True}
+            row["examples"] = self._picked(findings.scores[0], numbers[0], places)
+            return row
         found, labels = self._aligned(findings.guesses, numbers)
         flat = numbers.flatten()
         errors = self.rows.errors(found, self.rows.x[flat])
@@ -108,6 +110,16 @@ class Judge:
         if self.rows.kind == "table":
             row["columns"] = self._columns(found, self.rows.x[flat])
         return row
+
+    def _picked(self, scores: torch.Tensor, own: torch.Tensor, places: torch.Tensor) -> list[list[Any]]:
+        """Rows of one observation, each with itself if it was picked, else with another that was."""
+        wrong = [number for number in scores.argsort(descending=True).tolist() if number not in
+        set(own.tolist())] picked = [
+            number if place == 1 else wrong.pop(0)
+            for number, place in zip(own.tolist(), places.tolist(), strict=False)
+        ]
+        return [[number, self.rows.x[pick].tolist()] for number, pick in list(zip(own.tolist(),
+        picked))[:EXAMPLES]]
 
     def classifier_accuracy(self, numbers: torch.Tensor) -> float:
         """Part of true rows that the classifier names right, the most that it can recognise."""
@@ -188,14 +200,15 @@ def chances(row: Row, blind: Mapping[str, Row], most_frequent: float) -> dict[st
         most_frequent: part of the rows that the most frequent class has.
 
     Returns:
-        Rates: the best of those who see nothing, and for "identified" at least one in as many as candidates.
+        Rates: the best of those who see nothing, and for "identified" at least one in as many as candidates;
+        only that for an attacker who picks, since he is not helped by the order in which rows are compared.
     """
     unseeing = [other for name, other in blind.items() if name != "nearest public rows"]
     rates = {
         score: max((other[score] or 0) / other["images"] for other in unseeing) if unseeing else 0.0
         for score in SCORES
     }
-    rates["identified"] = max(1 / row["candidates"], rates["identified"])
+    rates["identified"] = max(1 / row["candidates"], 0.0 if row.get("picks") else rates["identified"])
     rates["recognised"] = max(most_frequent, rates["recognised"])
     return rates
 
@@ -233,6 +246,6 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def worst_first(row: Row) -> tuple[float, ...]:
     """A key that sorts attackers, the worst one for the party first."""
-    rates = [(row[score] or 0) / row["images"] for score in ("identified", "successes", "recognised")]
+    rates = [(row[f"interval_{score}"] or [0])[0] for score in ("identified", "successes", "recognised")]
     leaks = sum(standing(row, score) == "leaks" for score in SCORES)
     return tuple(-value for value in (leaks > 0, *rates))

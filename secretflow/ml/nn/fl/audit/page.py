@@ -24,6 +24,7 @@ h1 { font-size: 1.6rem; line-height: 1.2 } h2 { font-size: 1.2rem; margin-top: 2
 .answer { font-size: 1.1rem; background: var(--soft); padding: .8rem 1rem; border-radius: 6px;
   border-left: 4px solid var(--bad) }
 .answer.chance { border-color: var(--good) } .answer.undecided { border-color: var(--open) }
+.answer.leaks, .answer.chance, .answer.undecided, td small { color: var(--ink); font-weight: 400 }
 .answer p { margin: .4rem 0 }
 .note { font-size: .9rem } small { opacity: .8 }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: .6rem 0 }
@@ -71,7 +72,7 @@ def render(content: Mapping[str, Any], examples: Sequence[Row], rows: Rows) -> s
 <h2>{say("answer").html()}</h2><div class="answer {worst}">{said}</div>
 <h2>{say("views").html()}</h2>{_views(scenes)}
 <p class="note">{_scores(content).html()}</p>
-<h2>{say("evidence").html()}</h2>{"".join(_evidence(scene, examples, rows) for scene in scenes)}
+{_all_evidence(scenes, examples, rows)}
 <h2>{say("attackers").html()}</h2>{_attackers(scenes)}
 <h2>{say("baselines").html()}</h2>{_baselines(content)}
 <h2>{say("missing").html()}</h2><ul>{missing}</ul>
@@ -140,10 +141,15 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.3g} %"
 
 
+def _all_evidence(scenes: Sequence[Sequence[Row]], examples: Sequence[Row], rows: Rows) -> str:
+    found = "".join(_evidence(scene, examples, rows) for scene in scenes)
+    return f"<h2>{say('evidence').html()}</h2>{found}" if found else ""
+
+
 def _evidence(scene: Sequence[Row], examples: Sequence[Row], rows: Rows) -> str:
     """Pictures or tables of the attacker that rebuilds most."""
     own = [row for row in examples if row["scene"] == scene[0]["scene"]]
-    row = best(own, "successes")
+    row = best(own, "successes") or (own[0] if own else None)
     if row is None:
         return ""
     caption = f"{named(row).html()}: {say(row['attack']).html()}"

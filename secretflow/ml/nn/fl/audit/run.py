@@ -28,7 +28,9 @@ from secretflow.ml.nn.fl.audit.split import Split, split
 from secretflow.ml.nn.fl.audit.subject import Subject, Weights
 from secretflow.ml.nn.fl.worker.capture_files import Capture, load_capture
 
-_LEAST_SECONDS = 5.0
+_LEAST_SECONDS = 1.0
+_PART_WITHOUT_SEARCH = 1 / 6
+"""Of the time that an attacker may take who does not search; few take so long."""
 _CHANGES_NOTHING = ("minutes", "show_rows")
 """Settings that leave what is measured as it is."""
 
@@ -130,6 +132,7 @@ class _Bench:
         with tqdm(total=len(cells), unit="attack", disable=not self.verbose) as bar:
             for number, (scene, attacker) in enumerate(cells):
                 bar.set_description(f"{attacker.name} on {scene.name}")
+                bar.set_postfix_str("")
                 share = (end - time.monotonic()) / (len(cells) - number)
 
                 def progress(part: float, bar: Any = bar) -> None:
@@ -190,12 +193,14 @@ class _Bench:
             return kept
         if seconds < _LEAST_SECONDS and attacker.searches:
             return f"minutes must be more, got {self.settings.minutes:g}"
+        if not attacker.searches:
+            seconds = max(seconds, 60 * self.settings.minutes * _PART_WITHOUT_SEARCH, _LEAST_SECONDS)
         candidates = self.dealt.candidates
         attempt = Attempt(
             scene,
             candidates,
             self.dealt.public,
-            max(seconds, _LEAST_SECONDS),
+            seconds,
             self.settings.seed,
             progress,
             learned,

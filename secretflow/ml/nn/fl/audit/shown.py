@@ -34,7 +34,7 @@ def examples(row: Row, rows: Rows) -> str:
         return _pictures(truth, found, rows.value_range)
     if rows.kind == "tokens":
         return _sequences(truth, found, rows)
-    return _known(row) + _values(truth, found, rows)
+    return (_known(row) if "columns" in row else "") + _values(truth, found, rows)
 
 
 def _pictures(truth: torch.Tensor, found: torch.Tensor, value_range: tuple[float, float]) -> str:

@@ -109,13 +109,14 @@ TEXTS: dict[str, Said] = {
         "从{view}，攻击者仍然{what}。",
     ),
     "chance view": Said(
-        "From the {view} no attacker that was tried did better than guessing on any of the three scores ({what}); "
+        "From the {view} no attacker that was tried did better than guessing on any of the three scores (they {what}); "
         "that is no proof of safety, see below what was not measured.",
         "从{view}，所试的攻击者在三项得分上都不优于猜测（{what}）；这不是安全的证明，未测量的内容见下文。",
     ),
     "undecided view": Said(
-        "About the {view} nothing can be said: {what}, but some score was not taken or its interval is too wide.",
-        "关于{view}无法下结论：{what}，但有的得分没有取，或者区间太宽。",
+        "About the {view} nothing can be said: attackers {what}, but some score was not taken or its interval is "
+        "too wide.",
+        "关于{view}无法下结论：攻击者{what}，但有的得分没有取，或者区间太宽。",
     ),
     "no averages": Said(
         "Averages of several parties were not measured.",

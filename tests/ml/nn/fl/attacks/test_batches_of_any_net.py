@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,6 +29,18 @@ def deep() -> nn.Module:
     )
 
 
+def normed() -> nn.Module:
+    """Batch normalisation over the places of small images, as in a ResNet."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)),
+        nn.Conv2d(1, 12, 3, padding=2),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 16, CLASSES),
+    )
+
+
 class Blind(nn.Module):
     """A net whose scores do not depend on its rows."""
 
@@ -45,7 +58,7 @@ def rows(count: int, seed: int) -> PublicRows:
     return PublicRows(x, torch.randint(CLASSES, (count,), generator=drawn))
 
 
-def ranks_of_members(net: type[nn.Module], parties: int, seed: int = 3) -> list[int]:
+def ranks_of_members(net: Callable[[], nn.Module], parties: int, seed: int = 3) -> list[int]:
     """Ranks of the rows of a batch of four, and of an average of more of them, among 400 candidates."""
     torch.manual_seed(seed)
     weights = dict(net().state_dict())
@@ -62,10 +75,10 @@ def ranks_of_members(net: type[nn.Module], parties: int, seed: int = 3) -> list[
     return [1 + int((others >= score).sum()) for score in scores[own]]
 
 
-@pytest.mark.parametrize("net", [deep, Normed], ids=["deep", "batch norm"])
-def test_the_rows_of_a_batch_are_picked_from_400_candidates(net) -> None:
+@pytest.mark.parametrize(("net", "most"), [(deep, 4), (normed, 40)], ids=["deep", "batch norm"])
+def test_the_rows_of_a_batch_are_picked_from_400_candidates(net: Callable[[], nn.Module], most: int) -> None:
     places = ranks_of_members(net, parties=1)
-    assert sorted(places)[len(places) // 2] <= 4
+    assert sorted(places)[len(places) // 2] <= most  # by chance in the middle
 
 
 def test_an_average_of_parties_shows_its_rows_as_well() -> None:
@@ -159,8 +172,8 @@ def one_score() -> nn.Module:
 @pytest.mark.parametrize("label", [0, 1])
 def test_the_label_of_a_net_with_one_score_is_read(label: int) -> None:
     torch.manual_seed(label)
-    own = rows(1, 5)
-    party = PartyStep(one_score, dict(one_score().state_dict()), own.x, torch.tensor([label]), {})
+    own = rows(2, 5)
+    party = PartyStep(one_score, dict(one_score().state_dict()), own.x[:1], torch.tensor([label]), {})
     observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=2)
     assert labels_from_gradient(observation).tolist() == [label]
     turned = dataclasses.replace(observation, gradients=tuple(-g for g in observation.gradients))
