@@ -113,13 +113,13 @@ class Judge:
 
     def _picked(self, scores: torch.Tensor, own: torch.Tensor, places: torch.Tensor) -> list[list[Any]]:
         """Rows of one observation, each with itself if it was picked, else with another that was."""
-        wrong = [number for number in scores.argsort(descending=True).tolist() if number not in
-        set(own.tolist())] picked = [
-            number if place == 1 else wrong.pop(0)
-            for number, place in zip(own.tolist(), places.tolist(), strict=False)
+        mine = own.tolist()
+        wrong = (number for number in scores.argsort(descending=True).tolist() if number not in mine)
+        picked = [
+            number if place == 1 else next(wrong, number)
+            for number, place in zip(mine[:EXAMPLES], places.tolist(), strict=False)
         ]
-        return [[number, self.rows.x[pick].tolist()] for number, pick in list(zip(own.tolist(),
-        picked))[:EXAMPLES]]
+        return [[number, self.rows.x[pick].tolist()] for number, pick in zip(mine, picked, strict=False)]
 
     def classifier_accuracy(self, numbers: torch.Tensor) -> float:
         """Part of true rows that the classifier names right, the most that it can recognise."""
