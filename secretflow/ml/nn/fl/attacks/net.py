@@ -73,7 +73,8 @@ def statistics_of(net: nn.Module, tensors: Tensors, rows: torch.Tensor) -> dict[
     net.load_state_dict(dict(tensors), strict=False)
     names = batch_norms(net)
     for module in map(net.get_submodule, names):
-        module.reset_running_stats()  # type: ignore[operator]
+        assert isinstance(module, _BatchNorm)
+        module.reset_running_stats()
         module.momentum = None  # the plain mean
     with torch.no_grad():
         net.train()(rows)

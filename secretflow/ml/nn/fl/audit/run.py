@@ -119,7 +119,9 @@ class _Bench:
         end = time.monotonic() + 60 * self.settings.minutes
         counts = torch.bincount(self.dealt.candidates.y)
         most_frequent = float(counts.max() / counts.sum())
-        rows, baselines, refused = [], [], []
+        rows: list[Row] = []
+        baselines: list[Row] = []
+        refused: list[dict[str, str]] = []
         blind: dict[str, Mapping[str, Row]] = {}
         for scene in scenes:
             blind[scene.name] = dict(judge.blind(scene))
@@ -138,12 +140,12 @@ class _Bench:
                 def progress(part: float, bar: Any = bar) -> None:
                     bar.set_postfix_str(f"{part:.0%}")
 
-                row = self._row(scene, attacker, judge, share, learned, progress)
-                if isinstance(row, str):
-                    refused.append({"scene": scene.name, "attack": attacker.name, "why": row})
+                found = self._row(scene, attacker, judge, share, learned, progress)
+                if isinstance(found, str):
+                    refused.append({"scene": scene.name, "attack": attacker.name, "why": found})
                 else:
-                    own = chances(row, blind[scene.name], most_frequent)
-                    rows.append({**row, **{f"chance_{score}": own[score] for score in SCORES}})
+                    own = chances(found, blind[scene.name], most_frequent)
+                    rows.append({**found, **{f"chance_{score}": own[score] for score in SCORES}})
                 bar.update()
         numbers = torch.arange(self.dealt.attacked)
         return {
