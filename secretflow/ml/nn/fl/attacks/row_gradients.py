@@ -58,8 +58,8 @@ def single_row(observation: Observation, public: PublicRows) -> Observation:
     """An observation of one row, as like that of a batch as can be.
 
     In a batch, several local steps count as one: alone, a row would pull much further in each. Batch
-    normalisation uses the statistics of public rows, which are about those of the batch where it normalises over
-    many numbers (images, batches of a dozen rows and more), and are not in a few rows of a table.
+    normalisation uses the statistics of public rows, which are about those of the batch where it normalises
+    over many numbers (images, batches of a dozen rows and more), and are not in a few rows of a table.
 
     Args:
         observation: of one row, which is given back as it is, or of several.
