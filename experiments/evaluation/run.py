@@ -148,6 +148,7 @@ def _model(case: Case, recipe: Recipe, parties: list[PYU]) -> FLModel:
     return FLModel(
         aggregator=SecurePruneAggregator(server, parties),
         prune_end_rate=case.density,
+        prune_preset="lottery",
         mask_scope=case.scope,
         prune_scope="global",
         prune_schedule="cubic",

@@ -72,12 +72,20 @@ class Run:
         seed: of weights and order of rows.
         held: of each party the rows that it trains on.
         settings: what the product's plan is made from; None where the method has a schedule of its own.
+        rate: multiplies every step of the optimiser.
+        decay: "none", or "cosine": steps shrink to 0 as a cosine over all rounds.
     """
 
     method: Method
     seed: int
     held: Sequence[np.ndarray]
     settings: PruneSettings | None = None
+    rate: float = 1.0
+    decay: str = "none"
+
+    def rate_at(self, progress: float) -> float:
+        """What multiplies steps after a part of the rounds."""
+        return self.rate * (0.5 * (1 + math.cos(math.pi * progress)) if self.decay == "cosine" else 1)
 
 
 @dataclass
@@ -91,6 +99,7 @@ class Outcome:
 
     curve: list[tuple[float, float, float, float]]
     weights: Mapping[str, Tensor]
+    mean_accuracy: float = 0.0
 
 
 def train(
@@ -131,8 +140,9 @@ def train(
     masks = {name: torch.ones_like(stack.weights[name].detach()) for name in prunable}
     exponents = [run.method.exponent for run in runs for _ in range(parties)]
     stack.reparametrise(exponents, prunable)
-    scaled = any(run.method.step_power for run in runs)
-    factors = stack.scale_steps(prunable) if scaled else {}
+    scaled = any(run.method.step_power or run.rate_at(0.5) != 1 for run in runs)
+    factors = stack.scale_steps([run.rate for run in runs for _ in range(parties)]) if scaled else {}
+    decays = any(run.decay != "none" for run in runs)
     jobs = [
         _job(stack, masks, factors, run, slice(k * parties, (k + 1) * parties)) for k, run in enumerate(runs)
     ]
@@ -143,26 +153,39 @@ def train(
     training = Steps(stack, data.x, data.y, masks)
     held = [part for run in runs for part in run.held]
     seeds = [run.seed for run in runs for _ in run.held]
+    mean = {name: value.detach().clone() for name, value in stack.weights.items()}
     curves: list[list[tuple[float, float, float, float]]] = [[] for _ in runs]
     for epoch in range(recipe.epochs):
         batches, sizes = epoch_batches(held, seeds, rate, steps, epoch, device)
         training.begin_epoch(batches)
         for number in range(rounds):
             some = range(number * recipe.aggregate_freq, min((number + 1) * recipe.aggregate_freq, steps))
+            if decays:
+                progress = (epoch * rounds + number) / (rounds * recipe.epochs)
+                stack.decay([run.rate_at(progress) for run in runs for _ in range(parties)])
             losses = torch.stack([training.step(step) for step in some]).mean(0)
             samples = torch.from_numpy(sizes[some.start : some.stop].sum(0)).to(device, torch.float64)
             for k, (run, job) in enumerate(zip(runs, jobs, strict=True)):
                 own = slice(k * parties, (k + 1) * parties)
                 job.samples, job.losses = samples[own], losses[own]
                 run.method.end_round(job, plans[k][epoch][number])
+            torch._foreach_lerp_(list(mean.values()), [v.detach() for v in stack.weights.values()], 0.1)
         last = epoch + 1 == recipe.epochs
         accuracies = _accuracies(stack, data, len(runs), parties, len(data.y_test) if last else _LOOKED_AT)
         for curve, job, accuracy in zip(curves, jobs, accuracies, strict=True):
             curve.append((accuracy, job.uploaded, job.density(), float(job.losses.mean())))
-    return [
+    outcomes = [
         Outcome(curve, {name: value.clone() for name, value in job.weights.items()})
         for curve, job in zip(curves, jobs, strict=True)
     ]
+    for name, value in mean.items():
+        stack.weights[name].data.copy_(value)
+    stack.zero_pruned(masks)
+    for outcome, accuracy in zip(
+        outcomes, _accuracies(stack, data, len(runs), parties, len(data.y_test)), strict=True
+    ):
+        outcome.mean_accuracy = accuracy
+    return outcomes
 
 
 class _Gradients(Mapping[str, Tensor]):
