@@ -29,7 +29,7 @@ from benchmarks.rounds import SIDES, all_sides, compare_large_starts, compare_ro
 from benchmarks.upstream_environment import upstream_python
 from experiments.data import load_images
 
-DENSE: dict[str, Any] = {"prune_end_rate": 1}
+DENSE: dict[str, Any] = {"prune_end_rate": 1, "prune_preset": "lottery"}
 TO_A_TENTH: dict[str, Any] = {
     "prune_end_rate": 0.1,
     "prune_preset": "lottery",

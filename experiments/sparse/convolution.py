@@ -33,8 +33,9 @@ class _Single(torch.autograd.Function):
         """Keeps nothing: vmap calls :class:`_Stacked`, which is differentiated in its place."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Any:
-        return _Stacked.apply(x.movedim(in_dims[0], 0), weight.movedim(in_dims[1], 0), stride, padding), 0
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        x, weight = (value.movedim(dim, 0) for value, dim in zip(args[:2], in_dims[:2], strict=True))
+        return _Stacked.apply(x, weight, *args[2:]), 0
 
 
 class _Stacked(torch.autograd.Function):
