@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,6 +162,23 @@ def test_dense_training_comes_to_the_numbers_of_flmodel(devices: SimpleNamespace
     outcome = engine(Dense())
     check(model, outcome)
     assert outcome.curve[-1][1] * len(ROWS) == sum(history.global_history["payload_bytes"])
+
+
+def test_a_runs_rate_is_a_learning_rate_of_its_own_in_a_stack() -> None:
+    def weights(learning_rate: float, *rates: float) -> dict[str, Tensor]:
+        x, y = map(torch.from_numpy, rows())
+        recipe = replace(RECIPE, learning_rate=learning_rate)
+        runs = [Run(Dense(), SEED, held(), rate=rate) for rate in rates]
+        return dict(train(runs, Net, Data(x, y, x, y), recipe)[0].weights)
+
+    alone, beside = weights(RECIPE.learning_rate, 1.0), weights(2 * RECIPE.learning_rate, 0.5, 1.0)
+    for name, value in alone.items():
+        torch.testing.assert_close(beside[name], value, atol=1e-4, rtol=0)
+
+
+def test_steps_shrink_to_nothing_as_a_cosine() -> None:
+    run = Run(Dense(), SEED, held(), rate=2.0, decay="cosine")
+    assert [run.rate_at(progress) for progress in (0, 0.5, 1)] == pytest.approx([2, 1, 0])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
