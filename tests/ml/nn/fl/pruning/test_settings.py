@@ -28,7 +28,7 @@ from secretflow.ml.nn.fl.pruning import (
         ("prune_percent", 100, ValueError),
         ("prune_percent", "5", TypeError),
         ("prune_preset", "galaxy", ValueError),
-        ("prune_preset", [], ValueError),
+        ("prune_preset", {}, ValueError),
         ("mask_scope", "galaxy", ValueError),
         ("prune_scope", "local", ValueError),
         ("prune_schedule", "linear", ValueError),
