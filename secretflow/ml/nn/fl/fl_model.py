@@ -52,9 +52,9 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         wp_strategy: prune weights; the same as choosing ``fed_avg_w_prune``, which is enough.
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
         prune_percent: see there; giving it chooses ``prune_preset="lottery"``.
-        mask_scope: see there, as well as ``prune_preset``, ``prune_scope``, ``prune_schedule``, ``prune_freq``,
-            ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
+        mask_scope: see there, as well as ``prune_preset``, ``prune_scope``, ``prune_schedule``,
+            ``prune_freq``, ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``,
+            ``withhold_percent``, ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
