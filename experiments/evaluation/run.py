@@ -153,6 +153,7 @@ def _model(case: Case, recipe: Recipe, parties: list[PYU], rules: Mapping[str, A
     return FLModel(
         aggregator=SecurePruneAggregator(server, parties, **rules),
         prune_end_rate=case.density,
+        prune_preset="lottery",
         mask_scope=case.scope,
         prune_scope="global",
         prune_schedule="cubic",

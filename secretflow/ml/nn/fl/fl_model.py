@@ -56,10 +56,10 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
         strategy: how a party trains.
         wp_strategy: prune weights; the same as choosing ``fed_avg_w_prune``, which is enough.
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
-        prune_percent: see there.
-        mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
-            ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
+        prune_percent: see there; giving it chooses ``prune_preset="lottery"``.
+        mask_scope: see there, as well as ``prune_preset``, ``prune_scope``, ``prune_schedule``,
+            ``prune_freq``, ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``,
+            ``withhold_percent``, ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
@@ -89,7 +89,6 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
         ...     strategy="fed_avg_w_prune",
         ...     backend="torch",
         ...     prune_end_rate=0.1,
-        ...     prune_percent=5,
         ... )
         >>> history = model.fit(x, y, validation_data=(x_test, y_test), epochs=10)
         >>> history.global_history["val_multiclassaccuracy"]
