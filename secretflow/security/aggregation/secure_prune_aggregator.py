@@ -67,28 +67,23 @@ class SecurePruneAggregator(Aggregator):
     Args:
         device: the server, which adds up.
         participants: the parties, at least two.
-        fxp_bits: fractional bits; default 20 in a ring of 32 bits (numbers up to about 2,047), 40 in a
-            ring of 64 bits.
+        fxp_bits: fractional bits; default 20 in a ring of 32 bits (numbers up to about 2,047), else 40.
         ring_bits: 32 or 64; a number takes 4 or 8 bytes on the wire.
-        min_contributors: fewest parties that must count at an element for it to be uploaded; from 1 to the
-            number of parties. By default 3, and 2 where there are two: then each reads the other's number
-            off the average. With 2 of more than two, so do the two that keep an element.
+        min_contributors: fewest parties that must count at an element for it to be uploaded; by default 3,
+            and 2 of two. With 2, each of two that keep an element reads the other's number off the average.
         min_share: what a party must hold to count, as a part of an equal share of the weight.
         fixed_contributors: False lifts the rules between calls, for masks of the parties' own to share
-            more. Then a server that only listens estimates the last update of a party that leaves an
-            element: with a correlation of 0.95 for full batches and 0.81 for batches of 32, where the average
-            before alone gives 0.47 and 0.60 (five parties, ``make bench-leaving``).
-        server_blind: one party adds one more pad, from a key that only the parties have, and the parties
-            take it off the sum. The server then learns nothing but sizes, not even the average; results
-            are to be had with :meth:`average_at_parties` only. A server that colludes with a party falls
-            back to the guarantee above.
+            more. Then a server that only listens estimates the last update of a party that leaves an element
+            (correlation 0.95 for full batches, 0.81 for batches of 32; five parties, ``make bench-leaving``).
+        server_blind: one party adds one more pad, from a key that only the parties have, who take it off the
+            sum. The server then learns nothing but sizes, unless it colludes with a party; results are to be
+            had with :meth:`average_at_parties` only.
         max_colluders: part of the parties that may work together with the server, from 0 to 1; None is 1 for
             up to 32 parties, two thirds for more. A party shares pads with as many peers as that takes (of
             256 with 32 for a third, 76 for two thirds, 255 for 1), and each pad takes time. Who colludes must
             be settled before keys are drawn (bound: ``secagg/neighbours.py``).
-        identities: who the parties are, pinned: a party whose key was exchanged on the way is refused before
-            anything is uploaded. None takes those that ``python -m secretflow.party run`` has read from the
-            cluster file; without any, keys are the parties' own only if nobody can change their messages.
+        identities: who the parties are, pinned, so a key exchanged on the way is refused. None takes those of
+            the cluster file; without any, keys are the parties' own if nobody can change their messages.
 
     Raises:
         AggregationError: fewer than two parties, more than 1,000, or one twice.
@@ -142,8 +137,7 @@ class SecurePruneAggregator(Aggregator):
         Unless they live there already, new keys are agreed on, and counts and agreements are forgotten.
 
         Args:
-            hosts: for each party an actor at it that is a
-                :class:`~secretflow.security.aggregation.secagg.participant.Participant`.
+            hosts: for each party an actor at it that is a :class:`.secagg.participant.Participant`.
         """
         if self._group.host_at(hosts):
             self._agreements.forget()
