@@ -15,6 +15,7 @@ def test_memory_is_that_of_descendants_too_and_shared_pages_count_once() -> None
         f"held = b'x' * ({64 * MIB})\n"
         "reading, writing = os.pipe()\n"
         "if os.fork() == 0:\n"
+        "    os.close(writing)\n"
         "    os.read(reading, 1)\n"
         "    os._exit(0)\n"
         "print(flush=True)\n"
@@ -27,7 +28,7 @@ def test_memory_is_that_of_descendants_too_and_shared_pages_count_once() -> None
         assert len(both) == 2 and set(both) <= set(family(os.getpid()))
         assert 64 * MIB <= sum(map(proportional_bytes, both)) < 2 * 64 * MIB
     finally:
-        child.communicate(b"\n")
+        child.communicate(b"\n", timeout=60)
     assert proportional_bytes(child.pid) == 0
 
 
