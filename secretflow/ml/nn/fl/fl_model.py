@@ -21,6 +21,7 @@ from secretflow.ml.nn.fl.checks import (
     check_strategy,
     upstreams_fit,
 )
+from secretflow.ml.nn.fl.crew import over_a_network, own_workers
 from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.keywords import check_fit_keywords, check_keywords
@@ -30,6 +31,8 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession, refuse_within_a_fit
 from secretflow.ml.nn.fl.signature import takes_arguments_of
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
+from secretflow.ml.nn.fl.surviving_session import SurvivingSession
+from secretflow.ml.nn.fl.survivor_checks import check_all_there, check_surviving_fit, check_survivors
 from secretflow.ml.nn.fl.training_data import WithTrainingData
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
@@ -114,6 +117,8 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             check_keywords(kwargs, strategy)
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
+            if aggregator.survival is not None:
+                check_survivors(self._prune_settings, kwargs.get("dp_strategy"))
             check_backend(backend)
             check_capture(gradient_capture, device_list)
             check_model(model, self._prune_settings)
@@ -138,8 +143,12 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             skip_bn=skip_bn,
             **kwargs,
         )
-        if self.wp_strategy:
+        if not self.wp_strategy:
+            return
+        if aggregator.survival is None:
             self._aggregator.host_at(self._workers)
+        else:
+            self._workers = own_workers(self._workers)
 
     def init_workers(
         self,
@@ -235,7 +244,10 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
     def _fit_pruned(self, options: FitOptions) -> History:
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
-        options.check_parties(set(self._workers))
+        options.check_parties(set(self._aggregator.participants))
+        if self._aggregator.survival is not None:
+            return self._fit_with_survivors(options)
+        options.check_rows()
         check_privacy(self.dp_strategy, self._prune_settings, len(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
@@ -255,6 +267,23 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             options.for_parties(steps, self.epochs_trained(), self.dp_strategy),
             validate=partial(self._validate, options=options),
         ).run()
+
+    def _fit_with_survivors(self, options: FitOptions) -> History:
+        """Trains with those who are there; :class:`SurvivingSession` says how."""
+        check_surviving_fit(options, over_a_network())
+        if not over_a_network():
+            check_all_there(set(self._aggregator.participants), set(self._workers))
+            options.check_rows()
+        if self._gradient_capture:
+            reveal([worker.check_capture() for worker in self._workers.values()])
+        if options.random_seed is None:
+            options = replace(options, random_seed=global_random(next(iter(self._workers)), 100000))
+        steps, trained = self._build_training_data(options), 0
+        self._give_validation_data(options)
+        if self._workers:  # over a network the server has none
+            trained = self.epochs_trained()
+        fit = options.for_parties(steps, trained, None)
+        return SurvivingSession(self._workers, self._aggregator, options, fit).run()
 
     def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
         """Evaluates every party's pruned model on the validation data; returns the metrics by name."""

@@ -209,13 +209,13 @@ class FitOptions:
         )
 
     def check_parties(self, parties: set[PYU]) -> None:
-        """Looks whether everything with an entry for each party is of those that train, and has rows.
+        """Looks whether everything with an entry for each party is of those that train.
 
         Args:
             parties: who trains.
 
         Raises:
-            ValueError: an argument is of other parties, or a party has too few rows.
+            ValueError: an argument is of other parties.
         """
         validation = self.validation_data
         parts = validation if isinstance(validation, (list, tuple)) else [validation]
@@ -229,6 +229,13 @@ class FitOptions:
             **{f"validation_data[{k}]": part for k, part in enumerate(parts)},
         }.items():
             _check_parties(name, held, parties)
+
+    def check_rows(self) -> None:
+        """Looks whether each party has rows for a batch.
+
+        Raises:
+            ValueError: one has too few.
+        """
         if self.from_files:
             return
         for device, shape in self.x.partition_shape().items():  # type: ignore[union-attr]

@@ -112,11 +112,13 @@ class WithTrainingData(_UpstreamFLModel):
         Raises:
             ValueError: a party would have a batch that is much larger than asked for, or none.
         """
-        rows = {device: shape[0] for device, shape in _values(x).partition_shape().items()}
         asked = {device: _batch_size(batch_size, device) for device in self._workers}
+        # Where the steps are given, no party needs to know of another one's rows.
+        shapes = _values(x).partition_shape() if steps_per_epoch is None else {}
+        rows = {device: shape[0] for device, shape in shapes.items()}
         rate = sampling_rate
         if rate is None:
-            rate = max(asked[device] / rows[device] for device in self._workers)
+            rate = max((asked[device] / rows[device] for device in rows), default=1.0)
         rate = min(1.0, rate * _ABOVE_ROUNDING)
         steps = own_steps or dict.fromkeys(self._workers, math.ceil(1 / rate))
         for device in () if own_steps else self._workers:
@@ -144,6 +146,15 @@ class WithTrainingData(_UpstreamFLModel):
                 poisson_rate=rate if sampler_method == "poisson" else None,
             )
         return min(steps.values())
+
+    def _give_validation_data(self, options: FitOptions) -> None:
+        """Gives every worker its validation data, for it to evaluate by itself."""
+        if options.validation_data is None:
+            return
+        x, y = options.validation_pair()
+        for device, worker in self._workers.items():
+            batch_size = _batch_size(options.batch_size, device)
+            worker.build_dataset(_part(x, device), _part(y, device), batch_size=batch_size, stage="eval")
 
     def _handle_file(
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any

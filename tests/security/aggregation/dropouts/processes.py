@@ -136,7 +136,7 @@ def take_part(scene: Scene, party: str, stage: str = "", fault: str = "") -> Non
         with PartyStream(
             scene.address, party, "server", scene.tls(party), connect_seconds=scene.wait
         ) as stream:
-            client = drive(
+            client, _ = drive(
                 join(
                     lambda names: SurvivingClient(party, names, scene.rules(), scene.survivor_rules()), party
                 ),
