@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -263,8 +264,8 @@ class SurvivingClient(Client):
         return [name for name in survivors if name != self.party]
 
     def _statement(self) -> bytes:
-        """What the codes of the last call are about: everything that the survivors must have in common."""
-        return json.dumps(self._stated, sort_keys=True).encode()
+        """A hash of what the codes of the last call are about: all that the survivors must have in common."""
+        return sha256(json.dumps(self._stated, sort_keys=True).encode()).digest()
 
     def _check_contributors(self, survivors: Sequence[str]) -> None:
         if not isinstance(self._pending, Uploaded):

@@ -63,13 +63,13 @@ that was given up has added nothing up. A party that is gone has left every sum:
 elements and to have counted, and what is left of the contributors must be enough. Elements travel on without
 it, and two sums, one with and one without it, differ by its numbers and by all that the others have changed.
 
-**Coming back.** Keys belong to one session of parties; when one comes, all of them agree on new ones, and
-forget the old, so nothing that was left open by a call of the old session can be closed by one of the new.
-Whether numbers were released, and with whom, is remembered across sessions (:meth:`.SurvivingClient.remember`).
-A party that was away takes the average from another one and contributes to it again: two averages, with and
-without it, differ by its numbers and by all that the others have changed, as when it is lost. What it had
-contributed to before binds it no more. The members of two sessions that run at the same time, as a server
-that lies may arrange, overlap in a party, which is honest under the condition above and is in one of them.
+**Coming back.** Keys belong to one session of parties. When one comes, all of them agree on new ones and
+forget the old, so nothing that a call of the old session has left closed can be opened with one of the new. With
+whom numbers were released is remembered across sessions (:meth:`.SurvivingClient.remember`). A party that was
+away takes the average from another one and contributes again: two averages, with and without it, differ by
+its numbers and by all that the others have changed, as when it is lost. What it had contributed to before
+binds it no more. If a server that lies holds two sessions at a time, they have a party in common, which is
+honest under the condition above and is in one of them.
 
 **What this does not give.** The server chooses who is gone, up to ``n - min_survivors`` parties, and whoever
 has two results in two rounds knows how they differ: a party that drops out between two agreements about masks
