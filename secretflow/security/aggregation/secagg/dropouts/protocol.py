@@ -64,12 +64,12 @@ elements and to have counted, and what is left of the contributors must be enoug
 it, and two sums, one with and one without it, differ by its numbers and by all that the others have changed.
 
 **Coming back.** Keys belong to one session of parties. When one comes, all of them agree on new ones and
-forget the old, so nothing that a call of the old session has left closed can be opened with one of the new. With
-whom numbers were released is remembered across sessions (:meth:`.SurvivingClient.remember`). A party that was
-away takes the average from another one and contributes again: two averages, with and without it, differ by
-its numbers and by all that the others have changed, as when it is lost. What it had contributed to before
-binds it no more. If a server that lies holds two sessions at a time, they have a party in common, which is
-honest under the condition above and is in one of them.
+forget the old, so nothing that a call of the old session has left closed can be opened with one of the
+new. With whom numbers were released is remembered across sessions (:meth:`.SurvivingClient.remember`). A
+party that was away takes the average from another one and contributes again: two averages, with and
+without it, differ by its numbers and by all that the others have changed, as when it is lost. What it had
+contributed to before binds it no more. If a server that lies holds two sessions at a time, they have a
+party in common, which is honest under the condition above and is in one of them.
 
 **What this does not give.** The server chooses who is gone, up to ``n - min_survivors`` parties, and whoever
 has two results in two rounds knows how they differ: a party that drops out between two agreements about masks
