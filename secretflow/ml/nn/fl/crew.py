@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from ray.exceptions import RayActorError
 import secretflow.distributed as sfd
 from secretflow.device import PYU, PYUObject, global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
-from secretflow.ml.nn.fl.worker.surviving import Progress, Taken
+from secretflow.ml.nn.fl.worker.progress import Progress, Taken
 from secretflow.security.aggregation.secagg.errors import AggregationError
 
 _LAST_WORDS = 5.0  # seconds for those who have an error of their own, when one has been met
@@ -134,9 +135,7 @@ class Crew:
                 raise
             return
         except Exception:
-            # Whoever has an error that follows from this one shall have it, and not be in the way later.
-            self._end([*self._calls])
-            self._calls = {}
+            self._give_up()
             raise
         self._reached[device] = progress.passed
         for taken in progress.taken:
@@ -148,6 +147,21 @@ class Crew:
                 self.reports[number] = told
         if progress.passed >= self.passed:
             self.passed, self.planned, self._there = progress.passed, progress.planned, progress.there
+
+    def _give_up(self) -> None:
+        """Has the others come to the errors that follow from one; who does not is not there any more."""
+        self._end([*self._calls])
+        for call, device in self._calls.items():
+            ready, _ = ray.wait([call], timeout=0)
+            try:
+                ray.get(ready)
+            except RayActorError:
+                ready = []
+            except Exception as error:
+                logging.debug("%s: %r", device, error)
+            if not ready:
+                self._workers.pop(device, None)
+        self._calls = {}
 
     def _end(self, calls: list[ray.ObjectRef]) -> None:
         if calls:

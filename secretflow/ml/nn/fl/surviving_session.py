@@ -22,7 +22,7 @@ from secretflow.ml.nn.fl.crew import Crew, over_a_network, reference_of
 from secretflow.ml.nn.fl.epoch_reports import record_epoch
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
-from secretflow.ml.nn.fl.worker.surviving import Taken
+from secretflow.ml.nn.fl.worker.progress import Taken
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.party.messages import unpack
 from secretflow.security.aggregation import SecurePruneAggregator

@@ -6,7 +6,6 @@ import contextlib
 import math
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from secretflow.ml.nn.fl.plan import EpochEnd, PartyState, Round, plan_with_ends
@@ -19,6 +18,7 @@ from secretflow.ml.nn.fl.worker.catching_up import (
     take_average,
     with_new_order,
 )
+from secretflow.ml.nn.fl.worker.progress import Progress, Taken
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.party.messages import pack, unpack
@@ -38,38 +38,6 @@ from secretflow.security.aggregation.secagg.transport.network.stream import Part
 
 _SECONDS_BETWEEN_TRIES = 0.2
 _MOST_STEPS = 4  # of the server until it answers a party that has done its part
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A round as one party has seen it.
-
-    Attributes:
-        round: of the plan.
-        parties: whose uploads are in its average; empty if it has none.
-    """
-
-    round: Round
-    parties: tuple[str, ...]
-
-
-@dataclass
-class Progress:
-    """How far a party has come.
-
-    Attributes:
-        passed: how many entries of the plan, rounds and ends of epochs, are behind it.
-        planned: how many there are.
-        taken: rounds passed since this was asked last.
-        reports: for each end of an epoch passed since then, what each party has told of it, by name.
-        there: who takes part in the next round.
-    """
-
-    passed: int = 0
-    planned: int = 0
-    taken: list[Taken] = field(default_factory=list)
-    reports: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    there: tuple[str, ...] = ()
 
 
 class Party(Protocol):
@@ -158,7 +126,7 @@ class SurvivingFit:
         while self._rounds is None or self._passed < until:
             try:
                 self._take_a_step(told)
-                end = math.inf
+                end = end if self._rounds is None else math.inf
             except (ChannelClosedError, DroppedOutError, RegroupError) as error:
                 self._rounds = None
                 end = min(end, time.monotonic() + self._streams.wait)
@@ -167,6 +135,9 @@ class SurvivingFit:
                 if not isinstance(error, RegroupError):
                     self._hang_up()
                     threading.Event().wait(_SECONDS_BETWEEN_TRIES)
+            except BaseException:
+                self._hang_up()  # or the others would wait for this party
+                raise
         assert self._client is not None  # who is in has one
         told.passed, told.planned, told.there = self._passed, len(self._plan), self._client.roster
         return told

@@ -25,7 +25,7 @@ from ..weights import AggregationWeights
 from .keys import SurvivorKeys
 from .last_average import LastAverage
 from .rules import SurvivorRules
-from .spent import Spent, fingerprint
+from .spent import Spent
 from .support import AgreedSupport
 from .wire import Codes, Declined, Release, Total
 
@@ -126,7 +126,7 @@ class SurvivingClient(Client):
         weights = self.weights_of(()) if call.weights is None else call.weights
         if np.ndim(weights.weight) or np.ndim(weights.total):
             raise AggregationError("weights must be one number for each party with min_survivors, got arrays")
-        self._numbers = fingerprint(as_arrays(data)[0])
+        self._numbers = self._spent.fingerprint(as_arrays(data)[0])
         self._spent.check(self._numbers, self.roster)
         support = call.support.among(self.roster) if isinstance(call.support, AgreedSupport) else call.support
         self._repeat = lambda: self.upload(replace(call, number=self.next_call()), data)
