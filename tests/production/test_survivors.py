@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -127,35 +126,60 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
         yield found
 
 
-def test_one_of_three_parties_is_killed_and_comes_back(network: Network, tmp_path: Path) -> None:
-    undisturbed = Scene(tmp_path / "undisturbed", network)
-    try:
+@pytest.fixture
+def scenes(network: Network, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    """Makes scenes, and ends all that is left of them."""
+    made: list[Scene] = []
+
+    def make(**changed: object) -> Scene:
+        made.append(Scene(tmp_path / str(len(made)), network, **changed))
         for party in PARTIES:
-            undisturbed.start(party)
-        assert undisturbed.ends() == dict.fromkeys(PARTIES, 0)
-        assert undisturbed.participants("alice")[-1] == list(PARTIES)
-    finally:
-        undisturbed.close()
-    scene = Scene(tmp_path / "scene", network)
-    try:
-        for party in PARTIES:
-            scene.start(party)
-        scene.wait_for("Epoch 3/", "bob")
-        scene.kill("bob")
-        shutil.copy(scene.home / "bob.log", scene.home / "bob-before.log")
-        scene.start("bob")
-        assert scene.ends() == dict.fromkeys(PARTIES, 0)
-        taken = scene.participants("alice")
-        assert taken[0] == taken[-1] == list(PARTIES)
-        assert ["alice", "carol"] in taken
-        assert scene.participants("carol") == taken
-        name = "val_multiclassaccuracy"
-        accuracy, before = scene.history("alice")[name][-1], undisturbed.history("alice")[name][-1]
-        print(
-            f"accuracy {accuracy:.4f}, undisturbed {before:.4f}; rounds without bob "
-            f"{taken.count(['alice', 'carol'])} of {len(taken)}"
-        )
-        assert abs(accuracy - before) <= POINTS / 100
-        assert scene.history("bob")[name][-1] == accuracy
-    finally:
+            made[-1].start(party)
+        return made[-1]
+
+    yield make
+    for scene in made:
         scene.close()
+
+
+def test_one_of_three_parties_is_killed_and_comes_back(scenes: Callable[..., Scene]) -> None:
+    undisturbed = scenes()
+    assert undisturbed.ends() == dict.fromkeys(PARTIES, 0)
+    assert all(names == list(PARTIES) for names in undisturbed.participants("alice"))
+    scene = scenes()
+    scene.wait_for("Epoch 3/", "bob")
+    scene.kill("bob")
+    scene.start("bob")
+    assert scene.ends() == dict.fromkeys(PARTIES, 0)
+    taken = scene.participants("alice")
+    assert taken[0] == taken[-1] == list(PARTIES)
+    assert ["alice", "carol"] in taken
+    assert scene.participants("carol") == taken
+    name = "val_multiclassaccuracy"
+    accuracy, before = scene.history("alice")[name][-1], undisturbed.history("alice")[name][-1]
+    without = taken.count(["alice", "carol"])
+    print(f"accuracy {accuracy:.4f}, undisturbed {before:.4f}; {without} of {len(taken)} rounds without bob")
+    assert abs(accuracy - before) <= POINTS / 100
+    assert scene.history("bob")[name][-1] == accuracy
+
+
+def test_the_server_is_killed_and_started_again(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(rows=640, epochs=8)
+    scene.wait_for("Epoch 3/", "alice")
+    scene.kill("carol")
+    scene.start("carol")
+    assert scene.ends() == dict.fromkeys(PARTIES, 0)
+    taken = scene.participants("alice")
+    assert taken[-1] == list(PARTIES)
+    assert len(taken) == 8 * (640 // 32)
+
+
+def test_too_few_end_the_run_at_all_with_the_name_of_who_is_gone(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(rows=640, epochs=8, min_survivors=3)
+    scene.wait_for("Epoch 3/", "alice")
+    scene.kill("bob")
+    status = scene.ends()
+    assert status["alice"] == status["carol"] == 1
+    for party in ("alice", "carol"):
+        assert "at least 3 parties must be there, got 2; gone: bob" in scene.said(party)
+        assert (scene.home / party / "model").exists()
