@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrappe
 from secretflow.ml.nn.fl.callbacks import Checkpoint
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
+from tests.faults_table import Table, faults_table
 
 FEATURES, CLASSES, ROWS, BATCH, EPOCHS = 8, 3, 60, 6, 4
 ROUNDS = ROWS // BATCH
@@ -75,6 +76,31 @@ class At(Callback):
         self._left -= 1
         if not self._left:
             self._what()
+
+
+class Clock(Callback):
+    """Takes the time of each round's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: list[float] = []
+
+    def on_train_batch_end(self, batch: Any = None) -> None:
+        self._ends.append(time.monotonic())
+
+    def longest(self, first: int) -> float:
+        """Seconds of the longest round from the ``first``-th on."""
+        return float(np.diff(self._ends)[first - 1 :].max())
+
+    def since_last(self) -> float:
+        """Seconds since the last round ended."""
+        return time.monotonic() - self._ends[-1]
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    with faults_table("fits") as table:
+        yield table
 
 
 @pytest.fixture
@@ -162,10 +188,11 @@ def test_with_all_there_training_is_that_without_the_option(
 
 
 def test_a_party_whose_process_dies_drops_out_and_the_others_go_on(
-    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table
 ) -> None:
-    model = make_model(ray_devices, tmp_path)
-    history = fit(model, parties, At(ROUNDS + 3, at_party(tmp_path, "SIGKILL", 1)))
+    model, clock = make_model(ray_devices, tmp_path), Clock()
+    history = fit(model, parties, At(ROUNDS + 3, at_party(tmp_path, "SIGKILL", 1)), clock)
+    table.add("a party", "SIGKILL", "in its training", "others go on", clock.longest(ROUNDS + 3), 60)
     assert len(history.global_history["multiclassaccuracy"]) == EPOCHS
     taken = flat(history)
     assert taken[: ROUNDS + 3] == [NAMES] * (ROUNDS + 3)
@@ -181,11 +208,12 @@ def test_a_party_whose_process_dies_drops_out_and_the_others_go_on(
 
 @pytest.mark.faults
 def test_an_actor_that_is_killed_between_rounds_drops_out(
-    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table
 ) -> None:
-    model = make_model(ray_devices, tmp_path)
+    model, clock = make_model(ray_devices, tmp_path), Clock()
     worker = model._workers[ray_devices.carol].data
-    history = fit(model, parties, At(3, lambda: ray.kill(worker)))
+    history = fit(model, parties, At(3, lambda: ray.kill(worker)), clock)
+    table.add("a party", "`ray.kill`", "between two rounds", "others go on", clock.longest(3), 60)
     assert flat(history)[-1] == ["alice", "bob"]
     assert len(flat(history)) == EPOCHS * ROUNDS
 
@@ -193,9 +221,9 @@ def test_an_actor_that_is_killed_between_rounds_drops_out(
 @pytest.mark.faults
 @pytest.mark.parametrize("mask_scope", ["local", "global"])
 def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_it_wakes_up(
-    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, mask_scope: str
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table, mask_scope: str
 ) -> None:
-    model = make_model(ray_devices, tmp_path, round_deadline=5.0, mask_scope=mask_scope)
+    model, clock = make_model(ray_devices, tmp_path, round_deadline=5.0, mask_scope=mask_scope), Clock()
 
     def wake_up() -> None:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
@@ -213,8 +241,12 @@ def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_
         At(3, at_party(tmp_path, "SIGSTOP", 1)),
         At(ROUNDS + 5, wake_up),
         Slow(),
+        clock,
         epochs=6,
     )
+    when = f"in its training, {mask_scope} masks"
+    seen = "others go on; awake again it is in from the next round"
+    table.add("a party", "SIGSTOP", when, seen, clock.longest(3), 5)
     taken = flat(history)
     assert len(taken) == 6 * ROUNDS
     assert taken[2] == NAMES and taken[4] == ["alice", "carol"] and taken[-1] == NAMES
@@ -226,12 +258,14 @@ def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_
 
 @pytest.mark.faults
 def test_too_few_survivors_end_the_run_with_a_checkpoint_and_the_names_of_who_is_gone(
-    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table
 ) -> None:
-    model = make_model(ray_devices, tmp_path, min_survivors=3)
+    model, clock = make_model(ray_devices, tmp_path, min_survivors=3), Clock()
     checkpoint = Checkpoint(str(tmp_path / "run" / "model"))
     with pytest.raises(TooFewSurvivorsError, match="got 2; gone: bob"):
-        fit(model, parties, At(ROUNDS + 3, at_party(tmp_path, "SIGKILL", 1)), checkpoint)
+        fit(model, parties, clock, At(ROUNDS + 3, at_party(tmp_path, "SIGKILL", 1)), checkpoint)
+    seen = "too few are left: `TooFewSurvivorsError` names who is gone, a checkpoint is written"
+    table.add("a party", "SIGKILL", "in its training", seen, clock.since_last(), 60)
     other = make_model(ray_devices, tmp_path)
     other._workers.pop(ray_devices.bob)
     other.load_model(str(tmp_path / "run" / "model"))
@@ -240,7 +274,11 @@ def test_too_few_survivors_end_the_run_with_a_checkpoint_and_the_names_of_who_is
 
 @pytest.mark.faults
 def test_a_server_that_dies_ends_the_run_within_the_deadline(
-    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_devices: SimpleNamespace,
+    parties: list[PYU],
+    tmp_path: Path,
+    table: Table,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from secretflow.ml.nn.fl import surviving_session
 
@@ -252,9 +290,10 @@ def test_a_server_that_dies_ends_the_run_within_the_deadline(
         run(self, streams)
 
     monkeypatch.setattr(surviving_session.SurvivingSession, "_train", kept)
-    model = make_model(ray_devices, tmp_path, round_deadline=5.0)
+    model, clock = make_model(ray_devices, tmp_path, round_deadline=5.0), Clock()
     with pytest.raises(AggregationError, match="stream"):
-        fit(model, parties, At(3, lambda: ray.kill(sessions[0]._host.data)))
+        fit(model, parties, clock, At(3, lambda: ray.kill(sessions[0]._host.data)))
+    table.add("the server", "`ray.kill`", "between two rounds", "the fit ends", clock.since_last(), 5)
 
 
 @pytest.mark.faults

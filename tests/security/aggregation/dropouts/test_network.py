@@ -22,6 +22,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import Hello
 from secretflow.security.aggregation.secagg.errors import AggregationError, ChannelClosedError
 from secretflow.security.aggregation.secagg.transport.network.stream import PartyStream
 from secretflow.security.aggregation.secagg.transport.network.tls import Tls
+from tests.faults_table import Table, faults_table
 
 from .processes import Scene, lines_of, numbers_of
 from .proxy import Link, Proxy
@@ -29,7 +30,6 @@ from .proxy import Link, Proxy
 NAMES = ["alice", "bob", "carol", "davy"]
 PROGRAM = Path(__file__).with_name("processes.py")
 ROOT = PROGRAM.parents[4]
-MARKS = ("<!-- faults: written by make test-faults -->", "<!-- end of faults -->")
 Lines = list[dict[str, object]]
 PATIENCE = 240  # seconds, on a machine that is ten times slower
 
@@ -78,33 +78,11 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"{word} was not said")
 
 
-class Table:
-    """What users see of each fault, for the guide."""
-
-    def __init__(self) -> None:
-        self._rows: list[str] = []
-
-    def add(self, who: str, fault: str, when: str, seen: str, after: float, deadline: float) -> None:
-        self._rows.append(f"| {who} | {fault} | {when} | {seen} | {after:.1f} | {deadline:g} |")
-
-    def write(self, page: Path) -> None:
-        """Replaces the table between the two marks of a page."""
-        before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        head = [
-            "| who | fault | when | what the others see | after seconds | deadline |",
-            "|---|---|---|---|---|---|",
-        ]
-        table = "\n".join(["", "", *head, *sorted(self._rows), "", ""])
-        page.write_text(f"{before}{mark}{table}{MARKS[1]}{after}", encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
     """Written to the page that FAULTS_TABLE names, if it names one."""
-    yield (table := Table())
-    if page := os.environ.get("FAULTS_TABLE"):
-        table.write(Path(page))
+    with faults_table("faults") as table:
+        yield table
 
 
 def seconds(fallen: Lines, word: str, lines: list[Lines], number: int | None = None) -> float:
