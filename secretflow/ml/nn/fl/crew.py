@@ -67,13 +67,14 @@ class Crew:
     Attributes:
         passed: how many entries of the plan are behind the one that is furthest.
         planned: how many there are.
+        trained: epochs before the fit.
         taken: by epoch and number the rounds that were passed, until they are taken out.
         reports: by number of the epoch in the fit what each party has told of it, by name.
     """
 
     def __init__(self, workers: dict[PYU, Any], deadline: float, patience: float) -> None:
         self.passed = -1
-        self.planned = 0
+        self.planned = self.trained = 0
         self.taken: dict[tuple[int, int], Taken] = {}
         self.reports: dict[int, dict[str, dict[str, Any]]] = {}
         self._workers = workers
@@ -147,6 +148,7 @@ class Crew:
                 self.reports[number] = told
         if progress.passed >= self.passed:
             self.passed, self.planned, self._there = progress.passed, progress.planned, progress.there
+            self.trained = progress.trained
 
     def _give_up(self) -> None:
         """Has the others come to the errors that follow from one; who does not is not there any more."""

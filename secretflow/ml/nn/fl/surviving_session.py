@@ -133,7 +133,7 @@ class SurvivingSession:
         end = (epoch + 1) * self._of_epoch
         callbacks.on_epoch_begin(epoch=epoch)
         taken: list[Taken] = []
-        title = f"Epoch {epoch + 1}/{options.epochs}"
+        title = f"Epoch {epoch + 1}/{crew.planned // self._of_epoch}"
         with tqdm(
             total=self._of_epoch - 1, desc=title, unit="round", disable=not options.verbose
         ) as progress:
@@ -151,14 +151,14 @@ class SurvivingSession:
                 taken += now
                 progress.update(len(now))
         for number in sorted(crew.reports):
-            self._end_epoch(number, crew.reports.pop(number), taken, time.perf_counter() - started)
+            rounds = [this for this in taken if this.round.epoch == crew.trained + number]
+            self._end_epoch(number, crew.reports.pop(number), rounds, time.perf_counter() - started)
             callbacks.on_epoch_end(epoch=number)
 
     def _end_epoch(
-        self, number: int, reports: Mapping[str, dict[str, Any]], taken: list[Taken], seconds: float
+        self, number: int, reports: Mapping[str, dict[str, Any]], rounds: list[Taken], seconds: float
     ) -> None:
         """Records an epoch, and tells callbacks of its validation."""
-        rounds = [this for this in taken if this.round.epoch - self._fit.epochs_trained == number]
         participants = [list(this.parties) for this in rounds]
         validation = record_epoch(self._history, reports, self._survival.names, participants, seconds)
         if self._options.validates(number):

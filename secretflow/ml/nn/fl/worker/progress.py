@@ -28,6 +28,7 @@ class Progress:
     Attributes:
         passed: how many entries of the plan, rounds and ends of epochs, are behind it.
         planned: how many there are.
+        trained: epochs before the fit.
         taken: rounds passed since this was asked last.
         reports: for each end of an epoch passed since then, what each party has told of it, by name.
         there: who takes part in the next round.
@@ -35,6 +36,7 @@ class Progress:
 
     passed: int = 0
     planned: int = 0
+    trained: int = 0
     taken: list[Taken] = field(default_factory=list)
     reports: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
     there: tuple[str, ...] = ()

@@ -140,6 +140,7 @@ class SurvivingFit:
                 raise
         assert self._client is not None  # who is in has one
         told.passed, told.planned, told.there = self._passed, len(self._plan), self._client.roster
+        told.trained = self._fit.epochs_trained
         return told
 
     def leave(self) -> None:
@@ -207,7 +208,7 @@ class SurvivingFit:
             self._passed, self._held, self._average = 0, 1, client
             self._party.count_from_here()
         else:
-            self._passed = members.passed - 1
+            self._passed = self._place_among(members)
             before = self._plan[: self._passed]
             ended = sum(isinstance(entry, EpochEnd) for entry in before)
             self._party.take_epochs(self._fit.epochs_trained + ended)
@@ -216,6 +217,17 @@ class SurvivingFit:
             )
             yield from with_survivors(client, rounds.settle(self._passed.to_bytes(8, "big")))
         self._rounds = rounds
+
+    def _place_among(self, members: Members) -> int:
+        """Where the members are in the plan; who has the last average is there, or an entry behind."""
+        place = members.passed - 1
+        nearby = self._name in members.behind or self._passed <= place <= self._passed + 1
+        if not nearby or place > len(self._plan):
+            raise AggregationError(
+                f"the others must be where {self._name} is, behind {self._passed} entries of the plan, or one "
+                f"further, got {place}"
+            )
+        return place
 
     def _given(self) -> Given:
         kept = self._average
