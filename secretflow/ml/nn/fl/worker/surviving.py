@@ -224,7 +224,7 @@ class SurvivingFit:
         nearby = self._name in members.behind or self._passed <= place <= self._passed + 1
         if not nearby or place > len(self._plan):
             raise AggregationError(
-                f"the others must be where {self._name} is, behind {self._passed} entries of the plan, or one "
+                f"the others must be where {self._name} is, {self._passed} entries into the plan, or one "
                 f"further, got {place}"
             )
         return place
