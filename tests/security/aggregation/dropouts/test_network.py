@@ -199,6 +199,39 @@ def test_parties_do_not_wait_for_ever_for_a_server_that_has_gone(
     table.add("the server", fault.name, "any", seen, seconds(fallen, "fault", lines), 5.0)
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
+@pytest.mark.parametrize("who", ["davy", "server"])
+def test_who_is_started_again_or_woken_up_is_in_again(
+    folder: Path, run: list[Processes], table: Table, who: str, fault: str
+) -> None:
+    scene = Scene(NAMES, folder=str(folder), rounds=60, deadline=3.0, wait=60.0, pause=0.1)
+    run.append(processes := Processes(scene))
+    parties = {name: processes.start(name, "returns") for name in NAMES}
+    wait_for(parties["alice"], '"round": 5')
+    fallen = processes.server if who == "server" else parties[who]
+    fallen.send_signal(getattr(signal, fault))
+    if fault == "SIGKILL":
+        fallen.wait()
+        again = processes.start(who, *([] if who == "server" else ["returns"]))
+        parties |= {} if who == "server" else {who: again}
+    else:
+        time.sleep(5)  # longer than the deadline
+        fallen.send_signal(signal.SIGCONT)
+    lines = {name: told(party) for name, party in parties.items()}
+    for said in lines.values():
+        rounds = [line for line in said if "round" in line]
+        assert rounds[-1]["round"] == scene.rounds - 1 and rounds[-1]["survivors"] == NAMES
+        for line in rounds:
+            there = [NAMES.index(str(name)) for name in line["survivors"]]  # type: ignore[attr-defined]
+            numbers = [numbers_of(k, int(str(line["round"])), 5) for k in there]
+            np.testing.assert_allclose(np.mean(numbers, axis=0), line["average"], atol=1e-5)
+    times = [float(str(line["at"])) for line in lines["alice"] if "round" in line]
+    what = f"{fault}, then {'started again' if fault == 'SIGKILL' else 'SIGCONT'}"
+    whose = "the server" if who == "server" else "a party"
+    table.add(whose, what, "any", "goes on with all", float(np.diff(times).max()), scene.deadline)
+
+
 @pytest.fixture
 def links() -> Iterator[list[Proxy]]:
     made: list[Proxy] = []
