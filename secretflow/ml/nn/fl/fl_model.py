@@ -278,11 +278,10 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             reveal([worker.check_capture() for worker in self._workers.values()])
         if options.random_seed is None:
             options = replace(options, random_seed=global_random(next(iter(self._workers)), 100000))
-        steps, trained = self._build_training_data(options), 0
+        steps = self._build_training_data(options)
         self._give_validation_data(options)
-        if self._workers:  # over a network the server has none
-            trained = self.epochs_trained()
-        fit = options.for_parties(steps, trained, None)
+        # Over a network the server has no worker.
+        fit = options.for_parties(steps, self.epochs_trained() if self._workers else 0, None)
         return SurvivingSession(self._workers, self._aggregator, options, fit).run()
 
     def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import secretflow.distributed as sfd
 from secretflow.device import PYU
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.errors import ArgumentError
-from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.options import ALL_ROWS, FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
 
@@ -63,10 +63,11 @@ def check_surviving_fit(options: FitOptions, over_a_network: bool) -> None:
             f"sampler_method must be 'batch' with min_survivors, got {options.sampler_method!r}"
         )
     for name in ("steps_per_epoch", "random_seed") if over_a_network else ():
-        if getattr(options, name) is None:
+        value = getattr(options, name)
+        if value is None or value == ALL_ROWS:
             raise ArgumentError(
-                f"{name} must be given with min_survivors over a network: a party that comes back cannot ask "
-                "all others, got None"
+                f"{name} must be a number with min_survivors over a network, for a party that comes back "
+                f"cannot ask all others, got {value!r}"
             )
 
 

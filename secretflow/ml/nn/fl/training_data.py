@@ -114,7 +114,7 @@ class WithTrainingData(_UpstreamFLModel):
         """
         asked = {device: _batch_size(batch_size, device) for device in self._workers}
         # Where the steps are given, no party needs to know of another one's rows.
-        shapes = _values(x).partition_shape() if steps_per_epoch is None else {}
+        shapes = {} if own_steps else _values(x).partition_shape()
         rows = {device: shape[0] for device, shape in shapes.items()}
         rate = sampling_rate
         if rate is None:

@@ -272,7 +272,7 @@ class SurvivingFit:
     def _bring_data_to(self, this: Round) -> None:
         if this.number > 1 and self._data_at != (this.epoch, this.first_step):
             self._training.begin_epoch(this.epoch, self._fit.random_seed)
-            self._party.skip_batches(this.first_step)
+            self._party.skip_batches(self._fit.steps_of(self._name, this.first_step))
         self._data_at = this.epoch, this.first_step + this.steps
 
     def _hang_up(self) -> None:

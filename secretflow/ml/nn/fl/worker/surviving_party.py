@@ -58,7 +58,7 @@ class SurvivingParty:
 
     def rows_of_rounds(self, fit: PartyFit) -> list[int] | None:
         """Rows of each round of an epoch; None if only dealing them out would tell."""
-        return rows_by_round(self.train_set, fit.steps, fit.aggregate_freq)  # type: ignore[attr-defined]
+        return rows_by_round(self.train_set, fit.ends_of_rounds(self._party))  # type: ignore[attr-defined]
 
     def skip_batches(self, count: int) -> None:
         """Passes over the next batches of training."""
