@@ -143,11 +143,9 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             skip_bn=skip_bn,
             **kwargs,
         )
-        if not self.wp_strategy:
-            return
-        if aggregator.survival is None:
+        if self.wp_strategy and aggregator.survival is None:
             self._aggregator.host_at(self._workers)
-        else:
+        elif self.wp_strategy:
             self._workers = own_workers(self._workers)
 
     def init_workers(
@@ -280,8 +278,8 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             options = replace(options, random_seed=global_random(next(iter(self._workers)), 100000))
         steps = self._build_training_data(options)
         self._give_validation_data(options)
-        # Over a network the server has no worker.
-        fit = options.for_parties(steps, self.epochs_trained() if self._workers else 0, None)
+        trained = self.epochs_trained() if self._workers else 0  # over a network the server has none
+        fit = options.for_parties(steps, trained, None)
         return SurvivingSession(self._workers, self._aggregator, options, fit).run()
 
     def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
