@@ -22,7 +22,7 @@ from tests.production.observed import GUIDE, commands, environment, in_guide, pa
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.faults]
 
-SECONDS = 420.0
+SECONDS = 1200.0
 POINTS = 0.3
 STREAMS = "10.0.0.3:20002"
 
