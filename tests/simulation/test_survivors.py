@@ -56,7 +56,7 @@ def flat(history: Any) -> list[list[str]]:
     return [names for epoch in history.participants for names in epoch]
 
 
-@pytest.mark.parametrize("mask_scope", ["local", "global"])
+@pytest.mark.parametrize("mask_scope", ["local", pytest.param("global", marks=pytest.mark.faults)])
 def test_with_all_there_training_is_that_without_the_option(
     ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, mask_scope: str
 ) -> None:
