@@ -14,7 +14,7 @@ FAST := 'not slow and not production and not install and not index and not fault
 SLOW := 'slow and not production and not install and not index and not faults'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-quick bench-aggregator bench-attack bench-channels bench-dropouts bench-flower bench-leaving bench-small audit evaluate release clean
+.PHONY: help env demo experiment docs test test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-aggregator bench-attack bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-quick bench-small audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -79,11 +79,17 @@ bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/resu
 bench-channels: $(READY) ## the channel to the server beside others, into benchmarks/results/channels.json
 	$(PYTHON) -m benchmarks.channels
 
+bench-contributors: $(READY) ## what the rules about contributors cost in accuracy, into benchmarks/results/contributors.json (15 minutes)
+	$(PYTHON) -m benchmarks.contributors
+
 bench-dropouts: $(READY) ## rounds that lose parties beside those that cannot, into benchmarks/results/dropouts.json
 	$(PYTHON) -m benchmarks.dropouts
 
 bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
 	$(PYTHON) -m benchmarks.flower
+
+bench-parties: $(READY) ## rounds of 2 to 256 parties in two processes, into benchmarks/results/parties.json (15 minutes)
+	$(PYTHON) -m benchmarks.parties
 
 bench-leaving: $(READY) ## what a party that leaves a weight leaks, and the rules' cost, into benchmarks/results/leaving.json
 	$(PYTHON) -m benchmarks.leaving

@@ -13,7 +13,11 @@ from benchmarks.jobs import Jobs, Report, Side, counted, paired, summary
 SIDES: dict[str, dict[str, Any]] = {
     "upstream_secure": {"aggregator": "SecureAggregator", "strategy": "fed_avg_w"},
     "upstream_plain": {"aggregator": "PlainAggregator", "strategy": "fed_avg_w"},
-    "fork": {"aggregator": "SecurePruneAggregator", "strategy": "fed_avg_w_prune"},
+    "fork": {
+        "aggregator": "SecurePruneAggregator",
+        "strategy": "fed_avg_w_prune",
+        "options": {"prune_preset": "lottery"},
+    },
 }
 ROWS_OF_MAIN_JOB = [32, 48]
 """Its parties' batches; the other sides' are of 32 rows."""

@@ -29,8 +29,13 @@ from benchmarks.rounds import SIDES, all_sides, compare_large_starts, compare_ro
 from benchmarks.upstream_environment import upstream_python
 from experiments.data import load_images
 
-DENSE: dict[str, Any] = {"prune_end_rate": 1}
-TO_A_TENTH: dict[str, Any] = {"prune_end_rate": 0.1, "prune_schedule": "cubic", "prune_end_epoch": 1}
+DENSE: dict[str, Any] = {"prune_end_rate": 1, "prune_preset": "lottery"}
+TO_A_TENTH: dict[str, Any] = {
+    "prune_end_rate": 0.1,
+    "prune_preset": "lottery",
+    "prune_schedule": "cubic",
+    "prune_end_epoch": 1,
+}
 PARTIES = (2, 4, 8, 16)
 WEIGHTS = (10**4, 10**5, 10**6, 10**7)
 TARGETS = {
@@ -62,7 +67,7 @@ def compare_pruning(jobs: Jobs, repeats: int) -> dict[str, float]:
     sealing: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(repeats):
         for kind in kinds:
-            options = DENSE if kind == "dense" else {"mask_scope": kind}
+            options = DENSE if kind == "dense" else {"prune_preset": "lottery", "mask_scope": kind}
             seconds[kind] += counted(jobs.run("fork", rounds=750, epochs=10, options=options))
         for kind in kinds:
             options = DENSE if kind == "dense" else {**TO_A_TENTH, "mask_scope": kind}

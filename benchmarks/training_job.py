@@ -26,11 +26,13 @@ class Job:
         aggregator: name of a class in ``secretflow.security.aggregation``.
         strategy: ``FLModel``'s.
         options: further arguments of ``FLModel``.
+        aggregator_options: further arguments of the aggregator.
         net: name of a class in ``experiments/dgl_utils.py`` or ``benchmarks/large_net.py``, or ``wide-N``:
             about N weights; behind ``idle-`` its steps of training do nothing, so that a round is aggregation
             alone.
         images: path of an ``.npz`` with ``x`` (uint8, (rows, 28, 28)) and ``y`` (uint8, (rows,)).
-        learning_rate: of Adam.
+        learning_rate: of the optimizer.
+        optimizer: name of a class in ``torch.optim``.
         parties: how many train, at least 2; a further one is the server.
         rounds: rounds of an epoch.
         epochs: epochs, at least 1; the first one warms up.
@@ -40,6 +42,7 @@ class Job:
             its right and below.
         data_first: has the parties' rows ready before the model is made.
         one_process: SecretFlow's debug mode: all parties in this process, one after the other.
+        cores: how many Ray is told of; 0 is SecretFlow's choice, 32 or more.
         processor_time: an epoch's seconds are those of this process on the processor, not the clock's.
     """
 
@@ -47,8 +50,10 @@ class Job:
     strategy: str
     images: str
     options: dict[str, Any] = field(default_factory=dict)
+    aggregator_options: dict[str, Any] = field(default_factory=dict)
     net: str = "ConvNet"
     learning_rate: float = 1e-2
+    optimizer: str = "Adam"
     parties: int = 2
     rounds: int = 200
     epochs: int = 3
@@ -57,6 +62,7 @@ class Job:
     image_shape: tuple[int, int, int] = (1, 28, 28)
     data_first: bool = False
     one_process: bool = False
+    cores: int = 0
     processor_time: bool = False
 
     def batch_size(self, party: int) -> int:
@@ -82,7 +88,9 @@ def run(job: Job) -> dict[str, Any]:
     import secretflow as sf
 
     names = [f"party{k}" for k in range(job.parties)]
-    where = {"debug_mode": True} if job.one_process else {"address": "local", "log_to_driver": False}
+    where: dict[str, Any] = {"address": "local", "log_to_driver": False, "num_cpus": job.cores or None}
+    if job.one_process:
+        where = {"debug_mode": True}
     sf.init([*names, "server"], logging_level="error", **where)
     try:
         return train(job, [sf.PYU(name) for name in names], sf.PYU("server"))
@@ -108,7 +116,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
     definition = TorchModel(
         model_fn=_builder(job.net, nets),
         loss_fn=nn.CrossEntropyLoss,
-        optim_fn=optim_wrapper(optim.Adam, lr=job.learning_rate),
+        optim_fn=optim_wrapper(getattr(optim, job.optimizer), lr=job.learning_rate),
         metrics=[metric_wrapper(Accuracy, **kind), metric_wrapper(Precision, **kind)],
     )
     if job.data_first:
@@ -121,7 +129,7 @@ def train(job: Job, parties: list[Any], server: Any) -> dict[str, Any]:
         server=server,
         device_list=parties,
         model=definition,
-        aggregator=getattr(aggregation, job.aggregator)(*whose),
+        aggregator=getattr(aggregation, job.aggregator)(*whose, **job.aggregator_options),
         strategy=job.strategy,
         backend="torch",
         random_seed=1,

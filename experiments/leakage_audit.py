@@ -22,10 +22,10 @@ from experiments.audit.code import digest_of_code
 from experiments.audit.command_line import make_parser, parse_effort
 from experiments.audit.data import Dataset
 from experiments.audit.effort import Effort
-from experiments.audit.rows import Rows
 from experiments.audit.scoring import baselines
 from experiments.audit.tasks import Task, load_datasets, run, tasks_of
 from experiments.report import versions
+from secretflow.ml.nn.fl.audit.finished import Finished
 from secretflow.ml.nn.fl.audit.scores import SUCCESS_MSE
 
 INTERRUPTED = 130
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for dataset in datasets
     }
     tasks = tasks_of(datasets, effort, chosen, digests)
-    rows = Rows(chosen.out / "rows.jsonl")
+    rows = Finished(chosen.out / "rows.jsonl")
     started, exit_code = time.monotonic(), 0
     try:
         run(tasks, effort, rows, chosen)
@@ -72,7 +72,7 @@ def write_report(
     tasks: Sequence[Task],
     datasets: Sequence[Dataset],
     effort: Effort,
-    rows: Rows,
+    rows: Finished,
     out: Path,
     seconds: float,
 ) -> None:

@@ -11,6 +11,7 @@ and no decision in it rests on a value that a party does not have.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from experiments.training import torch_model
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.device import PYU
 from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.callbacks import Checkpoint
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.party.training import Run
@@ -101,8 +103,12 @@ def hold(parties: list[PYU], rows: int, data: str | None) -> list[FedNdarray]:
     ]
 
 
-def train(run: Run) -> None:
+def train(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Trains with all parties; writes the history and this party's model into its folder.
+
+    Args:
+        run: what the party was started with.
+        callbacks: of ``fit``.
 
     Raises:
         TypeError: the cluster file has a setting that is none.
@@ -130,9 +136,9 @@ def train(run: Run) -> None:
         prune_percent=settings.prune_percent,
     )
     saved = str(run.out.absolute() / "model")
-    callbacks, epochs = [], settings.epochs
+    own, epochs = list(callbacks), settings.epochs
     if settings.min_survivors is not None:  # whoever is started again goes on from what it has saved
-        callbacks.append(Checkpoint(saved))
+        own.append(Checkpoint(saved))
         if Path(saved).exists():
             model.load_model(saved)
             epochs -= model.epochs_trained()
@@ -145,7 +151,7 @@ def train(run: Run) -> None:
         random_seed=settings.seed,
         shuffle=True,
         steps_per_epoch=settings.rows // settings.batch_size,
-        callbacks=callbacks,
+        callbacks=own,
     )
     curves = {name: [float(value) for value in values] for name, values in history.global_history.items()}
     if settings.min_survivors is not None:

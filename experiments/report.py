@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from experiments.console import LOG
 from experiments.settings import Settings
 from secretflow._atomic import write_text
+from secretflow.ml.nn.fl.audit.finished import finite
 
 CAPTURE_DIR = "sf_output"
 DENSE_CAPTURE_DIR = "sf_output/dense"
@@ -118,15 +118,6 @@ class Report:
 
     def _write(self) -> None:
         write_text(self._path, json.dumps(finite(self._content), indent=2, allow_nan=False) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """Replaces NaN and infinity, which JSON does not have, by None, all the way down."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from experiments.audit.cells import (
     WITHHELD,
     ZEROS_LEFT_OUT,
 )
-from experiments.audit.intervals import wilson_interval
+from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 
 Row = Mapping[str, Any]
 

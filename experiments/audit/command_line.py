@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from experiments.audit.cells import ATTACKS, DEFENCES, GROUP, NOISE, REMOVED, VIEWS
-from experiments.audit.data import CANDIDATES
+from experiments.audit.data import ATTACKED
 from experiments.audit.effort import Effort
 from experiments.command_line import refuse
 
@@ -124,7 +124,7 @@ def parse_effort(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
         if getattr(chosen, name) < 1:
             _refuse(parser, name, "at least 1", getattr(chosen, name))
     # Aggregates of eight parties attack whole groups, and identification needs them among its candidates.
-    most = CANDIDATES - GROUP
+    most = ATTACKED - GROUP
     if not 0 <= chosen.first <= most - 1:
         _refuse(parser, "first", f"from 0 to {most - 1}", chosen.first)
     if chosen.images > most - chosen.first:

@@ -15,8 +15,11 @@ from torch import nn
 from experiments.data import CLASSES, as_images, load_images
 from experiments.dgl_utils import LeNet, weights_init
 
-CANDIDATES = 100
-"""Images among which a reconstruction must be nearest to its own to count as identified."""
+CANDIDATES = 10_000
+"""Images at most among which a reconstruction must be nearest to its own to count as identified."""
+
+ATTACKED = 100
+"""Of them the first ones, which may be attacked."""
 
 CROP = 64
 SIDE = 32
@@ -65,7 +68,7 @@ class Dataset:
     Attributes:
         name: in the report.
         x: float32 of shape (images, channels, height, width) in [0, 1]; the first ones are attacked, all of
-            them, at most 100, are the candidates among which it is identified.
+            them, at most 10,000, are the candidates among which it is identified.
         y: int64 of shape (images,).
         classes: of the net.
     """
@@ -101,14 +104,14 @@ class _Maker:
 
 
 def mnist() -> Dataset:
-    """The first 100 training images of MNIST."""
+    """The first 10,000 training images of MNIST."""
     images = load_images()
     x = torch.from_numpy(as_images(images.x_train[:CANDIDATES]))
     return Dataset("MNIST", x, torch.from_numpy(images.y_train[:CANDIDATES]).long(), CLASSES)
 
 
 def crops() -> Dataset:
-    """Photographs: 100 parts of the two pictures that scikit-learn ships, 64x64 pixels averaged to 32x32.
+    """Photographs: 120 parts of the two pictures that scikit-learn ships, 64x64 pixels averaged to 32x32.
 
     The parts do not overlap. They have no classes, so labels are drawn at random from ten.
     """
@@ -128,7 +131,7 @@ def crops() -> Dataset:
     return Dataset(
         "colour crops",
         nn.functional.avg_pool2d(pixels, CROP // SIDE),
-        torch.from_numpy(rng.integers(0, CLASSES, CANDIDATES)),
+        torch.from_numpy(rng.integers(0, CLASSES, len(chosen))),
         CLASSES,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from experiments.audit.cells import GROUP, PADDED
-from experiments.audit.data import CANDIDATES
+from experiments.audit.data import ATTACKED
 from secretflow.ml.nn.fl.attacks import DLGSettings, InvertingSettings, LBFGSSettings
 
 _PADDED_TIMES = 4
@@ -48,7 +48,7 @@ class Effort:
     def on(self, view: str) -> Effort:
         """That on one view: more images where nothing should come back, so that few hits say something."""
         if view == PADDED:
-            return replace(self, images=min(_PADDED_TIMES * self.images, CANDIDATES - GROUP - self.first))
+            return replace(self, images=min(_PADDED_TIMES * self.images, ATTACKED - GROUP - self.first))
         return replace(self, restarts=self.slow_restarts) if view in _SLOW_VIEWS else self
 
     def dlg(self, pixels: int) -> DLGSettings:

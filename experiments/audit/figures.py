@@ -11,8 +11,8 @@ import matplotlib
 import numpy as np
 
 from experiments.audit.cells import INFERRED, KNOWN, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
-from experiments.audit.intervals import wilson_interval
 from experiments.audit.scoring import SHOWN
+from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 
 matplotlib.use("Agg")  # files only, no window
 

@@ -12,8 +12,8 @@ import torch
 
 from experiments.audit.data import Dataset
 from experiments.audit.effort import Effort
-from experiments.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.attacks import Reconstruction
+from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.audit.scores import (
     SUCCESS_MSE,
     label_accuracy,

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.audit.intervals import wilson_interval
 from experiments.audit.strong_scores import Material, score
 from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import Observation, distance_from_average, read_average
+from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.audit.scores import match
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
 

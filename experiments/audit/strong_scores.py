@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from experiments.audit.intervals import wilson_interval
 from experiments.data import as_images, load_images
 from secretflow.ml.nn.fl.attacks import PublicRows
+from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.audit.scores import (
     SUCCESS_MSE,
     label_accuracy,

@@ -20,8 +20,8 @@ from experiments.audit.cells import NOISY, NONE, PRUNING, SPARSE, WITHHELD, Cell
 from experiments.audit.code import digest_of_code
 from experiments.audit.data import Dataset, cifar100, crops, mnist
 from experiments.audit.effort import Effort
-from experiments.audit.rows import Rows, key_of
 from experiments.data import load_images
+from secretflow.ml.nn.fl.audit.finished import Finished, key_of
 
 _TRAININGS = 3
 """Seeds with which a defence's cost in accuracy is measured."""
@@ -116,7 +116,7 @@ def _executor(workers: int, folder: Path | None) -> Executor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (folder,))
 
 
-def run(tasks: Sequence[Task], effort: Effort, rows: Rows, chosen: argparse.Namespace) -> None:
+def run(tasks: Sequence[Task], effort: Effort, rows: Finished, chosen: argparse.Namespace) -> None:
     """Measures what is not there yet, several rows at a time, until it is done or the time is over."""
     waiting = [task for task in tasks if rows.get(task.key) is None]
     end = time.monotonic() + 60 * chosen.minutes

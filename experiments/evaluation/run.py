@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ OPTIMIZERS = {"adam": optim.Adam, "sgd": optim.SGD}
 SERVER = "server"
 
 _VALIDATION_BATCH = 500
+_DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 _DENSE_BYTES = 4
 
 
@@ -35,7 +37,9 @@ def party_names(parties: int) -> list[str]:
     return [f"party{number}" for number in range(parties)]
 
 
-def run_case(case: Case, recipe: Recipe, images: Images) -> dict[str, Any]:
+def run_case(
+    case: Case, recipe: Recipe, images: Images, rules: Mapping[str, Any] = _DEFAULTS
+) -> dict[str, Any]:
     """Trains and measures one case.
 
     Args:
@@ -43,6 +47,7 @@ def run_case(case: Case, recipe: Recipe, images: Images) -> dict[str, Any]:
         recipe: how it is trained.
         images: the whole dataset; the rows are drawn from its training rows, and its first test rows,
             dealt out evenly, validate each epoch.
+        rules: arguments of the aggregator of a pruned run.
 
     Returns:
         A row of the results. ``accuracy`` is the mean over the parties of that of the model each holds
@@ -51,7 +56,7 @@ def run_case(case: Case, recipe: Recipe, images: Images) -> dict[str, Any]:
     """
     parties = [PYU(name) for name in party_names(case.parties)]
     train, test = _share_out(case, recipe, images, parties)
-    model = _model(case, recipe, parties)
+    model = _model(case, recipe, parties, rules)
     started = time.process_time()  # other programs on the machine do not count
     history = model.fit(
         *train,
@@ -126,7 +131,7 @@ def _held(
     )
 
 
-def _model(case: Case, recipe: Recipe, parties: list[PYU]) -> FLModel:
+def _model(case: Case, recipe: Recipe, parties: list[PYU], rules: Mapping[str, Any]) -> FLModel:
     server = PYU(SERVER)
     common = {
         "server": server,
@@ -146,8 +151,9 @@ def _model(case: Case, recipe: Recipe, parties: list[PYU]) -> FLModel:
     if case.strategy == DENSE:
         return FLModel(aggregator=PlainAggregator(server), **common)
     return FLModel(
-        aggregator=SecurePruneAggregator(server, parties),
+        aggregator=SecurePruneAggregator(server, parties, **rules),
         prune_end_rate=case.density,
+        prune_preset="lottery",
         mask_scope=case.scope,
         prune_scope="global",
         prune_schedule="cubic",

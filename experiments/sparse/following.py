@@ -9,7 +9,8 @@ from torch import Tensor
 
 from experiments.sparse.job import Job
 from experiments.sparse.methods import Method, numbers
-from experiments.sparse.selection import grow_largest, keep_largest_over_layers
+from experiments.sparse.peers import erk_counts
+from experiments.sparse.selection import grow_largest, keep_largest, keep_largest_over_layers, lamp
 from secretflow.ml.nn.fl.plan import Round
 
 
@@ -31,6 +32,9 @@ class Following(Method):
         exchanged: fraction of the living weights that the first "probe" exchanges; it falls to 0 as a cosine.
         every: rounds from one regrowth to the next.
         until: fraction of all rounds after which nothing regrows.
+        layers: how weights of several layers are compared: "" by magnitude, "lamp" as the product's
+            criterion, "fan" by magnitude times the root of a unit's inputs, "erk" not at all: each layer has
+            its Erdős-Rényi-Kernel count.
         votes: whether parties vote for what lives, with masks of their own largest weights; the average's
             magnitudes decide between weights of as many votes.
     """
@@ -50,11 +54,13 @@ class Following(Method):
         every: int = 4,
         until: float = 0.75,
         votes: bool = False,
+        layers: str = "",
     ) -> None:
         self.exponent, self.step_power = exponent, step_power
         self._density, self._warm_up, self._span, self._geometric = density, warm_up, span, geometric
         self._regrow, self._candidates, self._exchanged = regrow, candidates, exchanged
         self._every, self._until, self._votes = every, until, votes
+        self._layers = layers
         self._started = None if isinstance(warm_up, str) else warm_up
         self._on_trial = False
         self._first_loss = math.nan
@@ -80,11 +86,19 @@ class Following(Method):
                 self._try_out(job, masks)
             return
         scores = [job.flat(name)[:1].abs() for name in job.masks]
+        if self._layers == "lamp":
+            scores = list(map(lamp, scores))
+        elif self._layers == "fan":
+            inputs = [mask[0, 0].numel() for mask in job.masks.values()]
+            scores = [score * count**0.5 for score, count in zip(scores, inputs, strict=True)]
         if ballots is not None:
             top = max(float(score.max()) for score in scores) + 1e-12
             scores = [votes + score / top for votes, score in zip(ballots, scores, strict=True)]
         keep = max(len(masks), math.floor(self._now() * job.size + 1e-9))
-        if probe is None:
+        if self._layers == "erk":
+            counts = erk_counts([tuple(mask.shape[1:]) for mask in job.masks.values()], self._now() - 1e-9)
+            kept = [keep_largest(*each) for each in zip(scores, masks, counts, strict=True)]
+        elif probe is None:
             kept = keep_largest_over_layers(scores, masks, keep)
         else:
             signal, free = probe

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from experiments.sparse import tuning
 from experiments.sparse.following import Following
 from experiments.sparse.local import Local
 from experiments.sparse.methods import Dense, Method, Product
@@ -18,8 +19,7 @@ SEEDS = (1, 2, 3)
 DENSITIES = (0.1, 0.05, 0.02, 0.01)
 PARTS = ("measured", "tuning", "why")
 
-_LEARNING_RATES = {"fedavg-cnn": 1e-3, "resnet20": 3e-3, "lstm": 3e-3, "table-net": 3e-3, "convnet": 1e-2}
-_DENSE_LEARNING_RATES = {"fedavg-cnn": 2e-3}
+_LEARNING_RATES = {"fedavg-cnn": 2e-3, "resnet20": 3e-3, "lstm": 1e-2, "table-net": 3e-3, "convnet": 1e-2}
 
 
 class Cell(NamedTuple):
@@ -35,6 +35,7 @@ class Cell(NamedTuple):
         seed: of weights, rows, split and order.
         optimizer: see :class:`~experiments.sparse.engine.Recipe`.
         learning_rate: of the optimiser; the best of those tried with other seeds.
+        decay: see :class:`~experiments.sparse.engine.Recipe`.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class Cell(NamedTuple):
     seed: int
     optimizer: str
     learning_rate: float
+    decay: str = "none"
 
 
 def _product(density: float, **options: object) -> Made:
@@ -53,55 +55,30 @@ def _product(density: float, **options: object) -> Made:
     return Product(settings), settings
 
 
-_SHARED = {
-    "mask_scope": "global",
-    "prune_scope": "global",
-    "prune_schedule": "cubic",
-    "prune_end_epoch": 2,
-    "prune_freq": 1,
-}
-
 METHODS: dict[str, Callable[[float], Made]] = {
     "dense": lambda density: (Dense(), None),
-    "seed": lambda density: _product(density),
+    "seed": lambda density: _product(density, prune_preset="lottery"),
     "local": lambda density: _product(
-        density, prune_scope="global", prune_schedule="cubic", prune_end_epoch=6, prune_freq=1
+        density,
+        prune_preset="lottery",
+        prune_scope="global",
+        prune_schedule="cubic",
+        prune_end_epoch=6,
+        prune_freq=1,
     ),
-    "shared": lambda density: _product(density, **_SHARED),
-    "ours": lambda density: _product(density, **_SHARED, step_power=1.0),
+    "shared": lambda density: _product(density, prune_criterion="magnitude", step_power=0.0),
+    "ours": lambda density: _product(density),
     "FedDST": lambda density: (FedDst(density), None),
     "FedRTS": lambda density: (FedRts(density), None),
     "PruneFL": lambda density: (PruneFl(density), None),
     "LotteryFL": lambda density: (LotteryFl(density), None),
 }
-"""How each method is made for a density. "seed" is ``fed_avg_w_prune`` as it is without any argument but
-``prune_end_rate``; "ours" is "shared" with the optimiser's steps scaled."""
+"""How each method is made for a density. "ours" is ``fed_avg_w_prune`` as it is without any argument but
+``prune_end_rate``, "seed" its first version."""
 
 _STUDIED: dict[str, Callable[..., Method]] = {"following": Following, "local": Local}
 
 _PEERS = ("FedDST+steps", "FedRTS+steps", "PruneFL+steps", "LotteryFL")
-
-_TUNED = (
-    "following:span=8",
-    "following:span=8,step_power=0.5",
-    "following:span=8,step_power=1.0",
-    "following:span=4",
-    "following:span=16",
-    "following:span=32",
-    "following:span=16,step_power=0.5",
-    "following:span=16,step_power=1.0",
-    "following:span=32,step_power=0.5",
-    "following:span=60,step_power=0.5",
-    "following:span=16,step_power=0.5,regrow=probe",
-    "following:span=16,step_power=0.5,regrow=trial",
-    "following:span=16,step_power=0.5,exponent=1.25",
-    "following:span=16,step_power=0.5,votes=1",
-    "following:warm_up=loss,span=12,step_power=0.5",
-    "following:warm_up=4,span=8",
-    "FedDST",
-    "FedRTS",
-    "local:span=24",
-)
 
 _WHY = (
     "local:span=24",
@@ -136,7 +113,7 @@ def made(name: str, density: float) -> Made:
     else:
         method, settings = METHODS[kind](density)
     if steps:
-        method.step_power = 1.0
+        method.step_power = PruneSettings().step_power
     return method, settings
 
 
@@ -154,7 +131,7 @@ def cells(part: str = "measured") -> list[Cell]:
             seeds than those of "measured", "why" what local masks were studied with.
     """
     if part == "tuning":
-        return _tuning()
+        return [Cell(*run) for run in tuning.runs()]
     found: list[Cell] = []
     if part == "why":
         for split in ("dirichlet-0.5", "iid"):
@@ -186,7 +163,6 @@ def _of(
     methods: Sequence[tuple[str, float]],
     seeds: Sequence[int],
 ) -> list[Cell]:
-    rates = {"dense": _DENSE_LEARNING_RATES.get(model, _LEARNING_RATES[model])}
     return [
         Cell(
             dataset,
@@ -197,46 +173,7 @@ def _of(
             density,
             seed,
             "adam",
-            rates.get(method, _LEARNING_RATES[model]),
+            _LEARNING_RATES[model],
         )
         for (method, density), seed in itertools.product(methods, seeds)
     ]
-
-
-def _tuning() -> list[Cell]:
-    found = []
-    rates = {
-        "fedavg-cnn": [
-            ("adam", 5e-4),
-            ("adam", 1e-3),
-            ("adam", 2e-3),
-            ("sgd", 0.05),
-            ("sgd", 0.1),
-            ("sgd", 0.2),
-            ("sgd", 0.3),
-        ],
-        "resnet20": [("adam", 3e-3), ("adam", 1e-2), ("sgd", 0.3)],
-    }
-    for model, tried in rates.items():
-        for optimizer, rate in tried:
-            found += [
-                Cell("fashion-mnist", model, "dirichlet-0.5", 10, "dense", 1.0, seed, optimizer, rate)
-                for seed in (11, 12)
-            ]
-        for density in (0.05, 0.01):
-            found += [
-                cell._replace(seed=11)
-                for cell in _of(
-                    "fashion-mnist", model, "dirichlet-0.5", 10, [(m, density) for m in _TUNED], (11,)
-                )
-            ]
-    steps = [
-        ("dense", 1.0),
-        *((f"following:span=8{more}", 0.1) for more in ("", ",step_power=0.5", ",step_power=1.0")),
-    ]
-    for rate in (0.3, 1.0):
-        found += [
-            cell._replace(optimizer="sgd", learning_rate=rate)
-            for cell in _of("digits", "lstm", "dirichlet-0.5", 10, steps, (11,))
-        ]
-    return found

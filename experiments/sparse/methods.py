@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from experiments.sparse.job import NUMBER, Job
-from experiments.sparse.selection import keep_largest, keep_largest_over_layers
+from experiments.sparse.selection import keep_largest, keep_largest_over_layers, lamp
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, living_after_step
 
@@ -78,10 +78,12 @@ class Product(Method):
 
     def _prune(self, job: Job, epoch: float) -> None:
         kept = living_after_step(self._settings, job.sizes, job.living(), epoch)
-        scores = [job.flat(name).abs() for name in job.masks]
+        weights = [job.flat(name) for name in job.masks]
         masks = job.flat_masks()
         if self._settings.mask_scope == "global":  # all rows are alike
-            scores, masks = [each[:1] for each in scores], [each[:1] for each in masks]
+            weights, masks = [each[:1] for each in weights], [each[:1] for each in masks]
+        by_lamp = self._settings.prune_criterion == "lamp"
+        scores = [lamp(each) if by_lamp else each.abs() for each in weights]
         if self._settings.prune_scope == "global":
             job.use(keep_largest_over_layers(scores, masks, sum(kept)))
         else:

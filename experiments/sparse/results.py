@@ -18,7 +18,7 @@ TARGET_POINTS = 1.0
 
 def cell_of(row: Row) -> Cell:
     """The cell that a row measures."""
-    return Cell(**{name: row[name] for name in Cell._fields})
+    return Cell(**{name: row[name] for name in Cell._fields if name in row})
 
 
 def task_of(row: Row) -> tuple[str, str, str, int]:

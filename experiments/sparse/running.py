@@ -45,18 +45,20 @@ def run_cells(cells: Sequence[Cell], device: str = "cpu", fashion_mnist: Path | 
     for cell in cells:
         method, settings = made(cell.method, cell.density)
         held = split(labels, cell.dataset, cell.split, cell.parties, cell.seed)
-        runs.append(Run(method, cell.seed, held, settings))
+        rate = cell.learning_rate / first.learning_rate
+        runs.append(Run(method, cell.seed, held, settings, rate, cell.decay))
     recipe = recipe_of(first.dataset, first.model, first.parties, first.optimizer, first.learning_rate)
     outcomes = train(runs, NETS[first.model], data, recipe, device)
     seconds = (time.perf_counter() - started) / len(cells)
     return [
         {
+            **asdict(recipe),
             **cell._asdict(),
             "accuracy": round(outcome.curve[-1][0], 3),
+            "mean_accuracy": round(outcome.mean_accuracy, 3),
             "bytes": round(outcome.curve[-1][1]),
             "seconds": round(seconds, 2),
             **run.method.notes(),
-            **asdict(recipe),
             "curve": [
                 [round(accuracy, 2), round(size), round(density, 4), round(loss, 4)]
                 for accuracy, size, density, loss in outcome.curve
@@ -75,7 +77,7 @@ def stacks(cells: Sequence[Cell], models: int) -> Iterator[list[Cell]]:
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        key = cell._replace(method="", density=1.0, seed=0)
+        key = cell._replace(method="", density=1.0, seed=0, learning_rate=0.0, decay="")
         groups.setdefault(key, []).append(cell)
         if len(groups[key]) * cell.parties >= models:
             yield groups.pop(key)

@@ -46,6 +46,18 @@ def keep_largest_over_layers(scores: Sequence[Tensor], masks: Sequence[Tensor], 
     return list(new.split([mask.shape[1] for mask in masks], 1))
 
 
+def lamp(weights: Tensor) -> Tensor:
+    """Scores of a layer of each row: see :func:`secretflow.ml.nn.fl.pruning.scores.lamp`.
+
+    Args:
+        weights: float of shape (rows, size).
+    """
+    ordered, order = weights.double().square().sort(dim=1, stable=True)
+    not_below = ordered.flip(1).cumsum(1).flip(1)
+    found = ordered / not_below.clamp_min(torch.finfo(torch.float64).tiny)
+    return torch.empty_like(found).scatter_(1, order, found)
+
+
 def _without_smallest(ranked: Tensor, mask: Tensor, keep: int) -> Tensor:
     """A row's mask without its smallest living entries; pruned ones are ranked below all others."""
     order = ranked.argsort(dim=1, stable=True)

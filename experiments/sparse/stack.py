@@ -12,25 +12,9 @@ from torch import Tensor, nn, optim
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from experiments.sparse.convolution import MatrixConv2d
+
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "sgd": optim.SGD}
-
-
-class _MatrixConv2d(nn.Conv2d):
-    """A convolution as a product of matrices: stacked, it is one batched product.
-
-    What vmap makes of a convolution is one of many groups, which a GPU computes one after the other. Outputs
-    lie in memory channel by channel, so that the product need not be rearranged.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert not isinstance(self.padding, str)  # no net here names it by a word
-        (height, width), stride, (top, left) = self.kernel_size, self.stride[0], self.padding
-        padded = F.pad(x, (left, left, top, top))
-        windows = padded.unfold(2, height, stride).unfold(3, width, stride)
-        rows, channels, down, right = windows.shape[:4]
-        columns = windows.permute(1, 4, 5, 0, 2, 3).reshape(channels * height * width, rows * down * right)
-        out = (self.weight.flatten(1) @ columns).view(-1, rows, down, right).transpose(0, 1)
-        return out if self.bias is None else out + self.bias[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +73,7 @@ class Stack:
         if device != "cpu" if matrices is None else matrices:
             for module in self._net.modules():
                 if type(module) is nn.Conv2d:
-                    module.__class__ = _MatrixConv2d
+                    module.__class__ = MatrixConv2d
         self.weights: dict[str, Tensor] = {
             name: torch.stack([dict(net.named_parameters())[name].detach() for net in nets])
             .repeat_interleave(parties, 0)
@@ -108,6 +92,7 @@ class Stack:
             **recorded,
         )
         self._factors: dict[str, Tensor] = {}
+        self._rates: dict[str, Tensor] = {}
         self._exponents: dict[str, Tensor] = {}
 
     def reparametrise(self, exponents: Sequence[float], names: Sequence[str]) -> None:
@@ -128,19 +113,25 @@ class Stack:
             self._exponents[name] = each
             values.data.copy_(_power(values.data, 1 / each))
 
-    def scale_steps(self, names: Sequence[str]) -> dict[str, Tensor]:
+    def scale_steps(self, rates: Sequence[float]) -> dict[str, Tensor]:
         """Multiplies every step of the optimiser with a factor for each model and layer.
 
         Args:
-            names: of the parameters.
+            rates: of each model, for all its layers.
 
         Returns:
-            The factors by name, (models, 1, ...), 1 at first; whoever asked for them sets them.
+            More factors by name, (models, 1, ...), 1 at first; whoever asked for them sets them.
         """
-        for name in names:
-            values = self.weights[name]
-            self._factors[name] = torch.ones(len(values), *[1] * (values.dim() - 1), device=values.device)
+        for name, values in self.weights.items():
+            shape = len(values), *[1] * (values.dim() - 1)
+            self._factors[name] = torch.ones(shape, device=values.device)
+            self._rates[name] = torch.tensor(rates, device=values.device).reshape(shape)
         return self._factors
+
+    def decay(self, rates: Sequence[float]) -> None:
+        """Sets anew what :meth:`scale_steps` was given."""
+        for value in self._rates.values():
+            value.copy_(torch.tensor(rates, device=value.device).reshape(value.shape))
 
     def state(self) -> list[Tensor]:
         """Weights, and what the optimiser keeps of them."""
@@ -177,7 +168,7 @@ class Stack:
         self._optimizer.step()
         for name, factor in self._factors.items():
             values = self.weights[name].data
-            torch.lerp(before[name], values, factor, out=values)
+            torch.lerp(before[name], values, factor * self._rates[name], out=values)
         self.zero_pruned(masks)
         return losses
 

@@ -51,8 +51,8 @@ def recipe_of(dataset: str, model: str, parties: int, optimizer: str, learning_r
     """
     batch = _BATCH.get(dataset, 32)
     steps = math.ceil(rows_of(dataset) / (batch * parties))
-    decay = _WEIGHT_DECAY.get(model, 1e-4)
-    return Recipe(EPOCHS, math.ceil(steps / _ROUNDS_OF_EPOCH), batch, optimizer, learning_rate, decay)
+    weight_decay = _WEIGHT_DECAY.get(model, 1e-4)
+    return Recipe(EPOCHS, math.ceil(steps / _ROUNDS_OF_EPOCH), batch, optimizer, learning_rate, weight_decay)
 
 
 def load(dataset: str, fashion_mnist: Path | None = None) -> Data:

@@ -16,7 +16,7 @@ from experiments.audit.cells import (
     Cell,
 )
 from experiments.audit.command_line import make_parser
-from experiments.audit.rows import Rows, key_of
+from secretflow.ml.nn.fl.audit.finished import Finished, key_of
 
 SCRIPT = Path(leakage_audit.__file__)
 SMALL = ["--images", "2", "--restarts", "1", "--iterations", "2", "--datasets", "MNIST", "--workers", "1"]
@@ -90,7 +90,7 @@ def test_a_finished_audit_has_its_report_its_plots_and_a_page(finished):
     assert found.keys() == {(0.0, KNOWN)} | {(0.5, knowledge) for knowledge in (OBLIVIOUS, KNOWN, INFERRED)}
     assert found[0.5, KNOWN]["successes"] == 2 and found[0.5, KNOWN]["density"] == pytest.approx(0.5)
     assert found[0.5, OBLIVIOUS]["successes"] == 0 and found[0.5, KNOWN]["identified"] == 2
-    assert all(row["candidates"] == 100 for row in [*written["rows"], *written["baselines"]])
+    assert all(row["candidates"] == 10_000 for row in [*written["rows"], *written["baselines"]])
     assert {row["baseline"] for row in written["baselines"]} == {"mean image", "random noise"}
     assert (finished / "success_closed_form_mnist.png").stat().st_size > 1000
     html = (finished / "report.html").read_text()
@@ -127,11 +127,11 @@ def test_an_audit_goes_on_where_it_was_stopped(finished, monkeypatch):
 
 
 def test_rows_of_another_program_are_measured_anew(finished, monkeypatch):
-    measured = len(Rows(finished / "rows.jsonl")._rows)
+    measured = len(Finished(finished / "rows.jsonl")._rows)
     monkeypatch.setattr(leakage_audit, "digest_of_code", lambda: "another")
     monkeypatch.setattr(tasks, "digest_of_code", lambda: "another")
     assert leakage_audit.main(["--out", str(finished), *CLOSED_FORM]) == 0
-    assert len(Rows(finished / "rows.jsonl")._rows) == 2 * measured
+    assert len(Finished(finished / "rows.jsonl")._rows) == 2 * measured
     assert json.loads((finished / "report.json").read_text())["code"] == "another"
 
 
@@ -162,14 +162,14 @@ def test_no_row_starts_after_the_time_is_over(tmp_path):
 
 def test_rows_survive_being_killed_while_one_is_written(tmp_path):
     path = tmp_path / "rows.jsonl"
-    Rows(path).add("a", {"mse": float("inf")})
+    Finished(path).add("a", {"mse": float("inf")})
     with path.open("a") as file:
         file.write('{"key": "b", "ms')
-    assert Rows(path).get("a") == {"mse": None} and Rows(path).get("b") is None
+    assert Finished(path).get("a") == {"mse": None} and Finished(path).get("b") is None
 
 
 def test_a_row_after_a_torn_line_is_not_lost(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"key": "torn')
-    Rows(path).add("a", {"mse": 1.0})
-    assert Rows(path).get("a") == {"mse": 1.0}
+    Finished(path).add("a", {"mse": 1.0})
+    assert Finished(path).get("a") == {"mse": 1.0}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.production.network import PARTIES, loopback, namespaces
-from tests.production.observed import GUIDE, Seen, leaks, observe
+from tests.production.observed import GUIDE, SETTINGS, Seen, leaks, observe
 
 pytestmark = [pytest.mark.production, pytest.mark.slow]
 
@@ -30,7 +30,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return observe(tmp_path_factory.mktemp(request.param), network, why_not)
 
 
-def test_all_parties_train_to_the_end(seen: Seen) -> None:
+def test_all_parties_train_to_the_end_over_tls(seen: Seen) -> None:
     assert seen.status == dict.fromkeys(PARTIES, 0)
     histories = [json.loads((seen.home / party / "history.json").read_text()) for party in PARTIES]
     for history in histories:  # every driver has a clock of its own
@@ -41,6 +41,25 @@ def test_all_parties_train_to_the_end(seen: Seen) -> None:
         saved = torch.load(seen.home / party / "model")["model_state_dict"]
         living = sum(int((saved[f"{layer}.weight"] != 0).sum()) for layer in ("conv1", "fc"))
         assert living == round(1947 * histories[0]["density"][-1])
+
+
+def test_a_blind_server_is_told_no_rows_losses_metrics_or_densities_and_stops_with_the_parties(
+    seen: Seen,
+) -> None:
+    histories, told = (
+        {party: json.loads((seen.home / party / "blind" / name).read_text()) for party in PARTIES}
+        for name in ("history.json", "told.json")
+    )
+    assert set(histories["carol"]) == {"seconds", "evaluate_seconds", "payload_bytes"}
+    assert told["carol"]["floats"] == [] and set(told["carol"]["kinds"]) <= {"str"}
+    for party in ("alice", "bob"):  # what was looked for is there
+        assert histories[party]["loss"][0] > 0 and 0 < histories[party]["density"][0] < 1
+        assert 0 <= histories[party]["val_multiclassaccuracy"][0] <= 1
+        assert histories[party]["density"][0] in told[party]["floats"]
+        assert SETTINGS["rows"] in told[party]["integers"]
+    assert SETTINGS["rows"] not in told["carol"]["integers"]
+    for history in histories.values():  # stopped after the first of two epochs
+        assert len(history["payload_bytes"]) == 1 < SETTINGS["epochs"]
 
 
 def test_averages_and_sums_travel_under_the_list_of_what_may(seen: Seen) -> None:

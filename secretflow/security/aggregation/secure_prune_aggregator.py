@@ -28,34 +28,37 @@ from secretflow.security.aggregation.secagg.transport.local import LocalTranspor
 class SecurePruneAggregator(Measured, Aggregator):
     """Secure aggregation of pruned models, and of anything upstream's ``SecureAggregator`` takes.
 
-    Every pair of parties shares a key (X25519, HKDF-SHA256), confirmed and signed by their identities where
+    Every pair of peers shares a key (X25519, HKDF-SHA256), confirmed and signed by their identities where
     those are pinned. In each call a party encodes its numbers in fixed point in the ring of integers modulo
     2^32 or 2^64 and adds, for every peer, a pad drawn with AES-256-CTR from a key of that pair for this call
     alone; the peer subtracts the same pad, so the pads cancel in the sum (Bonawitz et al. 2017, eprint
-    2017/281, section 4). A call's key is derived in a chain that turns one way, so keys stolen later open no
-    upload that was recorded before. With ``prune_mask``, only
-    elements that enough parties keep travel, and the average of an element is over the parties that keep
-    it. The masks themselves are added up behind pads too, once after they change.
+    2017/281, section 4). Of more than 32 parties each has some neighbours for peers instead of all others
+    (Bell et al. 2020, eprint 2020/704). A call's key is derived in a chain that turns one way, so keys
+    stolen later open no upload that was recorded before. With ``prune_mask``, only elements that enough
+    parties keep travel, and the average of an element is over the parties that keep it. The masks
+    themselves are added up behind pads too, once after they change.
 
-    Guarantee, if everybody follows the protocol: the server, together with up to n - 2 parties, learns
-    about the others' numbers and masks no more than what the results say. Visible to all, by design:
+    Guarantee, if everybody follows the protocol: the server, together with up to n - 2 parties (of more than
+    32: up to ``max_colluders`` of them, but for a chance of 2^-40 in each key agreement), learns about the
+    others' numbers and masks no more than what the results say. Visible to all, by design:
 
     * the average, how many parties keep each element, and the total of the weights;
     * for an element that some parties have pruned, the share of the weight behind its average;
     * where ``k`` parties keep an element, any ``k - 1`` of them learn the last one's number from its
       average: against ``t`` parties that pool what they know, set ``min_contributors`` to ``t + 2``;
     * with two parties, each learns the other's numbers from the average itself, whatever the protocol;
+    * to the server also each element of what ``axis=None`` adds up;
     * an error about a number that does not fit names its party's largest magnitude.
 
     Behind every opened element stand at least ``min_contributors`` parties that count: that add their
     number to it with a weight of at least ``min_share`` of an equal one. An element with fewer is in no
     upload. It stays each party's own and goes on learning there. Weights with which too few count are
-    refused. Between calls an element keeps the contributors of its first sum, or does not travel; data are
-    averaged under one weighting alone. If the server works together with no party, it cannot have an element
-    opened by false counts; if it tells parties different things, it cannot read what they upload then, and
-    they refuse the sum. A call that misses a message has no result, and later calls are not affected by it;
-    with ``min_survivors`` training goes on with those who are there, under what
-    :mod:`~secretflow.security.aggregation.secagg.dropouts.protocol` says of it.
+    refused. Between calls an element keeps the contributors of its first sum, or does not travel; arrays
+    that are the same byte for byte are averaged under one weighting alone. If the server works together with
+    no party, it cannot have an element opened by false counts; if it tells parties different things, it
+    cannot read what they upload then, and they refuse the sum. A call that misses a message has no result,
+    and later calls are not affected by it; with ``min_survivors`` training goes on with those who are there,
+    under what :mod:`~secretflow.security.aggregation.secagg.dropouts.protocol` says of it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
@@ -82,10 +85,13 @@ class SecurePruneAggregator(Measured, Aggregator):
             take it off the sum. The server then learns nothing but sizes, not even the average; results
             are to be had with :meth:`average_at_parties` only. A server that colludes with a party falls
             back to the guarantee above.
-        identities: who the parties are, pinned: then a party whose key was exchanged on the way is refused
-            before anything is uploaded. None takes those that ``python -m secretflow.party run`` has read
-            from the cluster file; without any, a public key is a party's own only if nobody can change the
-            messages between the parties.
+        max_colluders: part of the parties that may work together with the server, from 0 to 1; None is 1 for
+            up to 32 parties, two thirds for more. A party shares pads with as many peers as that takes (of
+            256 with 32 for a third, 76 for two thirds, 255 for 1), and each pad takes time. Who colludes must
+            be settled before keys are drawn (bound: ``secagg/neighbours.py``).
+        identities: who the parties are, pinned: a party whose key was exchanged on the way is refused before
+            anything is uploaded. None takes those that ``python -m secretflow.party run`` has read from the
+            cluster file; without any, keys are the parties' own only if nobody can change their messages.
         min_survivors: fewest parties that a round of ``FLModel.fit`` ends with, more than half of them and
             at least ``min_contributors``; who was lost may come back. None: all must be there. Sums and
             averages outside of ``fit`` need all in any case.
@@ -93,7 +99,7 @@ class SecurePruneAggregator(Measured, Aggregator):
             training included; who takes longer is gone.
 
     Raises:
-        AggregationError: fewer than two parties, more than 255, or one twice.
+        AggregationError: fewer than two parties, more than 1,000, or one twice.
         TypeError: something is of another type.
         ValueError: a number is out of its range, or the server shall be blind and is a participant.
 
@@ -116,15 +122,16 @@ class SecurePruneAggregator(Measured, Aggregator):
         min_share: float = 0.01,
         fixed_contributors: bool = True,
         server_blind: bool = False,
+        max_colluders: float | None = None,
         identities: Identities | None = None,
         min_survivors: int | None = None,
         round_deadline: float = ROUND_DEADLINE,
     ) -> None:
         check_members(device, participants, server_blind, identities)
         _validate.flag("fixed_contributors", fixed_contributors)
-        ring = Ring.make(ring_bits, fxp_bits, len(participants))
+        ring = Ring.make(ring_bits, fxp_bits, count := len(participants))
         rules = Rules.make(
-            ring, len(participants), min_contributors, min_share, fixed_contributors, server_blind
+            ring, count, min_contributors, min_share, fixed_contributors, server_blind, max_colluders
         )
         self._group = Group(device, participants, rules, identities or identities_here())
         self._agreements = Agreements()
@@ -135,11 +142,15 @@ class SecurePruneAggregator(Measured, Aggregator):
         """The parties, in the order in which their keys and weights are given to each other."""
         return list(self._group.parties)
 
+    @property
+    def server_blind(self) -> bool:
+        """Whether the server learns nothing but sizes."""
+        return self._group.rules.server_blind
+
     def host_at(self, hosts: Mapping[PYU, Any]) -> None:
         """Lets the parties' clients live in actors that the parties have anyway: a process less for each.
 
-        New keys are agreed on, unless the clients live there already. What was agreed on about masks and
-        counted in bytes elsewhere is forgotten.
+        Unless they live there already, new keys are agreed on, and counts and agreements are forgotten.
 
         Args:
             hosts: for each party an actor at it that is a
@@ -151,8 +162,7 @@ class SecurePruneAggregator(Measured, Aggregator):
     def fingerprint(self) -> dict[PYU, PYUObject]:
         """The key agreement in short, at each party: 16 hexadecimal digits, the same at all parties.
 
-        Where identities are not pinned, people can compare it over another way: it differs if somebody has
-        exchanged a key.
+        Without pinned identities people can compare it over another way: exchanged keys make it differ.
         """
         return {party: member.fingerprint() for party, member in self._group.members.items()}
 
@@ -266,21 +276,21 @@ class SecurePruneAggregator(Measured, Aggregator):
         same_mask: bool = False,
     ) -> PYUObject:
         """Has all parties make a request; returns the last sum, at the server."""
-        own = by_party(data, "data", self._group.parties)
-        everybodys = weights_by_party(weights, data, self._group.parties)
+        group, own = self._group, by_party(data, "data", self._group.parties)
+        everybodys = weights_by_party(weights, data, group.parties)
         masks: dict[PYU, PYUObject] | dict[PYU, None] = dict.fromkeys(own)
         at_parties = any(isinstance(weight, DeviceObject) for weight in everybodys.values())
         request = Request(operation, own_weight=at_parties)
         if prune_mask is not None:
-            masks = by_party(prune_mask, "prune_mask", self._group.parties)
+            masks = by_party(prune_mask, "prune_mask", group.parties)
             use, number = self._agreements.begin(prune_mask, same_mask)
             request = replace(request, masks=use, agreement=number)
 
         def begin(party: PYU, start: int) -> PYUObject:
             known = [everybodys[party]] if request.own_weight else everybodys.values()
-            return self._group.members[party].begin_request(start, request, own[party], masks[party], *known)
+            return group.members[party].begin_request(start, request, own[party], masks[party], *known)
 
-        total = DriverTransport(self._group).last_sum(begin, request.exchanges)
+        total = DriverTransport(group).last_sum(begin, request.exchanges)
         if prune_mask is not None:
             self._agreements.end(prune_mask, request.masks)
         return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,11 +18,12 @@ from torchmetrics import Accuracy
 import secretflow as sf
 from experiments.sparse.engine import Data, Outcome, Recipe, Run, train
 from experiments.sparse.methods import Dense, Product
-from experiments.sparse.selection import keep_largest, keep_largest_over_layers
+from experiments.sparse.selection import keep_largest, keep_largest_over_layers, lamp
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import BaseModule, TorchModel, metric_wrapper, optim_wrapper
 from secretflow.ml.nn.fl.pruning import PruneSettings, prune_by_magnitude, prune_over_layers
+from secretflow.ml.nn.fl.pruning.scores import scores as scores_by
 from secretflow.security.aggregation import SecurePruneAggregator
 
 ROWS = (90, 45)
@@ -30,8 +32,10 @@ RECIPE = Recipe(
     epochs=3, aggregate_freq=2, batch_size=15, optimizer="adam", learning_rate=0.01, weight_decay=1e-3
 )
 SETTINGS: dict[str, dict[str, Any]] = {
+    "nothing set": {},
     "local, by layer": {"prune_percent": 20},
     "local, over layers": {
+        "prune_preset": "lottery",
         "prune_scope": "global",
         "prune_schedule": "cubic",
         "prune_end_epoch": 2,
@@ -39,12 +43,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "global, by layer": {"mask_scope": "global", "prune_percent": 20, "prune_freq": 1},
     "global, over layers": {
+        "prune_preset": "lottery",
         "mask_scope": "global",
         "prune_scope": "global",
         "prune_schedule": "cubic",
         "prune_end_epoch": 2,
     },
     "global, steps scaled": {
+        "prune_preset": "lottery",
         "mask_scope": "global",
         "prune_scope": "global",
         "prune_schedule": "cubic",
@@ -158,6 +164,23 @@ def test_dense_training_comes_to_the_numbers_of_flmodel(devices: SimpleNamespace
     assert outcome.curve[-1][1] * len(ROWS) == sum(history.global_history["payload_bytes"])
 
 
+def test_a_runs_rate_is_a_learning_rate_of_its_own_in_a_stack() -> None:
+    def weights(learning_rate: float, *rates: float) -> dict[str, Tensor]:
+        x, y = map(torch.from_numpy, rows())
+        recipe = replace(RECIPE, learning_rate=learning_rate)
+        runs = [Run(Dense(), SEED, held(), rate=rate) for rate in rates]
+        return dict(train(runs, Net, Data(x, y, x, y), recipe)[0].weights)
+
+    alone, beside = weights(RECIPE.learning_rate, 1.0), weights(2 * RECIPE.learning_rate, 0.5, 1.0)
+    for name, value in alone.items():
+        torch.testing.assert_close(beside[name], value, atol=1e-4, rtol=0)
+
+
+def test_steps_shrink_to_nothing_as_a_cosine() -> None:
+    run = Run(Dense(), SEED, held(), rate=2.0, decay="cosine")
+    assert [run.rate_at(progress) for progress in (0, 0.5, 1)] == pytest.approx([2, 1, 0])
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_selections_are_those_of_the_product(seed: int, keep: int) -> None:
     generator = np.random.default_rng(seed)
@@ -170,6 +193,9 @@ def test_selections_are_those_of_the_product(seed: int, keep: int) -> None:
     for layer, mask, score, living in zip(layers, masks, scores, alive, strict=True):
         expected = prune_by_magnitude(layer, mask, keep)
         np.testing.assert_array_equal(keep_largest(score, living, keep)[0].numpy(), expected)
+    for layer in layers:
+        found = lamp(torch.tensor(layer)[None])[0].numpy()
+        np.testing.assert_allclose(found, scores_by("lamp", [layer], None)[0], rtol=1e-12)
     together = prune_over_layers(layers, masks, keep)
     for found, wanted in zip(keep_largest_over_layers(scores, alive, keep), together, strict=True):
         np.testing.assert_array_equal(found[0].numpy(), wanted)

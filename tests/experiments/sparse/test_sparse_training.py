@@ -10,6 +10,7 @@ import pytest
 from experiments.sparse.grid import PARTS, cells, made
 from experiments.sparse.results import Row, with_bytes_to_target
 from experiments.sparse_training import main
+from secretflow.ml.nn.fl.pruning import PruneSettings
 
 ONE = ["--only", "breast-cancer,ours,0.1,1"]
 
@@ -25,6 +26,10 @@ def test_a_second_call_repeats_no_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "1 runs, 1 of them done before" in capsys.readouterr().err
     assert (tmp_path / "sparse.json").read_bytes() == first
     assert "breast-cancer, table-net" in (tmp_path / "sparse.md").read_text(encoding="utf-8")
+
+
+def test_ours_is_what_one_gets_who_sets_the_density_alone() -> None:
+    assert made("ours", 0.05)[1] == PruneSettings(prune_end_rate=0.05)
 
 
 def test_every_cell_has_a_method() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,40 @@ def test_a_party_that_takes_up_an_element_again_gives_none_of_its_numbers_away(c
     np.testing.assert_array_equal(before[left], after[left])
     with pytest.raises(AggregationError, match="averaged without this party before"):
         sf.reveal(aggregator.average(consortium.held(DATA), 0))
+
+
+ELSEWHERE: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
+    "another shape": lambda x, y: [x.reshape(20, 30), y],
+    "another order": lambda x, y: [y, x],
+    "one array more": lambda x, y: [x, y, np.ones_like(y)],
+    "no list": lambda x, _: x,
+}
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_mask_changed_in_other_arrays_gives_none_of_a_partys_numbers_away(
+    consortium: Any, elsewhere: str, joins: bool
+) -> None:
+    """The attack: the same numbers in other arrays, whose elements have no contributors from before."""
+    aggregator, full = consortium.aggregator(4), np.ones(600)
+    others = [np.full(600, 2.0 + k) for k in range(4)]
+    arranged = ELSEWHERE[elsewhere]
+
+    def average(masks: list[list[np.ndarray]], arrange: Callable[[np.ndarray, np.ndarray], Any]) -> Any:
+        data = [arrange(x, y) for (x,), y in zip(DATA, others, strict=True)]
+        given: Any = [arrange(mask, full) for (mask,) in masks]
+        given = [mask if isinstance(mask, list) else [mask] for mask in given]
+        return sf.reveal(aggregator.average(consortium.held(data), 0, prune_mask=consortium.held(given)))
+
+    before, after = masks_but(None, slice(0)), masks_but(2, slice(0, 500))
+    if joins:
+        before, after = after, before
+    average(before, lambda x, y: [x, y])
+    with pytest.raises(AggregationError, match="must be new under a new mask in arrays of other shapes"):
+        average(after, arranged)
+    if elsewhere != "another order":  # in which each array has the other's contributors
+        average(before, arranged)  # of the same parties, it tells nothing new
 
 
 @pytest.mark.parametrize("at_parties", [False, True])

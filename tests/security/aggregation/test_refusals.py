@@ -89,8 +89,8 @@ def test_a_device_twice_among_the_participants_is_refused_as_upstream_does(conso
 
 def test_settings_out_of_range_are_refused(consortium: Any) -> None:
     for parties, options, message in (
-        (1, {}, "from 2 to 255 parties"),
-        (0, {}, "from 2 to 255 parties"),
+        (1, {}, "from 2 to 1000 parties"),
+        (0, {}, "from 2 to 1000 parties"),
         (3, {"min_contributors": 0}, "min_contributors must be an integer from 1 to 3, got 0"),
         (3, {"min_contributors": 4}, "min_contributors must be an integer from 1 to 3, got 4"),
         (3, {"ring_bits": 16}, "ring_bits must be one of 32, 64, got 16"),

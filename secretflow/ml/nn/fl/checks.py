@@ -17,8 +17,10 @@ from secretflow.device import PYU
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.core.torch import TorchModel
+from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
 from secretflow.ml.nn.fl.backend.torch.units import unit_groups
+from secretflow.ml.nn.fl.options import ALL_ROWS
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import _strategy_dispatcher
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
@@ -82,7 +84,8 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
     """Refuses noise whose account of privacy would not hold.
 
     Every party adds its part of the noise, so all parts must arrive at every weight. With masks of their own
-    fewer do, and the masks come from weights without noise.
+    fewer do, and the masks come from weights without noise. Layers that are clipped one by one may be longer
+    together than the norm that the noise is for.
 
     Args:
         dp_strategy: upstream's ``DPStrategyFL``, or None.
@@ -90,7 +93,8 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         parties: how many train; all do in each round.
 
     Raises:
-        ValueError: masks are the parties' own, or the noise is split over another number of parties.
+        ValueError: masks are the parties' own, layers are clipped one by one, or the noise is split over
+            another number of parties.
     """
     noise = getattr(dp_strategy, "model_gdp", None)
     if noise is None:
@@ -99,6 +103,11 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         raise ArgumentError(
             "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
             f"only their parts of the noise arrive, got {settings.mask_scope!r}"
+        )
+    if getattr(noise, "is_clip_each_layer", False):
+        raise ArgumentError(
+            "is_clip_each_layer of model_gdp must be False, for the clipped layers together may be longer "
+            "than l2_norm_clip, which the noise is for, got True"
         )
     for name in ("num_clients", "num_updates"):
         number = getattr(noise, name, parties)
@@ -115,18 +124,47 @@ def check_capture(gradient_capture: GradientCapture | None, device_list: list[PY
         raise ArgumentError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
 
 
+def check_steps(steps_per_epoch: Any, audience: Audience) -> None:
+    """Refuses batches of all rows where not all drivers are told how many rows there are."""
+    if audience.is_closed and steps_per_epoch == ALL_ROWS:
+        raise ArgumentError(
+            "steps_per_epoch must be a number with server_blind=True over the network, for the server is "
+            f"told nobody's rows, got {steps_per_epoch!r}"
+        )
+
+
 def check_backend(backend: str) -> None:
     """Refuses what is not torch."""
     if backend != "torch":
         raise ArgumentError(f"backend must be 'torch' with {PRUNE_STRATEGY!r}, got {backend!r}")
 
 
-def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
+def check_worker_processes(worker_processes: int | None) -> None:
+    """Refuses processes for the parties to share where each has machines of its own.
+
+    Args:
+        worker_processes: how many; None are not shared.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is below 1, or this is no simulation.
+    """
+    _validate.integer("worker_processes", worker_processes, 1, optional=True)
+    simulated = sfd.get_distribution_mode() in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG)
+    if worker_processes is not None and not simulated:
+        raise ArgumentError(
+            "worker_processes must be None outside of a simulation, where every party has a process of its "
+            f"own, got {worker_processes}"
+        )
+
+
+def check_gpus(num_gpus: float, device_list: Sequence[PYU], processes: int | None = None) -> None:
     """Refuses to wait for GPUs that the simulation does not have.
 
     Args:
-        num_gpus: of each party.
+        num_gpus: of each party, or of each process where parties share them.
         device_list: the parties.
+        processes: how many the parties share; None gives each one of its own.
 
     Raises:
         TypeError: ``num_gpus`` is no number.
@@ -136,10 +174,12 @@ def check_gpus(num_gpus: float, device_list: Sequence[PYU]) -> None:
     if not num_gpus or sfd.get_distribution_mode() != DISTRIBUTION_MODE.SIMULATION:
         return
     there = ray.cluster_resources().get("GPU", 0.0)
-    if num_gpus * len(device_list) > there:
+    count = len(device_list) if processes is None else min(processes, len(device_list))
+    if num_gpus * count > there:
         raise ArgumentError(
-            f"num_gpus must be at most {there / len(device_list):g}, for Ray has {there:g} GPUs for "
-            f"{len(device_list)} parties, got {num_gpus!r}; a part of a GPU, such as 0.5, is allowed, and "
+            f"num_gpus must be at most {there / count:g}, for Ray has {there:g} GPUs for "
+            f"{count} {'parties' if processes is None else 'processes'}, got {num_gpus!r}; a part of a GPU, "
+            "such as 0.5, is allowed, and "
             "sf.init(num_gpus=...) says how many there are"
         )
 

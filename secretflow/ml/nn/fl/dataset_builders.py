@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secretflow.data.horizontal import HDataFrame
-from secretflow.device import PYU, reveal
+from secretflow.device import PYU
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.audience import Audience
 
 
 def parts_of(*held: Any) -> list[Mapping[PYU, Any]]:
@@ -24,6 +25,7 @@ def build_datasets(
     builders: Mapping[PYU, Any],
     parts: Sequence[Mapping[PYU, Any]],
     stage: str,
+    audience: Audience,
 ) -> int:
     """Has every party build its dataset.
 
@@ -33,6 +35,7 @@ def build_datasets(
             :meth:`~secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w_prune.FedAvgWPrune.build_dataset_from_builder`.
         parts: what each party holds: its path; or its features, its labels and its weights.
         stage: "train" or "eval".
+        audience: is told how many batches each makes.
 
     Returns:
         How many batches each party has.
@@ -42,7 +45,7 @@ def build_datasets(
     """
     if missing := sorted(device.party for device in workers if device not in builders):
         raise ArgumentError(f"dataset_builder must have an entry for every party, got none for {missing}")
-    steps: dict[str, int] = reveal(
+    steps = audience.told(
         {
             device.party: worker.build_dataset_from_builder(
                 builders[device], *(part[device] for part in parts), stage=stage
@@ -50,8 +53,12 @@ def build_datasets(
             for device, worker in workers.items()
         }
     )
+    return audience.decided(lambda: _common(steps))
+
+
+def _common(steps: Mapping[str, int]) -> int:
     if len(set(steps.values())) != 1 or min(steps.values()) < 1:
         raise ArgumentError(
-            f"dataset_builder must make as many batches for every party, at least 1, got {steps}"
+            f"dataset_builder must make as many batches for every party, at least 1, got {dict(steps)}"
         )
     return min(steps.values())

@@ -22,7 +22,10 @@ class WithExports:
     def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
         """Has every party write the living weights of its model to its own disk.
 
-        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads them.
+        With ``mask_scope="local"`` they are more than what was averaged: weights that too few others keep
+        have never left the party, and the mask is its own. A model of ``mask_scope="global"`` is what all
+        have.
+        :func:`~secretflow.ml.nn.fl.sparse_model.load_sparse` reads the file, which only its owner may.
 
         Args:
             path: folder and name of the file, one for all parties or one for each.
@@ -42,6 +45,7 @@ class WithExports:
     def export_dense_small(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
         """Has every party write a smaller net that computes what its model does, to its own disk.
 
+        It holds weights that have never left the party as :meth:`export_sparse` does.
         :func:`~secretflow.ml.nn.fl.small_model.load_dense_small` reads it; of a net at hand,
         :func:`~secretflow.ml.nn.fl.small_model.export_dense_small` makes the smaller one.
 

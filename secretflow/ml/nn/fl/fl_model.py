@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 from secretflow.device import PYU, PYUObject, reveal
+from secretflow.device.shared_process import SharedProcesses
+from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
     check_aggregator,
@@ -18,10 +21,13 @@ from secretflow.ml.nn.fl.checks import (
     check_model,
     check_privacy,
     check_server_agg_method,
+    check_steps,
     check_strategy,
+    check_worker_processes,
     upstreams_fit,
 )
-from secretflow.ml.nn.fl.crew import over_a_network, own_workers
+from secretflow.ml.nn.fl.crew import own_workers
+from secretflow.ml.nn.fl.evaluation import WithEvaluation
 from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.keywords import check_fit_keywords, check_keywords
@@ -31,15 +37,13 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession, refuse_within_a_fit
 from secretflow.ml.nn.fl.signature import takes_arguments_of
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
-from secretflow.ml.nn.fl.surviving_session import SurvivingSession
-from secretflow.ml.nn.fl.survivor_checks import check_all_there, check_surviving_fit, check_survivors
-from secretflow.ml.nn.fl.training_data import WithTrainingData
+from secretflow.ml.nn.fl.surviving_fit import WithSurvivors
+from secretflow.ml.nn.fl.survivor_checks import check_survivors
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
-from secretflow.utils.random import global_random
 
 
-class FLModel(WithExports, WithModelFiles, WithTrainingData):
+class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -54,16 +58,19 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         strategy: how a party trains.
         wp_strategy: prune weights; the same as choosing ``fed_avg_w_prune``, which is enough.
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
-        prune_percent: see there.
-        mask_scope: see there, as well as ``prune_scope``, ``prune_schedule``, ``prune_freq``,
-            ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``, ``withhold_percent``,
-            ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
+        prune_percent: see there; giving it chooses ``prune_preset="lottery"``.
+        mask_scope: see there, as well as ``prune_preset``, ``prune_scope``, ``prune_schedule``,
+            ``prune_freq``, ``prune_start_epoch``, ``prune_end_epoch``, ``regrow_percent``,
+            ``withhold_percent``, ``prune_criterion``, ``step_power``, ``prunable`` and ``prune_structure``.
         local_objective: what a party minimises, see
             :class:`~secretflow.ml.nn.fl.worker.trainer.LocalObjective`; None is "prox" where ``mu`` is given
             and "plain" otherwise.
         mu: weight of FedProx's proximal term, see there.
         gradient_capture: gradients that a party shall write to its own disk for the leakage audit; only
             with ``fed_avg_w_prune``, off by default.
+        worker_processes: processes that the parties of a simulation share, for many parties on few cores:
+            each party is an object in one of them, with the numbers that it would have in a process of its
+            own. Only with ``fed_avg_w_prune``. None gives each party a process of its own.
         consensus_num: upstream's.
         backend: "torch" for ``fed_avg_w_prune``.
         random_seed: seed of the initial weights.
@@ -84,7 +91,6 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         ...     strategy="fed_avg_w_prune",
         ...     backend="torch",
         ...     prune_end_rate=0.1,
-        ...     prune_percent=5,
         ... )
         >>> history = model.fit(x, y, validation_data=(x_test, y_test), epochs=10)
         >>> history.global_history["val_multiclassaccuracy"]
@@ -104,6 +110,7 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         *,
         wp_strategy: bool | None = None,
         gradient_capture: GradientCapture | None = None,
+        worker_processes: int | None = None,
         **kwargs: Any,
     ) -> None:
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
@@ -117,20 +124,24 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             check_keywords(kwargs, strategy)
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
-            if aggregator.survival is not None:
-                check_survivors(self._prune_settings, kwargs.get("dp_strategy"))
+            if aggregator.survival:
+                check_survivors(self._prune_settings, kwargs.get("dp_strategy"), worker_processes)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
+            check_worker_processes(worker_processes)
+            self._worker_processes = worker_processes
             check_model(model, self._prune_settings)
         else:
             chosen.update({"wp_strategy": True} if wp_strategy else {})
             chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
+            chosen.update({"worker_processes": worker_processes} if worker_processes else {})
             for name, value in chosen.items():
                 raise ArgumentError(
                     f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
                 )
             check_keywords(kwargs, strategy)
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
+        self._audience = Audience(device_list, self.wp_strategy and aggregator.server_blind)
         super().__init__(
             server,
             device_list,
@@ -143,10 +154,10 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             skip_bn=skip_bn,
             **kwargs,
         )
-        if self.wp_strategy and aggregator.survival is None:
-            self._aggregator.host_at(self._workers)
-        elif self.wp_strategy:
+        if self.wp_strategy and aggregator.survival:
             self._workers = own_workers(self._workers)
+        elif self.wp_strategy:
+            self._aggregator.host_at(self._workers)
 
     def init_workers(
         self,
@@ -160,18 +171,22 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
     ) -> None:
         """Makes one worker at each party."""
         check_strategy(strategy, backend)
-        check_gpus(num_gpus, device_list)
+        processes = self._worker_processes if self.wp_strategy else None
+        check_gpus(num_gpus, device_list, processes)
         if not self.wp_strategy:
             super().init_workers(model, device_list, strategy, backend, random_seed, num_gpus, skip_bn)
             return
+        place = partial(dispatch_strategy, strategy, backend, num_gpus=num_gpus)
+        if processes is not None and get_distribution_mode() is DISTRIBUTION_MODE.SIMULATION:
+            from secretflow.ml.nn.fl.backend.torch.strategy import PYUFedAvgWPrune
+
+            shared = SharedProcesses(min(processes, len(device_list)), num_gpus)
+            place = partial(shared.place, PYUFedAvgWPrune, use_gpu=num_gpus > 0)
         self._workers = {
-            device: dispatch_strategy(
-                strategy,
-                backend,
+            device: place(
                 builder_base=model,
                 device=device,
                 random_seed=random_seed,
-                num_gpus=num_gpus,
                 skip_bn=skip_bn,
                 settings=self._prune_settings,
                 objective=self._objective,
@@ -243,14 +258,15 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
         options.check_parties(set(self._aggregator.participants))
-        if self._aggregator.survival is not None:
+        if self._aggregator.survival:
             return self._fit_with_survivors(options)
-        options.check_rows()
+        check_steps(options.steps_per_epoch, self._audience)
+        if not options.from_files:
+            rows = self._rows(options.x)
+            self._audience.decided(lambda: options.check_rows(rows))
         check_privacy(self.dp_strategy, self._prune_settings, len(self._workers))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
-        if options.random_seed is None:
-            options = replace(options, random_seed=global_random(next(iter(self._workers)), 100000))
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
         steps = self._build_training_data(options)
@@ -263,24 +279,9 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
             self._prune_settings,
             options,
             options.for_parties(steps, self.epochs_trained(), self.dp_strategy),
+            self._audience,
             validate=partial(self._validate, options=options),
         ).run()
-
-    def _fit_with_survivors(self, options: FitOptions) -> History:
-        """Trains with those who are there; :class:`SurvivingSession` says how."""
-        check_surviving_fit(options, over_a_network())
-        if not over_a_network():
-            check_all_there(set(self._aggregator.participants), set(self._workers))
-            options.check_rows()
-        if self._gradient_capture:
-            reveal([worker.check_capture() for worker in self._workers.values()])
-        if options.random_seed is None:
-            options = replace(options, random_seed=global_random(next(iter(self._workers)), 100000))
-        steps = self._build_training_data(options)
-        self._give_validation_data(options)
-        trained = self.epochs_trained() if self._workers else 0  # over a network the server has none
-        fit = options.for_parties(steps, trained, None)
-        return SurvivingSession(self._workers, self._aggregator, options, fit).run()
 
     def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
         """Evaluates every party's pruned model on the validation data; returns the metrics by name."""

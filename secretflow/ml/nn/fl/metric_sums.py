@@ -14,6 +14,33 @@ from secretflow.ml.nn.metrics import Metric, Value
 
 _REDUCTIONS = {"dim_zero_sum": "sum", "dim_zero_max": "max", "dim_zero_min": "min"}
 _REDUCE: dict[str, np.ufunc] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+_MODULES = tuple(
+    f"torchmetrics.{name}"
+    for name in (
+        "aggregation",
+        "audio.sdr",
+        "audio.snr",
+        "classification",
+        "image.psnr",
+        "image.psnrb",
+        "image.rmse_sw",
+        "image.tv",
+        "nominal",
+        "regression",
+        "segmentation",
+        "text.cer",
+        "text.edit",
+        "text.mer",
+        "text.perplexity",
+        "text.ter",
+        "text.wer",
+        "text.wil",
+        "text.wip",
+    )
+)
+"""Modules, and packages of them, whose metrics only calculate. What others compute may load a net from a path
+or an address, and a message could name it."""
+
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -54,9 +81,7 @@ class Sums(Metric):
         if None in reductions.values() or not reductions or settings is None:
             return None
         states = {state: getattr(metric, state) for state in reductions}
-        if not kind.__module__.startswith("torchmetrics.") or any(
-            isinstance(s, list) for s in states.values()
-        ):
+        if not _only_calculates(kind.__module__) or any(isinstance(s, list) for s in states.values()):
             return None
         wide = {state: _wide(value.numpy(force=True)) for state, value in states.items()}
         return cls(name, f"{kind.__module__}:{kind.__qualname__}", settings, reductions, wide)  # type: ignore[arg-type]
@@ -90,7 +115,7 @@ class Sums(Metric):
         from torchmetrics import Metric as TorchMetric
 
         module, _, name = self.kind.partition(":")
-        if not module.startswith("torchmetrics."):
+        if not _only_calculates(module):
             raise ArgumentError(f"kind must be a metric of torchmetrics, got {self.kind!r}")
         kind: Any = getattr(importlib.import_module(module), name)
         if not (isinstance(kind, type) and issubclass(kind, TorchMetric)):
@@ -103,6 +128,10 @@ class Sums(Metric):
                 tensor = torch.as_tensor(np.array(value)) if isinstance(value, np.ndarray) else value
                 object.__setattr__(metric, attribute, tensor)
         return metric
+
+
+def _only_calculates(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in _MODULES)
 
 
 def _settings(metric: Any) -> dict[str, Any] | None:

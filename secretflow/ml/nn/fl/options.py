@@ -54,7 +54,8 @@ class FitOptions:
         prefetch_buffer_size: upstream's, for files.
         sampler_method: "batch" deals every row out once an epoch; "poisson" draws each row into each batch by
             itself, with the probability ``batch_sampling_rate``.
-        random_seed: of the order of rows; None draws one.
+        random_seed: of all that torch draws: the order of rows, dropout, noise of a ``training_step`` of the
+            model's own. All parties know it, and whoever does knows these. None has each party draw its own.
         dp_spent_step_freq: rounds from one word on the privacy spent to the next.
         audit_log_dir: where to save the model after each validation.
         dataset_builder: of each party a function that builds its batches.
@@ -230,24 +231,25 @@ class FitOptions:
         }.items():
             _check_parties(name, held, parties)
 
-    def check_rows(self) -> None:
-        """Looks whether each party has rows for a batch.
+    def check_rows(self, rows: Mapping[PYU, int]) -> None:
+        """Looks whether every party has enough rows for a batch.
+
+        Args:
+            rows: of each party.
 
         Raises:
             ValueError: one has too few.
         """
-        if self.from_files:
-            return
-        for device, shape in self.x.partition_shape().items():  # type: ignore[union-attr]
-            if shape[0] == 0:
+        for device, own in rows.items():
+            if own == 0:
                 raise ArgumentError(
                     f"x must have rows at every party, got none at {device}; leave it out of device_list"
                 )
             batch_size = self.batch_size_of(device)
             any_size = self.steps_per_epoch == ALL_ROWS or self.batch_sampling_rate or self.dataset_builder
-            if not any_size and shape[0] < batch_size:
+            if not any_size and own < batch_size:
                 raise ArgumentError(
-                    f"batch_size must be at most {shape[0]}, the rows of {device}, got {batch_size}; with "
+                    f"batch_size must be at most {own}, the rows of {device}, got {batch_size}; with "
                     f"steps_per_epoch={ALL_ROWS!r} a batch may have fewer rows"
                 )
 

@@ -21,7 +21,7 @@ class PartyState(TypedDict):
 
     Attributes:
         sizes: weights of each prunable layer.
-        living: how many of each live.
+        living: how many of each live; with ``prune_scope="global"`` only their sum is meant.
         rows_known: whether the party knows before an epoch how many rows each round trains on.
     """
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from secretflow.device import PYU, PYUObject, reveal
 from secretflow.errors import StateError
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
-from secretflow.ml.nn.callbacks.history import History as MetricsHistory
+from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
-from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.history import History, MetricsRecorder
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.plan import Round, plan_epochs, warn_of_another_end
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -56,6 +56,7 @@ class FitSession:
         settings: what the user chose about pruning.
         options: the arguments of ``fit``.
         fit: what the parties are told of it.
+        audience: whose drivers are told what the parties measure.
         validate: given the number of an epoch of this fit, evaluates the workers and returns the metrics by
             name.
     """
@@ -67,6 +68,7 @@ class FitSession:
         settings: PruneSettings,
         options: FitOptions,
         fit: PartyFit,
+        audience: Audience,
         *,
         validate: Callable[[int], dict[str, Any]],
     ) -> None:
@@ -75,12 +77,13 @@ class FitSession:
         self._settings = settings
         self._options = options
         self._fit = fit
+        self._audience = audience
         self._validate = validate
         self._losses: dict[PYU, EpochLoss] = {}
         self._history = History(global_history={}, local_history={})
         self._callbacks = CallbackList(
             # First, so that the user's callbacks find the epoch in the history.
-            callbacks=[MetricsHistory(history=self._history), *options.own_callbacks],
+            callbacks=[MetricsRecorder(self._history, audience), *options.own_callbacks],
             workers=workers,
             device_y=None,
             epochs=options.epochs,
@@ -122,7 +125,9 @@ class FitSession:
                 self._record(uploaded, seconds)
                 callbacks.on_epoch_end(epoch=epoch)
                 progress.set_postfix(_shown(self._history.global_history))
-            if callbacks.stop_training[0]:
+            # What they go by may not be told to all drivers, and one that stops alone leaves the others
+            # waiting.
+            if self._audience.decided(lambda: callbacks.stop_training[0]):
                 break
         callbacks.on_train_end()
         return self._history
@@ -168,7 +173,8 @@ class FitSession:
                 # Before callbacks hear of the last round, for what they evaluate would pass for metrics of
                 # training; and of all at once, for after a failure all must have trained as many epochs.
                 ended = {device: worker.end_epoch() for device, worker in self._workers.items()}
-                self._losses = {device: EpochLoss(*told) for device, told in reveal(ended).items()}
+                losses = self._audience.told(ended) or {}
+                self._losses = {device: EpochLoss(*loss) for device, loss in losses.items()}
             for this in now:
                 if this is not now[0]:
                     callbacks.on_train_batch_begin(batch=this.first_step)
@@ -205,34 +211,38 @@ class FitSession:
             uploaded: bytes of each party in each round.
             seconds: what the driver has measured.
         """
-        living = reveal({device: worker.densities() for device, worker in self._workers.items()})
+        columns: dict[PYU, dict[str, Any]] = {
+            device: {"payload_bytes": sum(sizes), "round_payload_bytes": sizes}
+            for device, sizes in uploaded.items()
+        }
+        overall: dict[str, float] = {}
         spent = self._take_seconds()
-        for device, rates in living.items():
-            columns: dict[str, Any] = {
-                "payload_bytes": sum(uploaded[device]),
-                "round_payload_bytes": uploaded[device],
-                **spent[device],
-                **({} if self._losses[device].mean is None else {"loss": self._losses[device].mean}),
-                **{f"density.{layer}".rstrip("."): rate for layer, rate in rates.items()},
-            }
-            for name, value in columns.items():
+        told = self._audience.told({device: worker.densities() for device, worker in self._workers.items()})
+        for device, densities in (told or {}).items():
+            loss = self._losses[device].mean
+            columns[device].update(spent[device], **({} if loss is None else {"loss": loss}))
+            columns[device].update({f"density.{name}".rstrip("."): rate for name, rate in densities.items()})
+        if told is not None:
+            for name in ("density", "train_seconds", "aggregate_seconds"):
+                overall[name] = sum(own[name] for own in columns.values()) / len(columns)
+            overall.update(_mean_loss(self._losses.values()))
+        for device, own in columns.items():
+            for name, value in own.items():
                 self._history.local_history.setdefault(f"{device}_{name}", []).append(value)
-        means = {"density": [rates[""] for rates in living.values()]}
-        for name in ("train_seconds", "aggregate_seconds"):
-            means[name] = [columns[name] for columns in spent.values()]
-        overall = {name: sum(values) / len(values) for name, values in means.items()}
-        overall.update(_mean_loss(self._losses.values()))
         overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))
         for name, value in overall.items():
             self._history.global_history.setdefault(name, []).append(value)
 
     def _take_seconds(self) -> dict[PYU, dict[str, float]]:
-        """Seconds of work at each party since this was asked last: training, and sealing and opening."""
+        """Seconds of work at each party since this was asked last: training, and sealing and opening.
+
+        They go by a party's rows, so they are told to those that are told of rows; empty elsewhere.
+        """
         training = {device: worker.take_seconds() for device, worker in self._workers.items()}
-        train, aggregate = reveal(training), reveal(self._aggregator.take_seconds())
+        told = self._audience.told([training, self._aggregator.take_seconds()])
         return {
-            device: {"train_seconds": train[device], "aggregate_seconds": aggregate[device]}
-            for device in self._workers
+            device: {"train_seconds": told[0][device], "aggregate_seconds": told[1][device]}
+            for device in (self._workers if told else ())
         }
 
 

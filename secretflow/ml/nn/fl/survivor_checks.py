@@ -12,12 +12,13 @@ from secretflow.ml.nn.fl.options import ALL_ROWS, FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
 
-def check_survivors(settings: PruneSettings, dp_strategy: Any) -> None:
+def check_survivors(settings: PruneSettings, dp_strategy: Any, worker_processes: int | None) -> None:
     """Refuses what does not go with ``min_survivors``.
 
     Args:
         settings: what the user chose about pruning.
         dp_strategy: upstream's ``DPStrategyFL``, or None.
+        worker_processes: in how many processes parties share; None for one each.
 
     Raises:
         ValueError: the parties are not processes, noise would not add up to what its account says, or a party
@@ -27,6 +28,11 @@ def check_survivors(settings: PruneSettings, dp_strategy: Any) -> None:
     if mode not in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.RAY_PRODUCTION):
         raise ArgumentError(
             f"min_survivors must be None where parties are not processes of Ray, got it in mode {mode.name}"
+        )
+    if worker_processes is not None:
+        raise ArgumentError(
+            "worker_processes must be None with min_survivors, for parties that share a process are lost "
+            f"together, got {worker_processes}"
         )
     if dp_strategy is not None:
         raise ArgumentError(
@@ -62,13 +68,11 @@ def check_surviving_fit(options: FitOptions, over_a_network: bool) -> None:
         raise ArgumentError(
             f"sampler_method must be 'batch' with min_survivors, got {options.sampler_method!r}"
         )
-    for name in ("steps_per_epoch", "random_seed") if over_a_network else ():
-        value = getattr(options, name)
-        if value is None or value == ALL_ROWS:
-            raise ArgumentError(
-                f"{name} must be a number with min_survivors over a network, for a party that comes back "
-                f"cannot ask all others, got {value!r}"
-            )
+    if over_a_network and options.steps_per_epoch in (None, ALL_ROWS):
+        raise ArgumentError(
+            "steps_per_epoch must be a number with min_survivors over a network, for a party that comes back "
+            f"cannot ask all others for their rows, got {options.steps_per_epoch!r}"
+        )
 
 
 def check_all_there(expected: set[PYU], there: set[PYU]) -> None:

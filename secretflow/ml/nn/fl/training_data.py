@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +15,12 @@ from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
 from secretflow.ml.nn.fl.options import ALL_ROWS, DEFAULT_BATCH_SIZE, FitOptions
 
 _ABOVE_ROUNDING = 1 + 2.0**-50
+_ALL_BATCHES = sys.maxsize  # a party's own end before
 _LARGE_BATCH = 1024  # upstream's limit
 
 _UpstreamFLModel: Any = upstream("secretflow.ml.nn.fl.fl_model").FLModel
@@ -31,6 +34,7 @@ class WithTrainingData(_UpstreamFLModel):
     """
 
     wp_strategy: bool
+    _audience: Audience
 
     def _handle_data(
         self,
@@ -51,7 +55,11 @@ class WithTrainingData(_UpstreamFLModel):
         _validate.instance("x", train_x, (HDataFrame, FedNdarray), "an HDataFrame or a FedNdarray")
         if self.wp_strategy and dataset_builder:
             return build_datasets(
-                self._workers, dataset_builder, parts_of(train_x, train_y, sample_weight), stage
+                self._workers,
+                dataset_builder,
+                parts_of(train_x, train_y, sample_weight),
+                stage,
+                self._audience,
             )
         if stage == "eval" and self.backend == "torch" and not dataset_builder:
             return self._handle_evaluation(train_x, train_y, batch_size, sample_weight)
@@ -69,20 +77,27 @@ class WithTrainingData(_UpstreamFLModel):
         )
 
     def _handle_evaluation(self, x: Any, y: Any, batch_size: Any, sample_weight: Any) -> int:
-        """Gives every worker all its rows, in order, in batches of its own size.
+        """Gives every worker all its rows, in order, in batches of its own size; returns the most batches.
 
         A common rate, as upstream has it, leaves rows out where parties are of unequal size.
         """
-        rows = {device: shape[0] for device, shape in _values(x).partition_shape().items()}
-        sizes = {device: min(_batch_size(batch_size, device), rows[device]) for device in self._workers}
+        sizes = {device: _batch_size(batch_size, device) for device in self._workers}
+        rows = {} if self.wp_strategy else self._rows(x)
         for device, worker in self._workers.items():
             parts = [_part(data, device) for data in (x, y, sample_weight)]
             if self.wp_strategy:
                 worker.build_dataset(*parts, batch_size=sizes[device], stage="eval")
             else:
+                sizes[device] = min(sizes[device], rows[device])
                 rate = min(1.0, sizes[device] / rows[device] * _ABOVE_ROUNDING)
                 worker.build_dataset(*parts, sampling_rate=rate, random_seed=None, stage="eval")
-        return max(math.ceil(rows[device] / sizes[device]) for device in self._workers)
+        return max((math.ceil(rows[device] / sizes[device]) for device in rows), default=_ALL_BATCHES)
+
+    def _rows(self, x: HDataFrame | FedNdarray) -> Any:
+        """How many rows each party has, by party; None where that is not told."""
+        return self._audience.told(
+            {device: device(_row_count)(part) for device, part in _values(x).partitions.items()}
+        )
 
     def _handle_training(
         self,
@@ -114,30 +129,17 @@ class WithTrainingData(_UpstreamFLModel):
         """
         asked = {device: _batch_size(batch_size, device) for device in self._workers}
         # Where the steps are given, no party needs to know of another one's rows.
-        shapes = {} if own_steps else _values(x).partition_shape()
-        rows = {device: shape[0] for device, shape in shapes.items()}
-        rate = sampling_rate
-        if rate is None:
-            rate = max((asked[device] / rows[device] for device in rows), default=1.0)
-        rate = min(1.0, rate * _ABOVE_ROUNDING)
-        steps = own_steps or dict.fromkeys(self._workers, math.ceil(1 / rate))
-        for device in () if own_steps else self._workers:
-            batch = math.floor(rows[device] * rate)
-            if batch == 0:
-                raise ArgumentError(
-                    f"batch_sampling_rate must be at least {1 / rows[device]:.2g}, for {device.party} has "
-                    f"{rows[device]} rows, got {sampling_rate!r}"
-                )
-            if sampling_rate is None and batch >= max(_LARGE_BATCH, 2 * asked[device]):
-                raise ArgumentError(
-                    f"batch_size must be a smaller part of the smallest party's rows, got {batch_size!r}, of "
-                    f"which parties have as many batches: {batch} rows each at {device.party}; "
-                    f"steps_per_epoch={ALL_ROWS!r} makes them {asked[device]} at every party"
-                )
+        rows, steps = None if own_steps else self._rows(x), own_steps
+        if not steps:
+            common = self._audience.decided(lambda: _steps(rows, asked, sampling_rate))
+            steps = dict.fromkeys(self._workers, common)
+        # Where nobody's rows are told, nobody's worker is.
+        rate = None if rows is None else _rate(rows, asked, sampling_rate)
         for device, worker in self._workers.items():
+            of_rate = None if rate is None or own_steps else math.floor(rows[device] * rate)
             worker.build_dataset(
                 *(_part(data, device) for data in (x, y, sample_weight)),
-                batch_size=asked[device] if own_steps else math.floor(rows[device] * rate),
+                batch_size=of_rate or asked[device],
                 batches=steps[device],
                 cycle=cycle,
                 shuffle=shuffle,
@@ -161,7 +163,12 @@ class WithTrainingData(_UpstreamFLModel):
     ) -> int:
         """Gives every worker its file as upstream does; returns the steps."""
         if self.wp_strategy and dataset_builder:
-            return build_datasets(self._workers, dataset_builder, [train_dict], stage)
+            return build_datasets(self._workers, dataset_builder, [train_dict], stage, self._audience)
+        if self._audience.is_closed:
+            raise ArgumentError(
+                "x must be arrays, a data frame, or paths with a dataset_builder with server_blind=True over "
+                f"the network, for how many rows files have is told to all drivers, got {train_dict}"
+            )
         return super()._handle_file(train_dict, *args, dataset_builder=dataset_builder, stage=stage, **how)
 
     def _build_training_data(self, options: FitOptions) -> int:
@@ -180,6 +187,45 @@ class WithTrainingData(_UpstreamFLModel):
             common.update(own_steps=options.own_steps(), cycle=options.steps_per_epoch != ALL_ROWS)
         common.update({name: getattr(options, name) for name in of_arrays})
         return self._handle_data(options.x, options.y, **common)
+
+
+def _rate(rows: Mapping[PYU, int], asked: Mapping[PYU, int], rate: float | None) -> float:
+    """The part of its rows that is a batch at every party."""
+    if rate is None:
+        rate = max(asked[device] / own for device, own in rows.items())
+    return min(1.0, rate * _ABOVE_ROUNDING)
+
+
+def _steps(rows: Mapping[PYU, int], asked: Mapping[PYU, int], sampling_rate: float | None) -> int:
+    """How many batches of one rate every party has.
+
+    Args:
+        rows: of each party.
+        asked: rows of a batch of each party.
+        sampling_rate: part of the rows in a batch; None goes by ``asked``.
+
+    Raises:
+        ValueError: a party would have a batch that is much larger than asked for, or none.
+    """
+    rate = _rate(rows, asked, sampling_rate)
+    for device, own in rows.items():
+        batch = math.floor(own * rate)
+        if batch == 0:
+            raise ArgumentError(
+                f"batch_sampling_rate must be at least {1 / own:.2g}, for {device.party} has {own} rows, got "
+                f"{sampling_rate!r}"
+            )
+        if sampling_rate is None and batch >= max(_LARGE_BATCH, 2 * asked[device]):
+            raise ArgumentError(
+                f"batch_size must be a smaller part of the smallest party's rows, got {asked[device]}, of "
+                f"which parties have as many batches: {batch} rows each at {device.party}; "
+                f"steps_per_epoch={ALL_ROWS!r} makes them {asked[device]} at every party"
+            )
+    return math.ceil(1 / rate)
+
+
+def _row_count(part: Any) -> int:
+    return len(part)
 
 
 def _values(data: HDataFrame | FedNdarray) -> FedNdarray:

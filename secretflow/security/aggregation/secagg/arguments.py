@@ -12,8 +12,7 @@ from secretflow.device import PYU, DeviceObject, PYUObject
 
 from .errors import AggregationError
 from .identity import Identities
-
-_MAX_PARTIES = 255  # contributor counts travel as one byte
+from .rules import MOST_PARTIES
 
 
 def check_members(
@@ -43,8 +42,10 @@ def check_members(
         raise AggregationError(
             f"participants must be different parties (Should not have duplicated devices), got {participants}"
         )
-    if not 2 <= len(participants) <= _MAX_PARTIES:
-        raise AggregationError(f"participants must be from 2 to {_MAX_PARTIES} parties, got {participants}")
+    if not 2 <= len(participants) <= MOST_PARTIES:
+        raise AggregationError(
+            f"participants must be from 2 to {MOST_PARTIES} parties, got {len(participants)}"
+        )
 
 
 def by_party(objects: Sequence[PYUObject], name: str, parties: Sequence[PYU]) -> dict[PYU, PYUObject]:

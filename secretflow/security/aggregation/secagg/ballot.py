@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MOST_IN_A_BYTE = 15  # so many parties can all leave without an overflow
+_WIDTHS = {15: "u1", 255: "<u2", 2**16 - 1: "<u4"}  # so many parties can all leave without an overflow
 
 
 def ballot(
@@ -21,10 +21,10 @@ def ballot(
     Args:
         contributes: for each array where it would add its numbers, boolean; None without a mask.
         leaves: likewise where it has added some before and would no more.
-        parties: how many say something, at most 255.
+        parties: how many say something, at most 65,535.
 
     Returns:
-        For each element one byte, or two of more than 15 parties.
+        For each element one byte, or two of more than 15 parties, or four of more than 255.
     """
     dtype, large = _wide(parties)
     says = [np.empty(0, dtype)]
@@ -43,11 +43,12 @@ def tally(total: np.ndarray, parties: int) -> np.ndarray:
         parties: how many there are.
 
     Returns:
-        uint8; 0 where somebody leaves.
+        uint8, or of more than 255 parties uint16; 0 where somebody leaves.
     """
     _, large = _wide(parties)
-    return np.where(total < large, total, 0).astype(np.uint8)
+    return np.where(total < large, total, 0).astype(np.min_scalar_type(parties))
 
 
 def _wide(parties: int) -> tuple[np.dtype, int]:
-    return (np.dtype("u1"), 16) if parties <= _MOST_IN_A_BYTE else (np.dtype("<u2"), 256)
+    most = next(most for most in _WIDTHS if parties <= most)
+    return np.dtype(_WIDTHS[most]), most + 1

@@ -16,7 +16,7 @@ class Operation(Enum):
     AVERAGE = "average"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # it holds what is the party's own
 class Call:
     """One exchange of numbers, seen from one party.
 

@@ -49,7 +49,7 @@ class Caller:
         rules: Rules,
         identities: Identities | None = None,
     ) -> None:
-        self.keys = self._key_ring(party, names, str(rules), identities, rules.server_blind)
+        self.keys = self._key_ring(party, names, str(rules), identities, rules.server_blind, rules.neighbours)
         self.rules = rules
         self.transcript = Transcript()
         self.usage = Usage()

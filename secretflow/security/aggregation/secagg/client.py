@@ -43,6 +43,10 @@ class Client(Caller):
         self._memory = Recycled()
         self._dense_layout: Layout | None = None
 
+    def go_on_from(self, before: Client) -> None:
+        """Takes over to what another client of this party and these parties has contributed."""
+        self._contributions = before._contributions
+
     @timed
     def propose(self, call: int, data: Any, mask: ArrayMasks, within: Support | None = None) -> Message:
         """Uploads the own mask, padded: a :func:`~.ballot.ballot` for each maskable element.

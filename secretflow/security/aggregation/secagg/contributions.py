@@ -1,34 +1,26 @@
-"""What a party has contributed before, so that no two sums differ by the numbers of few.
+"""To which elements a party has contributed, so that no two sums differ by the numbers of few.
 
-Two sums over different parties tell the difference of what is in them, and so do two averages of the same
-numbers under different weights. A party remembers of each element whether its numbers were in a sum, and of
-the numbers that a driver gave it under which weights they were averaged.
+Two sums over different parties tell the difference of what is in them. A party remembers of each element
+whether its numbers were in a sum. :mod:`.averaged` goes by the numbers themselves.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .errors import AggregationError
 from .layout import Layout
 from .support import Support
-from .weights import AggregationWeights
 
 _JOINS = (
     "prune_mask must leave out what was averaged without this party before, or with a weight of it that does "
     "not count: with it, the next average would tell its numbers; make a new aggregator for data that have "
     "nothing to do with the last"
 )
-_FEWEST_NUMBERS = 32  # a smaller array may well be the same by chance
-_MOST_ARRAYS = 2**16
-_NONCE = bytes(12)
 
 
 class _Seen(IntEnum):
@@ -145,69 +137,3 @@ def _added(
             ) from None
         mask = None if support is None or support.shared else support.contributes[k]
         yield index, adds if mask is None else adds & mask[where]
-
-
-class Averaged:
-    """Under which weights data were averaged, as far as a driver gave them: those of 2^16 arrays."""
-
-    def __init__(self) -> None:
-        # Under a key of its own: what is kept tells nothing of the data.
-        self._key = AESGCM(secrets.token_bytes(32))
-        self._shares: OrderedDict[bytes, bytes] = OrderedDict()
-        self._public: OrderedDict[bytes, bytes] = OrderedDict()
-
-    def check(self, arrays: Sequence[np.ndarray], weights: AggregationWeights, party: str) -> None:
-        """Refuses data that were averaged under another share of the weight.
-
-        Args:
-            arrays: own data.
-            weights: everybody's.
-            party: own name.
-
-        Raises:
-            AggregationError: an array of at least 32 numbers, or all arrays together, was averaged under
-                other weights, and is no result either.
-        """
-        share = self._tag(np.asarray(weights.own))
-        if any(self._shares.get(tag, share) != share for tag in self._private_tags(arrays)):
-            raise AggregationError(
-                f"data of {party} must be new under new weights, got some that were averaged under others: "
-                "the two averages would tell its numbers; leave out what does not change"
-            )
-
-    def record(self, arrays: Sequence[np.ndarray], weights: AggregationWeights) -> None:
-        """Takes down an upload.
-
-        Args:
-            arrays: own data.
-            weights: everybody's.
-        """
-        share = self._tag(np.asarray(weights.own))
-        for tag in self._private_tags(arrays):
-            _remember(self._shares, tag, share)
-
-    def take_results(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes down arrays that all parties have, so no average gives them away."""
-        for array in arrays:
-            _remember(self._public, self._tag(array), b"")
-
-    def _private_tags(self, arrays: Sequence[np.ndarray]) -> list[bytes]:
-        """Of each large array that not all have, and of all arrays together unless all have them."""
-        tags = [self._tag(array) for array in arrays]
-        private = [(tag, array) for tag, array in zip(tags, arrays, strict=True) if tag not in self._public]
-        if not private:
-            return []
-        large = [tag for tag, array in private if array.size >= _FEWEST_NUMBERS]
-        return [*large, self._tag(np.frombuffer(b"".join(tags), np.uint8))]
-
-    def _tag(self, array: np.ndarray) -> bytes:
-        # GCM's tag over data that are not encrypted: quick, and as good as a hash to whoever has not the key.
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return self._key.encrypt(_NONCE, array.dtype.str.encode(), data.data)[-16:]
-
-
-def _remember(known: OrderedDict[bytes, bytes], tag: bytes, value: bytes) -> None:
-    known[tag] = value
-    known.move_to_end(tag)
-    if len(known) > _MOST_ARRAYS:
-        known.popitem(last=False)

@@ -17,7 +17,7 @@ from .weights import AggregationWeights
 _INTEGER_BITS = 64
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # it holds what is the party's own
 class Encoder:
     """How one party encodes and pads its numbers in one call.
 

@@ -13,6 +13,8 @@ from .participant import Participant
 from .rules import Rules
 from .server import Server
 
+_ADDED_AT_ONCE = 16
+
 
 class Group:
     """The parties' actors and the server's.
@@ -79,8 +81,15 @@ class Group:
         return self._starts
 
     def add(self, messages: Sequence[PYUObject]) -> PYUObject:
-        """Has the server add the parties' messages; returns the sum, which is there."""
-        return self.server.add(*(message.to(self.device) for message in messages))
+        """Has the server add the parties' messages; returns the sum, which is there.
+
+        Of many parties it gets some at a time, so that it does not hold all of them.
+        """
+        waiting = [message.to(self.device) for message in messages]
+        while len(waiting) > _ADDED_AT_ONCE:
+            some, waiting = waiting[:_ADDED_AT_ONCE], waiting[_ADDED_AT_ONCE:]
+            waiting.insert(0, self.server.add_some(*some))
+        return self.server.add(*waiting)
 
     def _join(self, members: dict[PYU, Any]) -> None:
         """Has the parties make their clients and agree on keys."""

@@ -8,12 +8,13 @@ from .errors import AggregationError, DisagreementError
 from .keyring import KeyRing
 from .message import Message
 from .opening import check_sum
+from .rules import MOST_PARTIES
 from .transcript import Transcript
 
 _LIMBS = np.arange(0, 64, 16, dtype="<u8")[:, None]
 _LIMB = np.uint64(2**16 - 1)
-_LARGEST_SUM = 255 * 2**16
-"""Of limbs of all parties: what a server adds without being out of range is less than 2^24, see
+_LARGEST_SUM = MOST_PARTIES * 2**16
+"""Of limbs of all parties: what a server adds without being out of range is less than 2^26, see
 :func:`~.checksum.checksum`."""
 
 

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from .checksum import checksum
 from .errors import AggregationError
 from .identity import Identities
-from .keys import KEY_BYTES, Purpose, layout_key, pair_key, session_id, unwrap, wrap
+from .keys import KEY_BYTES, Purpose, layout_key, pair_keys, session_id, unwrap, wrap
 from .layout import Layout
 from .message import Message
+from .neighbours import neighbours_of
 from .pads import Pads
 from .ratchet import Ratchet
 
@@ -38,7 +39,7 @@ class Confirmation(TypedDict):
 
     Attributes:
         signature: of the session by the party's identity; empty if identities are not pinned.
-        codes: for each peer a code that only the two of them can make.
+        codes: for each neighbour a code that only the two of them can make.
     """
 
     signature: bytes
@@ -50,7 +51,8 @@ class KeyRing:
 
     A public key is a party's own if the party's pinned identity has signed the session, which is the hash of
     all public keys, names and settings. Without identities it is so only if nobody can change messages on
-    the way. Pads are drawn only after everybody's signature and codes have been checked.
+    the way. Pads are drawn only after everybody's signature and the neighbours' codes have been checked: each
+    party answers for the session to those it shares pads with, and they are connected.
 
     Args:
         party: own name.
@@ -58,10 +60,13 @@ class KeyRing:
         settings: of the aggregation, which all parties must share.
         identities: who the parties are; None if they are not pinned.
         server_blind: whether the first party adds a pad that only the parties can take off.
+        degree: with how many others pads are shared (:mod:`.neighbours`); None with all.
 
     Attributes:
         session: names the key agreement by all it rests on; empty before it.
     """
+
+    _purposes_with_all: tuple[Purpose, ...] = ()
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class KeyRing:
         settings: str = "",
         identities: Identities | None = None,
         server_blind: bool = False,
+        degree: int | None = None,
     ) -> None:
         self._party = party
         self._names = list(names)
@@ -77,6 +83,7 @@ class KeyRing:
         self._identities = identities
         self._server_blind = server_blind
         self._peers = [name for name in names if name != party]
+        self._neighbours, self._degree = self._peers, len(self._peers) if degree is None else degree
         # Forgotten when keys are agreed on: who has it can derive all that the ratchets have forgotten.
         self._private_key: X25519PrivateKey | None = X25519PrivateKey.generate()
         self._ratchets: dict[str, Ratchet] = {}
@@ -118,17 +125,18 @@ class KeyRing:
             raise AggregationError(f"the public key of {self._party} is not the one that it gave")
         session = session_id(by_party, self._settings)
         signature = b"" if self._identities is None else self._identities.sign(session)
+        self._neighbours = neighbours_of(self._party, self._names, session, self._degree)
+        keys = {
+            peer: pair_keys(purposes, private_key, self._party, peer, by_party[peer], session)
+            for peer, purposes in self._purposes().items()
+        }
 
-        def with_peer(purpose: Purpose) -> dict[str, bytes]:
-            return {
-                peer: pair_key(purpose, private_key, self._party, peer, by_party, self._settings)
-                for peer in self._peers
-            }
+        def of(purpose: Purpose) -> dict[str, bytes]:
+            return {peer: found[purpose] for peer, found in keys.items() if purpose in found}
 
-        self._ratchets = {peer: Ratchet(key) for peer, key in with_peer(Purpose.PAD).items()}
-        self._wrapping_keys = with_peer(Purpose.WRAP)
-        self._survivor_keys = with_peer(Purpose.SURVIVORS)
-        confirming = with_peer(Purpose.CONFIRM)
+        self._ratchets = {peer: Ratchet(key) for peer, key in of(Purpose.PAD).items()}
+        self._wrapping_keys, self._survivor_keys = of(Purpose.WRAP), of(Purpose.SURVIVORS)
+        confirming = of(Purpose.CONFIRM)
         self._expected_codes = {peer: _code(key, peer) for peer, key in confirming.items()}
         self.session = session.hex()
         self._private_key = None
@@ -152,6 +160,7 @@ class KeyRing:
         for peer in self._peers:
             if self._identities is not None:
                 self._identities.check(peer, bytes.fromhex(self.session), by_party[peer]["signature"])
+        for peer in self._expected_codes:
             code = by_party[peer]["codes"].get(self._party, b"")
             if not hmac.compare_digest(code, self._expected_codes[peer]):
                 raise AggregationError(
@@ -191,7 +200,8 @@ class KeyRing:
             AggregationError: the number is not larger than the last one, or there are no keys yet.
         """
         self._spend(call)
-        keys = [(key, self._party > peer) for peer, key in self._shared(call, heard, self._peers).items()]
+        shared = self._shared(call, heard, self._neighbours)
+        keys = [(key, self._party > peer) for peer, key in shared.items()]
         if self._server_blind and self._party == self._names[0]:
             keys.append((self._derived(b"blinding"), False))
         return Pads(keys, call)
@@ -252,6 +262,16 @@ class KeyRing:
 
     def _derived(self, purpose: bytes) -> bytes:
         return hmac.digest(self._of_last_call[1], purpose, "sha256")
+
+    def _purposes(self) -> dict[str, list[Purpose]]:
+        """What keys are for, by peer."""
+        first = self._names[0]
+        needed = {peer: list(self._purposes_with_all) for peer in self._peers}
+        for peer in self._neighbours:
+            needed[peer] += [Purpose.PAD, Purpose.CONFIRM]
+        for peer in self._peers if self._party == first else [first]:
+            needed[peer].append(Purpose.WRAP)
+        return {peer: purposes for peer, purposes in needed.items() if purposes}
 
     def _own_key(self) -> X25519PrivateKey:
         if self._private_key is None:

@@ -42,38 +42,41 @@ def session_id(public_keys: Mapping[str, bytes], settings: str = "") -> bytes:
     return sha256(_length_prefixed([*parts, settings.encode()] if settings else parts)).digest()
 
 
-def pair_key(
-    purpose: Purpose,
+def pair_keys(
+    purposes: Iterable[Purpose],
     private_key: X25519PrivateKey,
     party: str,
     peer: str,
-    public_keys: Mapping[str, bytes],
-    settings: str = "",
-) -> bytes:
-    """Derives a key that only ``party`` and ``peer`` have.
+    public_key: bytes,
+    session: bytes,
+) -> dict[Purpose, bytes]:
+    """Derives keys that only ``party`` and ``peer`` have.
 
     Args:
-        purpose: what the key is for.
+        purposes: what the keys are for.
         private_key: the private key of ``party``.
         party: own name.
         peer: the other party's name; the two names may be exchanged with the same result.
-        public_keys: raw public key of each party of the session, by name.
-        settings: as for :func:`session_id`.
+        public_key: raw public key of ``peer``.
+        session: of :func:`session_id`.
 
     Returns:
-        ``KEY_BYTES`` bytes.
+        ``KEY_BYTES`` bytes for each purpose.
 
     Raises:
         ValueError: the peer's public key is malformed or of low order.
     """
-    shared = private_key.exchange(X25519PublicKey.from_public_bytes(public_keys[peer]))
+    shared = private_key.exchange(X25519PublicKey.from_public_bytes(public_key))
     names = [name.encode() for name in sorted((party, peer))]
-    return HKDF(
-        algorithm=SHA256(),
-        length=KEY_BYTES,
-        salt=session_id(public_keys, settings),
-        info=_length_prefixed([purpose.value, *names]),
-    ).derive(shared)
+    return {
+        purpose: HKDF(
+            algorithm=SHA256(),
+            length=KEY_BYTES,
+            salt=session,
+            info=_length_prefixed([purpose.value, *names]),
+        ).derive(shared)
+        for purpose in purposes
+    }
 
 
 def layout_key(group_key: bytes) -> bytes:

@@ -64,7 +64,7 @@ class Layout:
             if count is None or (count == parties).all():
                 support.append(index)
                 if np.dtype(dtype).kind == "f":
-                    kept_by.append(np.full(size, parties, np.uint8))
+                    kept_by.append(np.full(size, parties, np.min_scalar_type(parties)))
                 continue
             enough = np.flatnonzero(count >= at_least)
             support.append((enough if index is None else index[enough]).astype(positions, copy=False))

@@ -5,6 +5,7 @@ Nothing else, so that a deployment that lists what may be unpickled between part
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypedDict
 
 import numpy as np
@@ -28,30 +29,37 @@ class Message(TypedDict):
     body: list[np.ndarray]
 
 
-def add_up(messages: list[Message]) -> Message:
-    """Adds messages of one call.
+def add_up(messages: Iterable[Message]) -> Message:
+    """Adds messages of one call, each as it comes: no more than one is held beside the sum.
 
     Args:
         messages: at least two; they stay as they are.
 
     Raises:
-        AggregationError: they differ in call, layout, encoding or size; nothing is added then.
+        AggregationError: they differ in call, layout, encoding or size.
     """
-    first, *others = messages
-    for other in others:
-        for field in ("call", "layout", "encoding"):
-            if other[field] != first[field]:
-                raise AggregationError(
-                    f"the parties' messages differ in {field}: {first[field]!r} and "
-                    f"{other[field]!r}; shapes, types, masks and weights must be those of one "
-                    "call at all parties"
-                )
-        sizes = [part.size for part in first["body"]], [part.size for part in other["body"]]
-        if sizes[0] != sizes[1]:
-            raise AggregationError(f"the parties' messages differ in size: {sizes[0]} and {sizes[1]}")
-    second, *rest = others
+    coming = iter(messages)
+    first, second = next(coming), next(coming)
+    _check_alike(first, second)
     body = [part + own for part, own in zip(first["body"], second["body"], strict=True)]
-    for other in rest:
-        for total, part in zip(body, other["body"], strict=True):
-            np.add(total, part, out=total)
-    return Message(call=first["call"], layout=first["layout"], encoding=first["encoding"], body=body)
+    total = Message(call=first["call"], layout=first["layout"], encoding=first["encoding"], body=body)
+    del first, second
+    for other in coming:
+        _check_alike(total, other)
+        for part, own in zip(body, other["body"], strict=True):
+            np.add(part, own, out=part)
+        del other  # before the next one comes
+    return total
+
+
+def _check_alike(one: Message, other: Message) -> None:
+    for field in ("call", "layout", "encoding"):
+        if other[field] != one[field]:
+            raise AggregationError(
+                f"the parties' messages differ in {field}: {one[field]!r} and "
+                f"{other[field]!r}; shapes, types, masks and weights must be those of one "
+                "call at all parties"
+            )
+    sizes = [part.size for part in one["body"]], [part.size for part in other["body"]]
+    if sizes[0] != sizes[1]:
+        raise AggregationError(f"the parties' messages differ in size: {sizes[0]} and {sizes[1]}")

@@ -13,7 +13,7 @@ from .layout import Layout
 from .message import Message
 from .ring import Ring, decode
 
-_ROUNDED_OFF = 2.0**-45  # of shares that are floats: 255 add up to 1 within less
+_ROUNDED_OFF = 2.0**-43  # of shares that are floats: 1000 add up to 1 within less
 _CHANGED = (
     "the parties were not told the same, or a sum was changed on its way, by a failure or by a server that "
     "lies; the last sum cannot be read, begin again from what all parties have"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from secretflow.device.tenants import Tenant
+
+from .averaged import Averaged
 from .call import Call, Operation
 from .client import Client
-from .contributions import Averaged
 from .errors import AggregationError, DisagreementError
 from .identity import Identities
 from .inputs import ArrayMasks, as_arrays
@@ -19,9 +21,14 @@ from .opening import Opening
 from .protocol import Exchanges, agree_on_support
 from .rules import Rules
 from .support import Support
-from .transport.channel import Channel, drive
+from .transport.channel import Channel
 from .weighing import WEIGHING_EXCHANGES, weigh
 from .weights import AggregationWeights
+
+if TYPE_CHECKING:
+    from secretflow.device import PYU
+
+_Result = TypeVar("_Result")
 
 
 class MaskUse(Enum):
@@ -60,12 +67,16 @@ class Participant:
 
     What the party exchanges with the server is a generator (:mod:`.protocol`). A method whose name begins
     with ``begin`` makes it; then :meth:`advance` and :meth:`finish` let a driver carry each message, or
-    :meth:`exchange` carries all of them over a channel.
+    :mod:`.transport.processes` carries all of them over a channel.
+
+    Attributes:
+        channel: to the server's process, if there is one; parties that share a process share it.
     """
+
+    channel: Channel | None = None
 
     _client: Client
     _exchanges: Exchanges[Any] | None = None
-    _channel: Channel | None = None
     _agreed: tuple[int, Support] | None = None  # the last agreement of a request, and what came out
     _data_before: Averaged
     _owner = ""
@@ -78,15 +89,19 @@ class Participant:
         identities: Identities | None = None,
         owner: str = "",
     ) -> None:
-        """Makes the client; one made before is forgotten.
+        """Makes the client; of one made before only that is kept which the rules between its calls need.
 
         Args:
             party: see :class:`~.client.Client`, as well as ``names``, ``rules`` and ``identities``.
-            owner: names the group that the client takes part in.
+            owner: names the group that the client takes part in; with another one nothing is kept.
         """
+        before = self._client if self._owner == owner and owner else None
         self._client = Client(party, names, rules, identities)
         self._agreed = None
-        self._data_before = Averaged()
+        if before is None:
+            self._data_before = Averaged()
+        else:
+            self._client.go_on_from(before)
         self._owner = owner
 
     def belongs_to(self, owner: str) -> bool:
@@ -117,27 +132,15 @@ class Participant:
         """Takes the key that the server has not, see :meth:`~.keyring.KeyRing.take_group_key`."""
         self._client.keys.take_group_key(wrapped)
 
-    def connect(self, address: str) -> bool:
-        """Opens a channel to the server's process, in place of the last one.
+    def together(self, work: Callable[..., _Result], _: Sequence[PYU], *args: Any) -> _Result:
+        """Does work of all parties of this process, which is this one alone.
 
         Args:
-            address: of the server's listener.
-
-        Returns:
-            Whether it could be reached; if not, it is on another machine.
+            work: see :meth:`~secretflow.device.shared_process.Process.together`.
+            _: who lives here.
+            *args: what ``work`` is given besides.
         """
-        self.hang_up()
-        try:
-            self._channel = Channel.to(address)
-        except OSError:
-            return False
-        return True
-
-    def hang_up(self) -> None:
-        """Closes the channel, if there is one: nobody waits for this party any more."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        return work([Tenant(self)], *args)
 
     def begin_request(self, start: int, request: Request, data: Any, mask: Any, *weights: Any) -> None:
         """Begins what a driver asks for.
@@ -169,32 +172,23 @@ class Participant:
 
     def finish(self, total: Message) -> Any:
         """Takes the last sum; returns what comes out."""
-        exchanges, self._exchanges = self._begun(), None
+        exchanges = self.take_begun()
         try:
             exchanges.send(total)
         except StopIteration as end:
-            self._client.transcript.end()
+            self.end_exchanges()
             return end.value
         exchanges.close()
         raise AggregationError("a message was left over: fewer were asked for than the protocol has")
 
-    def exchange(self, _: None) -> Any:
-        """Carries all messages over the channel; returns what comes out.
-
-        Args:
-            _: of the method that began, for it must have.
-
-        Raises:
-            ChannelClosedError: the server has gone, or there is no channel.
-        """
+    def take_begun(self) -> Exchanges[Any]:
+        """What has begun, for whoever carries all its messages; then :meth:`end_exchanges`."""
         exchanges, self._exchanges = self._begun(), None
-        try:
-            result = drive(exchanges, self._channel)
-            self._client.transcript.end()
-            return result
-        except BaseException:
-            self.hang_up()  # or the others would wait for this party
-            raise
+        return exchanges
+
+    def end_exchanges(self) -> None:
+        """Takes notice that all messages have been carried, and the last sum."""
+        self._client.transcript.end()
 
     def abandon(self) -> None:
         """Gives up what has begun, so that the party stands where its last result left it."""
@@ -257,9 +251,9 @@ class Participant:
         shares.check_counting(client.rules, request.masks is not MaskUse.NONE)
         support = yield from self._supported(request, data, mask, shares)
         if client.rules.fixed_contributors:
-            self._data_before.check(arrays, shares, client.party)
+            self._data_before.check(arrays, shares, client.party, support)
         message = client.upload(Call(client.next_call(), request.operation, shares, support), data)
-        self._data_before.record(arrays, shares)
+        self._data_before.record(arrays, shares, support)
         result = client.open((yield message), data)
         opened = as_arrays(result)[0]
         private = set() if support is None else support.private_arrays()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,10 @@ from .transport.channel import Channel, Listener
 
 
 class Server:
-    """Adds padded messages. It holds no key, and sees nothing but uniformly random numbers and their sum."""
+    """Adds padded messages. It holds no key, and sees nothing but uniformly random numbers and their sum.
+
+    Messages are added as they come, so the memory that it takes does not grow with the number of parties.
+    """
 
     def __init__(self) -> None:
         self._last_call = 0
@@ -34,23 +39,25 @@ class Server:
             return ""
         return self._listener.address
 
-    def accept(self, parties: int) -> None:
+    def accept(self, processes: int) -> None:
         """Takes the channels of those that have connected; no others can from then on.
 
         Args:
-            parties: how many have; with 0, what was waited for is given up.
+            processes: how many have, each with one party or more; with 0, what was waited for is given up.
         """
         try:
             listener = self._listener
-            self._channels = [listener.accept() for _ in range(parties)] if listener else []
+            self._channels = [listener.accept() for _ in range(processes)] if listener else []
         finally:
             self._stop_listening()
 
-    def serve(self, sums: int) -> None:
+    def serve(self, sums: int, parties: int) -> None:
         """Adds the messages of several calls, which come and go over the channels.
 
         Args:
             sums: how many calls, at least 1.
+            parties: how many messages a sum is of. A party sends its next one when it has the sum, so it does
+                not matter over which channels they come.
 
         Raises:
             AggregationError: as of :meth:`add`. All channels are closed then.
@@ -59,10 +66,13 @@ class Server:
         if not self._channels:
             raise ChannelClosedError("the server has no channels to the parties")
         try:
-            for _ in range(sums):
-                total = self.add(*(channel.receive() for channel in self._channels))
+            with DefaultSelector() as ready:
                 for channel in self._channels:
-                    channel.send(total)
+                    ready.register(channel, EVENT_READ)
+                for _ in range(sums):
+                    total = self._new(add_up(_incoming(ready, parties)))
+                    for channel in self._channels:
+                        channel.send(total)
         except BaseException:
             self._hang_up()
             raise
@@ -73,7 +83,13 @@ class Server:
         Raises:
             AggregationError: the messages do not belong together, or their call is not a new one.
         """
-        total = add_up(list(messages))
+        return self._new(add_up(messages))
+
+    def add_some(self, *messages: Message) -> Message:
+        """Adds some of the messages of one call; :meth:`add` takes the result for one of them."""
+        return add_up(messages)
+
+    def _new(self, total: Message) -> Message:
         if total["call"] <= self._last_call:
             raise AggregationError(
                 f"call {total['call']} is not larger than the last one added, {self._last_call}"
@@ -105,6 +121,14 @@ class Server:
         for channel in self._channels:
             channel.close()
         self._channels = []
+
+
+def _incoming(ready: DefaultSelector, count: int) -> Iterator[Message]:
+    """So many messages, from whatever channel has one."""
+    while count > 0:
+        for key, _ in ready.select()[:count]:
+            count -= 1
+            yield key.fileobj.receive()  # type: ignore[union-attr]
 
 
 def _sum_of_elements(array: np.ndarray, weight_total: np.ndarray | None) -> Any:

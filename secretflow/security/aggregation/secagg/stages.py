@@ -24,7 +24,7 @@ class Stage(Enum):
     ADDING = "waits for the sum of integers"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # it holds what is the party's own
 class Proposed:
     """A mask that was proposed.
 
@@ -41,7 +41,7 @@ class Proposed:
     contributes: Sequence[np.ndarray | None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # it holds what is the party's own
 class Uploaded:
     """Numbers that were uploaded.
 

@@ -14,7 +14,7 @@ from .weights import AggregationWeights, checked, counts
 WEIGHING_EXCHANGES = 2
 """How many messages each party sends in :func:`weigh` and in :func:`weigh_rounds`."""
 
-_FRACTION = 2.0**53  # the fractions of 255 parties add up in int64
+_FRACTION = 2.0**53  # the fractions of 1000 parties add up in int64
 
 
 def weigh(client: Client, own: object) -> Exchanges[AggregationWeights]:

@@ -13,13 +13,13 @@ from .ring import Ring
 from .rules import Rules
 
 LARGEST_WEIGHT = 2**53
-"""Integers up to here are exact in float64, and 255 of them add up in int64."""
+"""Integers up to here are exact in float64, and 1000 of them add up in int64."""
 
 _FEWEST_UNITS = 2**10
-_ALL = 2.0**62  # a share of 1.0 as an element; what is rounded off of 255 shares does not matter in float64
+_ALL = 2.0**62  # a share of 1.0 as an element; what is rounded off of 1000 shares does not matter in float64
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # it holds what is the party's own
 class AggregationWeights:
     """The parties' weights, seen from one of them.
 

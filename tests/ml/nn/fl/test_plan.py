@@ -39,7 +39,7 @@ def pruning(rounds: list[Round]) -> list[int]:
     return [this.number for this in rounds if this.prunes]
 
 
-def test_without_a_frequency_the_last_round_of_an_epoch_prunes_until_the_end_rate_is_reached() -> None:
+def test_with_a_percentage_alone_the_last_round_of_an_epoch_prunes_until_the_end_rate_is_reached() -> None:
     epochs = planned(PruneSettings(prune_end_rate=0.5, prune_percent=30), epochs=4)
     assert [pruning(rounds) for rounds in epochs] == [[7], [7], [7], []]
     (rounds,) = planned(PruneSettings(prune_end_rate=0.5), living=[15, 6])

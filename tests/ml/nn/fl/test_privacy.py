@@ -38,6 +38,16 @@ class TestPrivacy:
         with pytest.raises(ValueError, match="of model_gdp must be 2, as many as train"):
             model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
 
+    def test_noise_for_layers_clipped_one_by_one_is_refused(self, task: Task) -> None:
+        strategy = noise(is_clip_each_layer=True)
+        clipped = [np.ones(4, np.float32), np.ones(4, np.float32)]
+        strategy.model_gdp.noise_multiplier = 0.0
+        strategy.model_gdp.is_secure_generator = True
+        assert np.linalg.norm(strategy.model_gdp(clipped)) > 1.1 * strategy.model_gdp.l2_norm_clip
+        model = task.make_model(dp_strategy=strategy, mask_scope="global")
+        with pytest.raises(ValueError, match="is_clip_each_layer of model_gdp must be False"):
+            model.fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
+
     def test_noise_of_differential_privacy_stays_where_weights_live(self, task: Task) -> None:
         model = task.make_model(dp_strategy=noise(), mask_scope="global")
         quiet = task.make_model(mask_scope="global")

@@ -65,6 +65,7 @@ def clients_of(
     blind: bool = False,
     min_contributors: int = 2,
     fixed_contributors: bool = True,
+    max_colluders: float | None = None,
 ) -> list[SurvivingClient]:
     """Clients that have agreed on keys."""
     rules = Rules.make(
@@ -73,6 +74,8 @@ def clients_of(
         min_contributors,
         fixed_contributors=fixed_contributors,
         server_blind=blind,
+        max_colluders=max_colluders,
+        dropped=survivor_rules.parties - survivor_rules.min_survivors,
     )
     clients = [SurvivingClient(name, names, rules, survivor_rules) for name in names]
     agree_all([client.keys for client in clients])

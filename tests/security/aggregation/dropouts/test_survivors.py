@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Step, SurvivorServer
-from secretflow.security.aggregation.secagg.errors import TooFewSurvivorsError
+from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 
 from .network import Network, openable
 from .parties import Outcome, clients_of, names_of, plain_average, steps
@@ -20,13 +22,19 @@ class Run:
     """Some rounds of some parties on a simulated network."""
 
     def __init__(
-        self, parties: int, rounds: int = 2, min_survivors: int | None = None, blind: bool = False
+        self,
+        parties: int,
+        rounds: int = 2,
+        min_survivors: int | None = None,
+        blind: bool = False,
+        max_colluders: float | None = None,
     ) -> None:
         self.names = names_of(parties)
         self.ring = Ring.make(32, None, parties)
         rules = SurvivorRules.make(parties, min_survivors or parties // 2 + 1, 2)
         self.outcomes: dict[str, list[Outcome]] = {name: [] for name in self.names}
-        clients = clients_of(self.names, rules, self.ring, blind)
+        clients = clients_of(self.names, rules, self.ring, blind, max_colluders=max_colluders)
+        self.neighbours = clients[0].rules.neighbours
         self.network = Network(
             SurvivorServer(self.names, rules),
             {
@@ -140,6 +148,26 @@ def test_too_few_survivors_end_the_run_with_an_error_that_names_who_is_gone() ->
         assert isinstance(error, TooFewSurvivorsError)
         assert "gone: party00, party01" in str(error)
     assert not any(openable(run.network.said).values())
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_quarter_of_48_with_neighbours_lost_leaves_the_average_of_the_others(blind: bool) -> None:
+    run = Run(48, min_survivors=36, blind=blind, max_colluders=0.2)
+    assert run.neighbours is not None and run.neighbours < 47
+    run.until(Step.ANSWERS)
+    lost = run.names[::4]
+    for name in lost:
+        run.network.cut(name)
+    run.network.drain()
+    for number in range(2):
+        run.check(number, [name for name in run.names if name not in lost])
+
+
+def test_neighbours_that_are_too_few_for_those_who_may_be_gone_are_refused() -> None:
+    names = names_of(48)
+    rules = Rules.make(Ring.make(32, None, 48), 48, 2, max_colluders=0.2, dropped=11)
+    with pytest.raises(AggregationError, match="enough for 12 parties that are gone, got rules for 11"):
+        SurvivingClient(names[0], names, rules, SurvivorRules.make(48, 36, 2))
 
 
 @pytest.mark.parametrize("min_survivors", [1, 2, 5])

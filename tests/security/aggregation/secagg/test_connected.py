@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from secretflow.device.tenants import Tenant
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.errors import AggregationError, ChannelClosedError
@@ -22,6 +23,7 @@ from secretflow.security.aggregation.secagg.participant import Participant
 from secretflow.security.aggregation.secagg.protocol import Exchanges
 from secretflow.security.aggregation.secagg.server import Server
 from secretflow.security.aggregation.secagg.transport.channel import Channel, drive
+from secretflow.security.aggregation.secagg.transport.processes import connect, hang_up
 from tests.security.aggregation.stepwise import Stepwise
 
 
@@ -77,13 +79,13 @@ def test_a_generator_of_exchanges_is_carried_over_channels(
     average: float,
 ) -> None:
     ends = Connected(make_clients(parties, blind=blind))
-    serving = threads.submit(ends.server.serve, 3)
+    serving = threads.submit(ends.server.serve, 3, parties)
     driving = [
-        threads.submit(drive, exchanges, channel)
+        threads.submit(drive, [exchanges], channel)
         for exchanges, channel in zip(ends.averages(3), ends.channels, strict=True)
     ]
     for opened in driving:
-        np.testing.assert_allclose(opened.result(), np.full((3, 3), average))
+        np.testing.assert_allclose(opened.result()[0], np.full((3, 3), average))
     assert serving.result() is None
     ends.close()
 
@@ -91,7 +93,7 @@ def test_a_generator_of_exchanges_is_carried_over_channels(
 def test_a_party_that_gives_up_frees_server_and_peers_and_all_can_connect_again(
     connected: Connected, threads: ThreadPoolExecutor
 ) -> None:
-    serving = threads.submit(connected.server.serve, 3)
+    serving = threads.submit(connected.server.serve, 3, 2)
     stays, leaves = connected.channels
     stays.send(connected.uploads(1)[0])
     waiting = threads.submit(stays.receive)
@@ -100,7 +102,7 @@ def test_a_party_that_gives_up_frees_server_and_peers_and_all_can_connect_again(
         with pytest.raises(ChannelClosedError):
             ended.result()
     connected.connect()
-    serving = threads.submit(connected.server.serve, 1)
+    serving = threads.submit(connected.server.serve, 1, 2)
     for channel, message in zip(connected.channels, connected.uploads(2), strict=True):
         channel.send(message)
     np.testing.assert_allclose(connected.clients[0].open(connected.channels[0].receive())[0], 1.5)
@@ -118,19 +120,19 @@ def test_a_generator_that_fails_is_closed_and_so_is_one_without_a_channel(connec
             closed.append(fails)
 
     with pytest.raises(RuntimeError, match="the training has failed"):
-        drive(exchanges(True), connected.channels[0])
+        drive([exchanges(True)], connected.channels[0])
     with pytest.raises(ChannelClosedError, match="no channel"):
-        drive(exchanges(False), None)
+        drive([exchanges(False)], None)
     connected.channels[0].close()
     with pytest.raises(ChannelClosedError, match="has gone"):
-        drive(exchanges(False), connected.channels[0])
+        drive([exchanges(False)], connected.channels[0])
     assert closed == [True, False]  # one that never began has nothing to close
 
 
 def test_the_server_refuses_over_channels_what_does_not_belong_together(
     connected: Connected, threads: ThreadPoolExecutor
 ) -> None:
-    serving = threads.submit(connected.server.serve, 2)
+    serving = threads.submit(connected.server.serve, 2, 2)
     one, other = connected.channels
     one.send(connected.uploads(1)[0])
     other.send(connected.uploads(2)[1])
@@ -141,21 +143,21 @@ def test_the_server_refuses_over_channels_what_does_not_belong_together(
 
 
 def test_a_party_on_another_machine_is_not_connected() -> None:
-    assert not Participant().connect("/nowhere/socket")
+    assert not connect([Tenant(Participant())], "/nowhere/socket")
 
 
 def test_a_server_without_channels_says_so() -> None:
     server = Server()
     with pytest.raises(ChannelClosedError, match="no channels"):
-        server.serve(1)
+        server.serve(1, 1)
     address = server.listen()
-    party = Participant()
-    assert party.connect(address)
+    party = Tenant(Participant())
+    assert connect([party], address)
     server.accept(0)
-    party.hang_up()
+    hang_up([party])
     assert not Path(address).parent.exists()
     with pytest.raises(ChannelClosedError, match="no channels"):
-        server.serve(1)
+        server.serve(1, 1)
 
 
 def test_listening_anew_ends_the_last_listening() -> None:
@@ -173,7 +175,7 @@ def test_a_machine_without_a_place_for_sockets_has_no_channels(
     far.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(far))
     server = Server()
-    assert not Participant().connect(server.listen())
+    assert not connect([Tenant(Participant())], server.listen())
     assert not list(far.iterdir())
     server.accept(0)
 
@@ -198,7 +200,7 @@ def test_a_party_that_dies_with_a_child_frees_the_server(threads: ThreadPoolExec
     try:
         server.accept(1)
         assert party.stdout and party.stdin and party.stdout.readline() == b"child\n"
-        serving = threads.submit(server.serve, 1)
+        serving = threads.submit(server.serve, 1, 1)
         party.stdin.write(b"x")
         party.stdin.flush()
         with pytest.raises(ChannelClosedError):

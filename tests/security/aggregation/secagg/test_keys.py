@@ -9,7 +9,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from secretflow.security.aggregation.secagg.keys import Purpose, pair_key, session_id, unwrap, wrap
+from secretflow.security.aggregation.secagg.keys import Purpose, pair_keys, session_id, unwrap, wrap
 
 # The two key pairs of RFC 7748, section 6.1, and the secret the RFC says they share.
 ALICE = X25519PrivateKey.from_private_bytes(
@@ -22,6 +22,13 @@ ALICE_PUBLIC = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eb
 BOB_PUBLIC = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
 SHARED = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
 PUBLIC_KEYS = {"alice": ALICE_PUBLIC, "bob": BOB_PUBLIC}
+
+
+def pair_key(
+    purpose: Purpose, private_key: X25519PrivateKey, party: str, peer: str, public_keys: dict[str, bytes]
+) -> bytes:
+    session = session_id(public_keys)
+    return pair_keys([purpose], private_key, party, peer, public_keys[peer], session)[purpose]
 
 
 def hkdf_sha256_of_one_block(secret: bytes, salt: bytes, info: bytes) -> bytes:

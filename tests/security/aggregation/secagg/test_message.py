@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,23 @@ def test_payloads_of_one_call_are_added_in_the_ring_and_stay_as_they_were() -> N
     assert total["body"][0].tolist() == [3, 2**32 - 3] and total["body"][1].tolist() == [2**64 - 3]
     assert (total["call"], total["layout"], total["encoding"]) == (1, "f", "e")
     assert parts[0]["body"][0].tolist() == [1, 2**32 - 1]
+
+
+def test_no_more_than_two_payloads_are_held_while_they_come() -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def coming() -> Iterator[Message]:
+        nonlocal most
+        for _ in range(20):
+            one = message()
+            alive.append(weakref.ref(one["body"][0]))
+            most = max(most, sum(known() is not None for known in alive))
+            yield one
+            del one
+
+    add_up(coming())
+    assert most == 2
 
 
 @pytest.mark.parametrize("changes", [{"call": 2}, {"layout": "g"}, {"encoding": "x"}])

@@ -1,11 +1,12 @@
 """Gradient inversion: what an attacker gets back from what it sees of federated training.
 
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
-off a first fully connected layer; ``dlg``, ``idlg``, ``inverting`` and ``prior_search`` search; ``ridge`` and
-``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The other modules are their
-parts. An attack gets an :class:`Observation` and nothing else; this package needs torch alone and imports
-nothing of the project but the checks of arguments. The victim's side and the scores are in
-:mod:`secretflow.ml.nn.fl.audit`.
+off a first fully connected layer; ``neurons`` and ``tokens`` read off the first layer of any net;
+``membership`` tells which candidates are in a batch; ``dlg``, ``idlg``, ``inverting`` and ``prior_search``
+search; ``ridge`` and ``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The
+other modules are their parts. An attack gets an :class:`Observation` and nothing else; this package needs
+torch alone and imports nothing of the project but the checks of arguments. The victim's side and the scores
+are in :mod:`secretflow.ml.nn.fl.audit`.
 """
 
 from importlib import import_module
@@ -21,10 +22,14 @@ from secretflow.ml.nn.fl.attacks.idlg import idlg_attack
 from secretflow.ml.nn.fl.attacks.inverting import InvertingSettings, inverting_attack
 from secretflow.ml.nn.fl.attacks.lbfgs import LBFGSSettings
 from secretflow.ml.nn.fl.attacks.learned import LearnedInverter, LearnedSettings, fit_learned, learned_attack
+from secretflow.ml.nn.fl.attacks.membership import candidate_scores
+from secretflow.ml.nn.fl.attacks.neurons import read_neurons
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, Snapshot
 from secretflow.ml.nn.fl.attacks.prior_search import PriorSettings, prior_attack
 from secretflow.ml.nn.fl.attacks.public import PublicRows
 from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, RidgeSettings, fit_ridge, ridge_attack
+from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients, learn_row_gradients
+from secretflow.ml.nn.fl.attacks.tokens import token_attack
 
 __all__ = [
     "DLGSettings",
@@ -40,7 +45,9 @@ __all__ = [
     "Reconstruction",
     "RidgeInverter",
     "RidgeSettings",
+    "RowGradients",
     "Snapshot",
+    "candidate_scores",
     "closed_form_attack",
     "distance_from_average",
     "dlg_attack",
@@ -49,10 +56,13 @@ __all__ = [
     "fit_ridge",
     "idlg_attack",
     "inverting_attack",
+    "learn_row_gradients",
     "learned_attack",
     "prior_attack",
     "read_average",
+    "read_neurons",
     "ridge_attack",
+    "token_attack",
 ]
 
 _MOVED = {

@@ -12,7 +12,7 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
-from secretflow.ml.nn.fl.attacks.layers import last_layer
+from secretflow.ml.nn.fl.attacks.layers import last_layer, single_score
 from secretflow.ml.nn.fl.attacks.observation import (
     Observation,
     Progress,
@@ -49,6 +49,9 @@ def labels_from_gradient(observation: Observation) -> torch.Tensor:
     what = f"at most the number of classes, {classes}, to read labels off a gradient"
     _validate.check(batch <= classes, "batch_size", batch, what)
     layer = last_layer(observation)
+    one = single_score(observation) if layer is None and batch == 1 else None
+    if one is not None:
+        return (observation.gradients[one] < 0).long()
     if layer is None:
         raise ValueError(
             "model must end in a fully connected layer of its own to read labels off a gradient, got one "

@@ -67,6 +67,23 @@ def last_layer(observation: Observation) -> LastLayer | None:
     return LastLayer(biases[0], None) if biases else None
 
 
+def single_score(observation: Observation) -> int | None:
+    """The bias of the one score of a net for two classes, whose other score is always 0.
+
+    Args:
+        observation: net, weights and mode.
+
+    Returns:
+        Its number among the parameters; None if there is none.
+    """
+    probes = list(_probes(observation)) if observation.classes == 2 else []
+    for number, gradient in enumerate(observation.gradients):
+        fits = gradient.shape == (1,) and probes
+        if fits and all(_close(probe.gradients[number], probe.weights[1:]) for probe in probes):
+            return number
+    return None
+
+
 def first_layer(observation: Observation) -> tuple[int, int] | None:
     """Weights and bias of a fully connected layer that gets the input as it is.
 

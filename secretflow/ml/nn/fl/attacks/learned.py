@@ -160,6 +160,27 @@ def fit_learned(
     _validate.check(function, "progress", progress, what, TypeError)
     gradients = public_gradients(observation, public, distort)
     features, seen = features_of(gradients, settings.features, settings.seed)
+    return learn(features, seen, public, observation.classes, settings, progress)
+
+
+def learn(
+    features: Features,
+    seen: torch.Tensor,
+    public: PublicRows,
+    classes: int,
+    settings: LearnedSettings,
+    progress: Callable[[float], None] | None = None,
+) -> LearnedInverter:
+    """Trains a net on features of public rows.
+
+    Args:
+        features: from gradients, for the inverter.
+        seen: features of the public rows, float64 of shape (rows, size).
+        public: the rows.
+        classes: of the task.
+        settings: how.
+        progress: called after each epoch with the part of the work that is done, from 0 to 1.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ridge = regress(features, seen, public, settings.seed)
     components, mean = _components(seen)
@@ -167,7 +188,7 @@ def fit_learned(
     given = ((seen - mean) @ components).float()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        net = _Net(given.shape[1], observation.classes, left.shape[1], settings).to(device)
+        net = _Net(given.shape[1], classes, left.shape[1], settings).to(device)
         _train(net, [each.to(device) for each in (given, public.y, left)], settings, progress)
     return LearnedInverter(ridge, features, components, mean, net.eval())
 

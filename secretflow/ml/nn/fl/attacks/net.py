@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -48,6 +48,38 @@ def in_mode(net: nn.Module, evaluating: Collection[str] = ()) -> nn.Module:
             module.track_running_stats = False
             module.running_mean = module.running_var = module.num_batches_tracked = None
     return net
+
+
+def batch_norms(net: nn.Module) -> list[str]:
+    """Names of batch normalisation layers that can note statistics."""
+    return [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+
+
+def statistics_of(net: nn.Module, tensors: Tensors, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What batch normalisation layers note of rows that pass a net together.
+
+    Args:
+        net: changed in place.
+        tensors: all parameters and buffers by name.
+        rows: at least two.
+
+    Returns:
+        All tensors, with the statistics of these rows.
+    """
+    net.load_state_dict(dict(tensors), strict=False)
+    names = batch_norms(net)
+    for module in map(net.get_submodule, names):
+        assert isinstance(module, _BatchNorm)
+        module.reset_running_stats()
+        module.momentum = None  # the plain mean
+    with torch.no_grad():
+        net.train()(rows)
+    noted = {name: value for name, value in net.state_dict().items() if name.rpartition(".")[0] in names}
+    return {**tensors, **noted}
 
 
 def first_names(net: nn.Module) -> dict[str, str]:

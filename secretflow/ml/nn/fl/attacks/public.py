@@ -21,6 +21,8 @@ Distort = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
 """What is done to a gradient before it is seen, such as rounding: from arrays to arrays of their shapes."""
 
 _AT_ONCE = 256
+_NUMBERS_AT_ONCE = 2**27
+"""Coordinates of gradients that are computed together, for memory: 512 MB in single precision."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,9 @@ def public_gradients(
         return torch.cat([array.flatten() for array in (arrays if distort is None else distort(arrays))])
 
     like = observation.gradients[0]
+    at_once = max(1, min(_AT_ONCE, _NUMBERS_AT_ONCE // max(1, len(living))))
     with differentiable_twice(net):
         first = rows.x[:1].to(device, like.dtype)
         check_not_random(net, lambda: torch.func.functional_call(net, {**weights, **tensors}, (first,)))
-        for x, y in zip(rows.x.split(_AT_ONCE), rows.y.split(_AT_ONCE), strict=True):
+        for x, y in zip(rows.x.split(at_once), rows.y.split(at_once), strict=True):
             yield vmap(one, randomness="different")(x.to(device, like.dtype), y.to(device))[:, living].cpu()

@@ -51,7 +51,7 @@ def observe_capture(
     real = capture.x.is_floating_point()
     _validate.check(real, "capture.x", capture.x.dtype, "of real numbers; attacks on tokens are not measured")
     party = PartyStep(
-        model, capture.weights, capture.x, _class_numbers(capture.y), capture.mask, capture.evaluating
+        model, capture.weights, capture.x, class_numbers(capture.y), capture.mask, capture.evaluating
     )
     names = [name for name, _ in model().named_parameters()]
     seen = dict(zip(names, capture.gradients, strict=True))
@@ -61,7 +61,8 @@ def observe_capture(
     return observation
 
 
-def _class_numbers(y: torch.Tensor) -> torch.Tensor:
+def class_numbers(y: torch.Tensor) -> torch.Tensor:
+    """Numbers of classes, int64 of shape (rows,), of labels as numbers, a column of them, or one-hot."""
     if y.dim() == 2:
         y = y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0]
     return y.long()

@@ -65,7 +65,9 @@ def one_step(pruned: float) -> PruneSettings:
         ValueError: ``pruned`` is out of its range.
     """
     _validate.number("pruned", pruned, at_least=0, below=1)
-    return PruneSettings(prune_end_rate=1 - pruned, prune_schedule="cubic", prune_end_epoch=1)
+    return PruneSettings(
+        prune_end_rate=1 - pruned, prune_preset="lottery", prune_schedule="cubic", prune_end_epoch=1
+    )
 
 
 def sparsify(upload: Sequence[torch.Tensor], dropped: float) -> Arrays:

@@ -6,6 +6,7 @@ fraction of 1s in a mask; it starts at 1 and falls. To add a criterion, see :mod
 """
 
 from .masks import Mask, density, exchange, full_mask, prune_by_magnitude, prune_over_layers, pruned_masks
+from .presets import PRESETS
 from .schedule import living_after_step, removals, removals_to_rate
 from .scores import CRITERIA
 from .settings import MASK_SCOPES, PRUNE_SCHEDULES, PRUNE_SCOPES, PRUNE_STRUCTURES, Prunable, PruneSettings
@@ -14,6 +15,7 @@ from .structure import Structure, carried_mask, check_whole_units, living_units,
 __all__ = [
     "CRITERIA",
     "MASK_SCOPES",
+    "PRESETS",
     "PRUNE_SCHEDULES",
     "PRUNE_SCOPES",
     "PRUNE_STRUCTURES",

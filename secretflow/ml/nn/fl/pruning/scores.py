@@ -54,6 +54,32 @@ def magnitude(weight: np.ndarray, gradient: np.ndarray | None) -> np.ndarray:
     return np.abs(weight)
 
 
+@criterion("lamp")
+def lamp(weight: np.ndarray, gradient: np.ndarray | None) -> np.ndarray:
+    """The weight's part of what is left of its layer: its square over the sum of all squares not below it.
+
+    With ``prune_scope="global"`` it can be compared between layers whatever the scale of their weights, and
+    the largest weight of a layer scores 1; within a layer it orders weights as "magnitude" does. Sums are of
+    float64, one square after the other, so that all parties come to the same scores.
+
+    Source: Lee, Park, Mo, Ahn, Shin, "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021,
+    section 2.
+    """
+    # What is not finite gets a score that is not, and is refused where scores are compared.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _parts(np.square(weight.ravel(), dtype=np.float64)).reshape(weight.shape)
+
+
+def _parts(squares: np.ndarray) -> np.ndarray:
+    """Each number over the sum of all that are not below it."""
+    order = np.argsort(squares, kind="stable")
+    ordered = squares[order]
+    not_below = np.cumsum(ordered[::-1])[::-1]
+    found = np.empty_like(squares)
+    found[order] = ordered / np.maximum(not_below, np.finfo(np.float64).tiny)
+    return found
+
+
 @criterion("snip", needs_gradient=True)
 def snip(weight: np.ndarray, gradient: np.ndarray | None) -> np.ndarray:
     """How much the loss changes, to first order, if the weight becomes zero: ``|w * g|``.

@@ -137,11 +137,14 @@ class MaskedModel:
         return with_views(mask, views)
 
     def _begin_step(self) -> None:
-        """Keeps the weights that a step begins with."""
-        self._before = [weight.clone() for weight in self._weights_for(self._own_factors())]
+        """Keeps the weights that a step begins with, where one will be stretched."""
+        if any(stretch != 1 for stretch in self._stretches):
+            self._before = [weight.clone() for weight in self._weights_for(self._own_factors())]
 
     def _stretch_step(self) -> None:
         """Multiplies what a step has changed with the stretch of each layer."""
+        if not self._before:
+            return
         weights = self._weights_for(self._own_factors())
         for stretch, before, weight in zip(self._stretches, self._before, weights, strict=True):
             torch.lerp(before, weight, stretch, out=weight)

@@ -31,7 +31,7 @@ class PartyFit:
     Attributes:
         steps: batches of an epoch, of the party with the fewest.
         aggregate_freq: batches of a round, of that party; the last round of an epoch may have fewer.
-        random_seed: gives each epoch its order of rows; None leaves torch's generator as it is.
+        random_seed: gives each epoch what torch draws in it; None leaves torch's generator as it is.
         dp_strategy: adds noise to uploads; None does not.
         epochs_trained: before this fit.
         epochs: of this fit.

@@ -70,6 +70,11 @@ class SurvivingClient(Client):
                 f"min_survivors must be at least min_contributors={rules.min_contributors}, got "
                 f"{survivor_rules.min_survivors}"
             )
+        gone = survivor_rules.parties - survivor_rules.min_survivors
+        if rules.neighbours is not None and gone > rules.dropped:
+            raise AggregationError(
+                f"neighbours must be enough for {gone} parties that are gone, got rules for {rules.dropped}"
+            )
         super().__init__(party, names, rules, identities)
         self.names = tuple(names)
         self.survivors = self.names

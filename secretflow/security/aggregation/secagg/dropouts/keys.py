@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import AggregationError, DisagreementError
 from ..keyring import KeyRing
-from ..keys import KEY_BYTES, unwrap, wrap
+from ..keys import KEY_BYTES, Purpose, unwrap, wrap
 from ..message import Message
 from ..pads import Pads
 
@@ -41,6 +41,7 @@ class SurvivorKeys(KeyRing):
         roster: with whom the next call's pads are shared, this party included.
     """
 
+    _purposes_with_all = (Purpose.SURVIVORS, Purpose.CONFIRM)  # any of them may be left with any other
     roster: tuple[str, ...] = ()
     _last: _CallKeys | None = None
     _released = 0  # number of the last released call, while its sum is waited for
@@ -55,7 +56,7 @@ class SurvivorKeys(KeyRing):
         """
         self.forget()
         self._spend(call)
-        shared = self._shared(call, heard, [peer for peer in self.roster if peer != self._party])
+        shared = self._shared(call, heard, [peer for peer in self._neighbours if peer in self.roster])
         self._last = _CallKeys(call, secrets.token_bytes(KEY_BYTES), shared)
         pairs = [(key, self._party > peer) for peer, key in shared.items()]
         return Pads([*pairs, (self._last.own, False)], call)
@@ -106,7 +107,7 @@ class SurvivorKeys(KeyRing):
         self.forget()
         self._released = last.call
         own = wrap(self._sealing_key(self._party), last.own) if seal else last.own
-        return own, {peer: last.shared[peer] for peer in dropped}
+        return own, {peer: last.shared[peer] for peer in dropped if peer in last.shared}
 
     def unseal(self, call: int, sealer: str, sealed: bytes) -> None:
         """Takes what takes the last pad off the sum of a call, if the server is blind.

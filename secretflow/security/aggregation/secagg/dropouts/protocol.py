@@ -40,6 +40,11 @@ colluding parties are fewer than ``2 * min_survivors - n``, there is one such se
   released to the server, which could else tell ``d``, in everybody's name, that all agree on a set with
   ``d``, and open ``x_d``.
 
+**Neighbours.** With :mod:`..neighbours` a party shares pads with some of the others, and what is left on
+``i``'s upload are those shared with its honest neighbours in ``S``. They cancel in the sum over the honest
+members of ``S`` and in no other sum while these are connected, however the server chooses who is gone:
+``Rules.dropped`` is how many the degree allows for. The codes go to everybody in ``S`` as before.
+
 **Once released, never again.** When a call is lost after releases, a missing seed may still arrive, and the
 server then has the sum over ``S``. A second sum of the same numbers without the missing party would differ
 from it by exactly that party's numbers. So :class:`~.spent.Spent` refuses numbers that were released for

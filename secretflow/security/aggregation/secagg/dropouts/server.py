@@ -210,7 +210,8 @@ class SurvivorServer:
         """The sum without the pads of the survivors, and those shared with who has dropped out."""
         keys = [(release.seed, True) for release in self._releases.values() if not release.sealed]
         for party, release in self._releases.items():
-            for dropped in set(self.roster) - set(self._survivors):
+            # Who is no neighbour of a party has no pad in common with it.
+            for dropped in release.keys.keys() - set(self._survivors):
                 keys.append((release.keys[dropped], party < dropped))  # the reverse of how they were added
         pads = Pads(keys, self._call)
         body = [part.copy() for part in padded["body"]]

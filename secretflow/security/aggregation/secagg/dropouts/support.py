@@ -55,7 +55,9 @@ class AgreedSupport(Support):
             return self
         if self._among is None or self._among.parties != roster:
             dropped = len(self.parties) - len(roster)
-            counts = [None if c is None else np.maximum(c, dropped) - np.uint8(dropped) for c in self._counts]
+            counts = [
+                None if c is None else np.maximum(c, dropped) - c.dtype.type(dropped) for c in self._counts
+            ]
             self._among = AgreedSupport(
                 self._proposed, counts, roster, self._min_contributors, self.uncounted
             )

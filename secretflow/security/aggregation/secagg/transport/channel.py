@@ -18,7 +18,7 @@ import socket
 import struct
 import tempfile
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -122,6 +122,10 @@ class Channel:
         body = [self._read(np.empty(size, dtype)) for dtype, size in header["body"]]
         return Message(call=header["call"], layout=header["layout"], encoding=header["encoding"], body=body)
 
+    def fileno(self) -> int:
+        """The number of the socket, for whoever waits for one of several."""
+        return self._connection.fileno()
+
     def close(self) -> None:
         """Ends the channel; the other end fails when it sends or receives."""
         # By itself close would leave the other end waiting if this process has been forked since.
@@ -152,29 +156,43 @@ class Channel:
         return array
 
 
-def drive(exchanges: Generator[Message, Message, _Result], channel: Channel | None) -> _Result:
-    """Carries the messages of a generator over a channel, and the sums back.
+def drive(
+    exchanges: Sequence[Generator[Message, Message, _Result]], channel: Channel | None
+) -> list[_Result]:
+    """Carries the messages of the generators of one process over its channel, and the sums back.
+
+    They take turns: each gives a message, in their order, then all are resumed with the sum. So none waits
+    for another one of this process.
 
     Args:
-        exchanges: the generator; closed on any error.
+        exchanges: the generators, which give equally many messages; closed on any error.
         channel: to the server; None if there is none.
 
     Returns:
-        What the generator returns.
+        What each generator returns.
 
     Raises:
         ChannelClosedError: the other end has gone, or there is no channel.
+        AggregationError: one gives more messages than another.
     """
-    with contextlib.closing(exchanges):
+    with contextlib.ExitStack() as opened:
+        for one in exchanges:
+            opened.enter_context(contextlib.closing(one))
         if channel is None:
-            raise ChannelClosedError("this party has no channel to the server")
-        try:
-            message = next(exchanges)
-            while True:
-                channel.send(message)
-                message = exchanges.send(channel.receive())
-        except StopIteration as end:
-            return end.value
+            raise ChannelClosedError("this process has no channel to the server")
+        total: Message | None = None
+        results: list[_Result] = []
+        while not results:
+            for one in exchanges:
+                try:
+                    channel.send(one.send(total))  # type: ignore[arg-type]
+                except StopIteration as end:
+                    results.append(end.value)
+            if not results:
+                total = channel.receive()
+    if len(results) < len(exchanges):
+        raise AggregationError("the parties of one process must give equally many messages")
+    return results
 
 
 def _parsed(text: bytes) -> _Header:

@@ -14,6 +14,7 @@ from secretflow.distributed.primitive import DISTRIBUTION_MODE, get_distribution
 from ..errors import ChannelClosedError
 from ..group import Group
 from .interface import Begin
+from .processes import processes_of
 
 _SECONDS_AT_ONCE = 0.5
 """So long the parties go on by themselves, for the progress bar to move and errors to come soon."""
@@ -22,7 +23,7 @@ _SECONDS_AT_ONCE = 0.5
 class LocalTransport:
     """Works where parties and server are processes of one machine, in a simulation.
 
-    One call of each actor stands for many messages. :meth:`open` makes it.
+    One call of each process stands for many messages, of all parties that live there. :meth:`open` makes it.
 
     Args:
         group: whose messages are carried; it has channels.
@@ -61,10 +62,10 @@ class LocalTransport:
             raise ChannelClosedError("the channels of the aggregation could not be opened again")
         self._is_open = False  # until all is known to be well
         start, started = group.next_start(), time.perf_counter()
-        served = group.server.serve(exchanges)
+        served = group.server.serve(exchanges, len(group.members))
         try:
             begun = {party: begin(party, start) for party in group.members}
-            ends = {party: member.exchange(begun[party]) for party, member in group.members.items()}
+            ends = {process.parties: process.exchange(begun) for process in processes_of(group.members)}
             _wait_for([*ends.values(), served], lambda: _hang_up(group))
         except BaseException:
             _hang_up(group)  # whoever has not begun will not, and the others wait for him
@@ -73,13 +74,18 @@ class LocalTransport:
         if rounds:
             seconds = (time.perf_counter() - started) / rounds
             self._rounds_at_once = max(1, round(_SECONDS_AT_ONCE / seconds))
-        return reveal(ends)
+        results = {
+            party: result
+            for parties, end in ends.items()
+            for party, result in zip(parties, reveal(end), strict=True)
+        }
+        return {party: results[party] for party in group.members}
 
 
 def _connect(group: Group) -> bool:
     address, expected = reveal(group.server.listen()), 0
     try:
-        reached = reveal([member.connect(address) for member in group.members.values()])
+        reached = reveal([process.connect(address) for process in processes_of(group.members)])
         expected = len(reached) if all(reached) else 0
     finally:
         accepted = group.server.accept(expected)
@@ -90,8 +96,8 @@ def _connect(group: Group) -> bool:
 
 
 def _hang_up(group: Group) -> None:
-    for member in group.members.values():
-        member.hang_up()
+    for process in processes_of(group.members):
+        process.hang_up()
 
 
 def _wait_for(ends: Sequence[PYUObject], on_error: Callable[[], None]) -> None:

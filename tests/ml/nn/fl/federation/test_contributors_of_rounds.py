@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from torch import optim
 
 from benchmarks.internals import Uploads, watched_uploads
+from secretflow.device import PYUObject, proxy
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.participant import Participant
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
 from ..conftest import Mlp, model_def
@@ -23,7 +26,10 @@ NAMES = ["alice", "bob", "carol"]
 
 
 def trained(
-    devices: SimpleNamespace, rows: tuple[int, ...] = (30, 30, 40), **options: Any
+    devices: SimpleNamespace,
+    rows: tuple[int, ...] = (30, 30, 40),
+    between: Callable[[FLModel], None] = lambda _: None,
+    **options: Any,
 ) -> tuple[FLModel, list[Uploads]]:
     """Two fits of three parties with skewed rows, and what was uploaded for their averages."""
     parties = [getattr(devices, name) for name in NAMES]
@@ -50,8 +56,9 @@ def trained(
     smallest = min(BATCH, *rows)
     batches = {party: count * smallest // min(rows) for party, count in zip(parties, rows, strict=True)}
     with watched_uploads(3) as rounds:
-        for _ in range(2):
-            model.fit(x, y, epochs=3, batch_size=batches, aggregate_freq=2, verbose=0)
+        model.fit(x, y, epochs=3, batch_size=batches, aggregate_freq=2, verbose=0)
+        between(model)
+        model.fit(x, y, epochs=3, batch_size=batches, aggregate_freq=2, verbose=0)
     return model, rounds
 
 
@@ -61,14 +68,34 @@ def test_no_weight_travels_in_a_round_with_fewer_than_min_contributors_or_with_o
     devices: SimpleNamespace, min_contributors: int | None, options: dict[str, Any]
 ) -> None:
     _, rounds = trained(devices, min_contributors=min_contributors, **options)
+    check(rounds, min_contributors or 3)
+
+
+def check(rounds: list[Uploads], min_contributors: int) -> None:
     first: dict[int, bytes] = {}
     for uploads in rounds:
         behind = uploads.contributors()[uploads.travels()]
-        assert behind.size and behind.min() >= (min_contributors or 3)
+        assert behind.size and behind.min() >= min_contributors
         for element in np.flatnonzero(uploads.travels()):
             now = uploads.contributes[:, element].tobytes()
             assert first.setdefault(int(element), now) == now
     assert rounds[-1].travels().sum() < rounds[0].travels().sum(), "something must have stopped travelling"
+
+
+def test_contributors_stay_the_same_though_another_model_was_trained_in_between(
+    devices: SimpleNamespace,
+) -> None:
+    """It takes the parties' clients in, so that they are made anew for the second fit."""
+
+    def another(model: FLModel) -> None:
+        others = {device: dispatched(device) for device in model._workers}
+        model._aggregator.host_at(others)
+
+    def dispatched(device: Any) -> Any:
+        return proxy(PYUObject)(Participant)(device=device)
+
+    _, rounds = trained(devices, min_contributors=2, between=another)
+    check(rounds, 2)
 
 
 def test_a_weight_that_too_few_parties_keep_goes_on_learning_where_it_is_kept(

@@ -33,7 +33,7 @@ SETTINGS = st.builds(
     prune_schedule=st.just("cubic"),
     prune_start_epoch=st.just(1),
     prune_end_epoch=st.integers(2, 6),
-    prune_criterion=st.sampled_from(["magnitude", "snip"]),
+    prune_criterion=st.sampled_from(["magnitude", "snip", "lamp"]),
 )
 
 

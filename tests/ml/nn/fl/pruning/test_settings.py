@@ -26,13 +26,15 @@ from secretflow.ml.nn.fl.pruning import (
         ("prune_end_rate", True, TypeError),
         ("prune_percent", 0, ValueError),
         ("prune_percent", 100, ValueError),
-        ("prune_percent", None, TypeError),
+        ("prune_percent", "5", TypeError),
+        ("prune_preset", "galaxy", ValueError),
+        ("prune_preset", {}, ValueError),
         ("mask_scope", "galaxy", ValueError),
         ("prune_scope", "local", ValueError),
         ("prune_schedule", "linear", ValueError),
         ("prune_start_epoch", -1, ValueError),
         ("prune_start_epoch", 1.5, ValueError),
-        ("prune_end_epoch", 3, ValueError),  # only the cubic schedule has an end
+        ("prune_end_epoch", 0, ValueError),
         ("regrow_percent", 100, ValueError),
         ("regrow_percent", -1, ValueError),
         ("regrow_percent", "1", TypeError),
@@ -54,7 +56,63 @@ def test_steps_are_not_scaled_where_whole_units_go() -> None:
         PruneSettings(step_power=1.0, prune_structure="filter")
 
 
-@pytest.mark.parametrize("end", [None, 2, 1, 2.5, True])
+def test_only_the_cubic_schedule_has_an_end() -> None:
+    with pytest.raises(ValueError, match="prune_end_epoch must be None with prune_schedule='geometric'"):
+        PruneSettings(prune_schedule="geometric", prune_end_epoch=3)
+
+
+LOTTERY = {
+    "prune_percent": 5,
+    "mask_scope": "local",
+    "prune_scope": "layer",
+    "prune_schedule": "geometric",
+    "prune_freq": 0,
+    "prune_criterion": "magnitude",
+    "step_power": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"prune_percent": 5},
+        {"regrow_percent": 20.0},
+        {"prune_criterion": "snip"},
+        {"prune_structure": "unit"},
+        {"prune_schedule": "cubic", "prune_percent": 7, "prune_freq": 3, "step_power": 0.2},
+    ],
+)
+def test_what_belongs_to_the_first_versions_settings_gets_the_rest_of_them(given: dict[str, Any]) -> None:
+    chosen = PruneSettings(**given)
+    assert chosen.prune_preset == "lottery"
+    for name, value in {**LOTTERY, **given}.items():
+        assert getattr(chosen, name) == value
+    assert PruneSettings(**given, prune_preset="lottery") == chosen
+
+
+def test_one_mask_within_two_epochs_is_what_one_gets_who_sets_nothing() -> None:
+    chosen = PruneSettings()
+    assert (chosen.prune_preset, chosen.mask_scope, chosen.prune_scope) == ("shared", "global", "global")
+    assert (chosen.prune_schedule, chosen.prune_criterion, chosen.step_power) == ("cubic", "lamp", 0.5)
+    assert (chosen.prune_end_epoch, PruneSettings(prune_start_epoch=3).prune_end_epoch) == (2, 5)
+    assert PruneSettings(prune_preset="shared", prune_percent=7).mask_scope == "global"
+    assert dataclasses.replace(chosen, prune_end_rate=0.2) == PruneSettings(prune_end_rate=0.2)
+
+
+def test_a_named_preset_can_be_changed_in_parts() -> None:
+    chosen = PruneSettings(prune_preset="lottery", mask_scope="global")
+    assert {name: getattr(chosen, name) for name in LOTTERY} == {**LOTTERY, "mask_scope": "global"}
+
+
+@given(st.integers(1, 60))
+def test_an_epoch_has_four_steps_as_even_as_its_rounds_allow(rounds: int) -> None:
+    may = [number for number in range(1, rounds + 1) if PruneSettings().step_may_end(number, rounds)]
+    assert may[-1] == rounds and len(may) == min(4, rounds)
+    gaps = np.diff([0, *may])
+    assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize("end", [2, 1, 2.5, True])
 def test_the_cubic_schedule_needs_an_end_after_its_start(end: object) -> None:
     with pytest.raises(ValueError, match=f"prune_end_epoch must be an integer of at least 3, got {end!r}"):
         PruneSettings(prune_schedule="cubic", prune_start_epoch=2, prune_end_epoch=end)  # type: ignore[arg-type]
@@ -85,7 +143,7 @@ def test_a_step_is_due_after_the_start_while_there_is_something_to_do() -> None:
 
 @given(st.integers(1, 60), st.integers(1, 80))
 def test_a_step_may_end_each_so_many_rounds_and_always_the_last(rounds: int, freq: int) -> None:
-    within, without = PruneSettings(prune_freq=freq), PruneSettings()
+    within, without = PruneSettings(prune_freq=freq), PruneSettings(prune_freq=0)
     may = [number for number in range(1, rounds + 1) if within.step_may_end(number, rounds)]
     assert may[-1] == rounds and len(may) == -(-rounds // freq)
     assert np.diff([0, *may[:-1]]).tolist() == [freq] * (len(may) - 1)
@@ -112,9 +170,9 @@ def test_within_epochs_the_cubic_curve_falls_on_and_meets_that_of_whole_epochs(
     assert settings.step_due(passed[0], 1.0) == (end_rate < 1) and not settings.step_due(start, 1.0)
 
 
-@pytest.mark.parametrize("freq", [0, -1, 2.0, True, "2"])
+@pytest.mark.parametrize("freq", [-1, 2.0, True, "2"])
 def test_a_bad_frequency_of_steps_is_named(freq: Any) -> None:
     with pytest.raises(
-        ValueError, match=f"prune_freq must be an integer of at least 1 or None, got {freq!r}"
+        ValueError, match=f"prune_freq must be an integer of at least 0 or None, got {freq!r}"
     ):
         PruneSettings(prune_freq=freq)

@@ -1,6 +1,7 @@
 """FedAvg with pruning, as ``FLModel`` finds it: one party's actor."""
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
+import random
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -109,6 +110,9 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
         """
         self.abandon()
         sizes, living = self._masked.counts()
+        if self._settings.prune_scope == "global":
+            # How many live in which layer goes by the weights, and a plan needs their sum alone.
+            living = [sum(living) - (len(living) - 1)] + [1] * (len(living) - 1)
         rows_known = rows_by_round(self.train_set, [steps]) is not None
         return PartyState(sizes=sizes, living=living, rows_known=rows_known)
 
@@ -120,6 +124,10 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
             fit: what the user chose for this fit.
             rows_known: whether all parties know beforehand how many rows each round trains on.
         """
+        if fit.random_seed is None:
+            # What has seeded the generators before, such as initial weights, others may know.
+            torch.seed()
+            random.seed()
         rows = rows_by_round(self.train_set, fit.ends_of_rounds(self._party)) if rows_known else None
         self._rounds = PartyRounds(self._client, self._training, self._settings, fit, rows)
         # All begin with an average of weights that no party has trained on since, so anew.

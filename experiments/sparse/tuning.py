@@ -1,0 +1,138 @@
+"""What methods and their settings were chosen with: runs on other seeds than those of the measurement."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+SEEDS = (11, 12)
+
+
+class Tried(NamedTuple):
+    """Runs that differ in method, density, learning rate and seed.
+
+    Attributes:
+        dataset: see :class:`~experiments.sparse.grid.Cell`, as well as the next three.
+        model: of the task.
+        parties: how many.
+        optimizer: with which.
+        learning_rates: of the optimiser.
+        methods: "dense", or arguments of :class:`~experiments.sparse.following.Following`; ``span=8`` is left
+            out.
+        densities: of each method.
+        decay: see :class:`~experiments.sparse.grid.Cell`.
+    """
+
+    dataset: str
+    model: str
+    parties: int
+    optimizer: str
+    learning_rates: tuple[float, ...]
+    methods: tuple[str, ...]
+    densities: tuple[float, ...]
+    decay: str = "none"
+
+
+_CNN = ("fashion-mnist", "fedavg-cnn", 10, "adam")
+_RESNET = ("fashion-mnist", "resnet20", 10, "adam")
+_LSTM = ("digits", "lstm", 10)
+_TABLE = ("breast-cancer", "table-net", 5, "adam")
+_HALF, _MORE, _WHOLE = "step_power=0.5", "step_power=0.75", "step_power=1.0"
+_LAMP = ",layers=lamp"
+_POWERS = (_HALF, _MORE, _WHOLE, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
+
+_TRIED = (
+    # How fast to learn.
+    Tried(*_CNN, (5e-4, 1e-3, 2e-3, 3e-3, 4e-3), ("dense",), (1.0,)),
+    Tried(*_CNN[:3], "sgd", (0.05, 0.1, 0.2, 0.3), ("dense",), (1.0,)),
+    Tried(*_RESNET, (2e-3, 3e-3, 4.5e-3, 1e-2), ("dense",), (1.0,)),
+    Tried(*_RESNET[:3], "sgd", (0.3,), ("dense",), (1.0,)),
+    Tried(*_LSTM, "adam", (3e-3, 5e-3, 1e-2, 2e-2), ("dense",), (1.0,)),
+    Tried(*_LSTM, "adam", (5e-3, 1e-2, 2e-2), (_HALF + _LAMP,), (0.1,)),
+    Tried(*_TABLE, (3e-3, 1e-2), ("dense",), (1.0,)),
+    Tried(*_TABLE, (3e-3, 1e-2), (_HALF + _LAMP,), (0.1,)),
+    # How much longer steps, and which weights.
+    Tried(*_CNN, (2e-3,), (_HALF, _MORE, _HALF + _LAMP, _MORE + _LAMP), (0.1, 0.05, 0.01)),
+    Tried(*_CNN, (2e-3,), (_HALF + _LAMP,), (0.02,)),
+    Tried(*_CNN, (1e-3,), (_WHOLE + _LAMP,), (0.05, 0.01)),
+    Tried(*_CNN, (2e-3,), (_WHOLE, _MORE + ",layers=fan"), (0.05, 0.01)),
+    Tried(*_CNN, (4e-3,), (_HALF, _MORE, _HALF + _LAMP), (0.05, 0.01)),
+    Tried(*_RESNET, (3e-3,), (_HALF, _MORE, _WHOLE), (0.05, 0.02)),
+    Tried(*_RESNET, (3e-3,), (_HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP), (0.05, 0.02)),
+    Tried(*_RESNET, (3e-3,), (_HALF, _MORE, _HALF + _LAMP), (0.1,)),
+    Tried(*_RESNET, (3e-3,), (_HALF + _LAMP,), (0.01,)),
+    Tried(*_RESNET, (6e-3,), (_HALF, _HALF + _LAMP), (0.05, 0.02)),
+    Tried(*_RESNET, (3e-3,), (_MORE + ",layers=fan", _MORE + ",warm_up=4"), (0.05, 0.02)),
+    Tried(
+        *_RESNET, (3e-3,), (_HALF + _LAMP + ",regrow=probe", _MORE + _LAMP + ",regrow=probe"), (0.05, 0.02)
+    ),
+    Tried(*_LSTM, "adam", (3e-3,), _POWERS, (0.1, 0.05)),
+    Tried(*_LSTM, "sgd", (0.5, 1.5), ("dense",), (1.0,)),
+    Tried(*_LSTM, "sgd", (0.5, 1.5), ("step_power=0.0" + _LAMP, _HALF + _LAMP, _WHOLE + _LAMP), (0.1,)),
+    Tried(*_CNN[:3], "sgd", (0.3,), ("step_power=0.0" + _LAMP, _HALF + _LAMP), (0.05,)),
+    Tried(*_RESNET, (3e-3,), ("span=16,step_power=0.5,layers=lamp",), (0.02,)),
+    # Steps that shrink to nothing.
+    Tried(*_CNN, (1e-3, 2e-3, 4e-3), ("dense",), (1.0,), "cosine"),
+    Tried(*_CNN, (1e-3,), (_WHOLE, _WHOLE + _LAMP, _WHOLE + ",layers=erk"), (0.05, 0.01), "cosine"),
+    Tried(*_CNN, (2e-3,), (_HALF, _WHOLE, _WHOLE + _LAMP), (0.05, 0.01), "cosine"),
+    Tried(*_CNN, (4e-3,), (_HALF, _MORE), (0.05, 0.01), "cosine"),
+    Tried(*_RESNET, (3e-3, 6e-3, 1e-2), ("dense",), (1.0,), "cosine"),
+    Tried(*_RESNET, (3e-3, 6e-3), ("step_power=0.0", _HALF), (0.05, 0.02), "cosine"),
+    Tried(*_RESNET, (3e-3,), (_WHOLE, _HALF + _LAMP, _HALF + ",layers=erk"), (0.05, 0.02), "cosine"),
+    Tried(*_RESNET, (3e-3,), ("span=16,step_power=0.5",), (0.05, 0.02), "cosine"),
+    Tried(*_CNN, (1e-3,), ("span=16,step_power=1.0",), (0.05, 0.01), "cosine"),
+)
+
+_FIRST = (
+    "span=8",
+    "span=4",
+    "span=16",
+    "span=32",
+    "warm_up=4,span=8",
+    "warm_up=loss,span=8",
+    "span=8,regrow=probe",
+    "span=4,regrow=probe",
+    "span=8,step_power=0.5",
+    "span=8,step_power=1.0",
+    "span=16,step_power=0.5",
+    "span=32,step_power=0.5",
+    "span=16,step_power=0.5,regrow=probe",
+    "span=16,step_power=0.5,regrow=trial",
+    "span=16,step_power=0.5,exponent=1.25",
+)
+"""What was tried first, with the FedAvg CNN and one seed: how long to prune, regrowth, reparametrisation."""
+
+_FIRST_ONCE = (
+    "following:span=16,step_power=1.0",
+    "following:span=60,step_power=0.5",
+    "following:span=16,step_power=0.5,votes=1",
+    "following:warm_up=loss,span=12,step_power=0.5",
+    "FedDST",
+    "FedRTS",
+    "local:span=24",
+)
+"""The same, at density 0.05 only."""
+
+
+def runs() -> list[tuple[str, str, str, int, str, float, int, str, float, str]]:
+    """The values of :class:`~experiments.sparse.grid.Cell` of each run that was tried."""
+    found = []
+    for tried in _TRIED:
+        for rate, method, density, seed in itertools.product(
+            tried.learning_rates, tried.methods, tried.densities, SEEDS
+        ):
+            name = method if method == "dense" else f"following:{_with_span(method)}"
+            task = (tried.dataset, tried.model, "dirichlet-0.5", tried.parties)
+            found.append((*task, name, density, seed, tried.optimizer, rate, tried.decay))
+    first = [(f"following:{method}", density) for method in _FIRST for density in (0.05, 0.01)]
+    for name, density in [*first, *((name, 0.05) for name in _FIRST_ONCE)]:
+        task = ("fashion-mnist", "fedavg-cnn", "dirichlet-0.5", 10)
+        found.append((*task, name, density, SEEDS[0], "adam", 1e-3, "none"))
+    found.append(
+        (*_RESNET[:2], "dirichlet-0.5", 10, "following:span=8", 0.05, SEEDS[0], "adam", 3e-3, "none")
+    )
+    return found
+
+
+def _with_span(method: str) -> str:
+    return method if "span=" in method else f"span=8,{method}"

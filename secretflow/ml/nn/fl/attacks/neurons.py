@@ -1,0 +1,97 @@
+"""Reads rows of a batch off single neurons of a first fully connected layer, whatever comes behind it.
+
+A neuron that one row of the batch alone switches on holds that row: the gradient of its weights over that
+of its bias. Where two neurons hold the same vector it is a row, for mixtures of rows differ from neuron to
+neuron. To use for small batches and averages in nets that begin with such a layer and a ReLU and have more
+than two layers (of two layers :mod:`~.averages` reads more); with a single score, mixtures agree too and
+are taken for rows.
+
+Source: Marchand et al., "SRATTA: Sample re-attribution attack of secure aggregation in federated learning",
+ICML 2023, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.closed_form import input_of_first_layer
+from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior
+from secretflow.ml.nn.fl.attacks.layers import first_layer
+from secretflow.ml.nn.fl.attacks.observation import Observation
+
+_AGREE = 1e-3
+"""Relative distance up to which two neurons hold the same row; float32 keeps about 1e-5."""
+
+_LEAST = 1e-4
+"""Gradient of a bias, relative to the largest one, below which a neuron is left out."""
+
+
+def read_neurons(observation: Observation, prior: GaussianPrior | None = None) -> torch.Tensor:
+    """The rows that at least two neurons agree on.
+
+    Args:
+        observation: of a batch or an average, with any number of rows.
+        prior: what rows look like; numbers that no living weight shows are then what it expects beside the
+            others, else 0.
+
+    Returns:
+        float64 of shape (read, *image_shape), those on which most neurons agree first, at most as many as
+        there are rows.
+
+    Raises:
+        TypeError: it is no observation.
+        ValueError: the input goes into no fully connected layer with bias.
+    """
+    _validate.instance("observation", observation, Observation, "an Observation")
+    numbers = first_layer(observation)
+    what = "one that begins with a fully connected layer with bias"
+    _validate.check(numbers is not None, "model", type(observation.model()).__name__, what)
+    assert numbers is not None
+    weight, bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
+    counts = _living(observation, numbers[0], weight)
+    strong = bias.abs() > _LEAST * bias.abs().max()
+    weight, bias, counts = weight[strong], bias[strong], counts[strong]
+    held = weight / bias[:, None]
+    left, found = list(range(len(held))), []
+    while left:
+        own = _agreeing(held, counts, left)
+        if len(own) > 1:
+            found.append(own)
+        left = [neuron for neuron in left if neuron not in own]
+    found.sort(key=len, reverse=True)
+    rows = [
+        _filled(*input_of_first_layer(weight[own], bias[own], counts[own]), prior)
+        for own in found[: observation.batch_size]
+    ]
+    shape = (len(rows), *observation.image_shape)
+    return (torch.stack(rows) if rows else held[:0]).reshape(shape).clamp(*observation.bounds)
+
+
+def _living(observation: Observation, number: int, weight: torch.Tensor) -> torch.Tensor:
+    """1 where a gradient of the layer's weights is there and 0 where none can be."""
+    name = [name for name, _ in observation.model().named_parameters()][number]
+    counts = torch.ones_like(weight)
+    for seen in (observation.mask, observation.compared):
+        if seen is not None and name in seen:
+            counts = counts * seen[name].to(counts)
+    return counts
+
+
+def _agreeing(held: torch.Tensor, counts: torch.Tensor, left: list[int]) -> list[int]:
+    """The first of some neurons, and those that hold the same numbers wherever both have a living weight."""
+    first, index = left[0], torch.tensor(left)
+    both = counts[index] * counts[first]
+    apart = ((held[index] - held[first]) * both).norm(dim=1)
+    length = (held[first] * both).norm(dim=1)
+    same = (apart <= _AGREE * length) & (both.sum(dim=1) >= 2)
+    same[0] = True
+    return index[same].tolist()
+
+
+def _filled(row: torch.Tensor, known: torch.Tensor, prior: GaussianPrior | None) -> torch.Tensor:
+    if prior is None or bool(known.all()):
+        return row
+    return prior.conditional_mean(row, torch.where(known, 0.0, math.inf).to(row))

@@ -1,0 +1,84 @@
+"""How ``FLModel`` evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from secretflow.data.horizontal import HDataFrame
+from secretflow.data.ndarray import FedNdarray
+from secretflow.device import PYU
+from secretflow.ml.nn.fl.audience import Audience
+from secretflow.ml.nn.metrics import Metric, aggregate_metrics
+
+
+class WithEvaluation:
+    """Evaluation whose metrics are told to an audience; a base in front of upstream's.
+
+    Attributes:
+        wp_strategy: whether the strategy prunes; others evaluate as upstream does.
+    """
+
+    wp_strategy: bool
+    _workers: dict[PYU, Any]
+    _audience: Audience
+
+    def evaluate(
+        self,
+        x: HDataFrame | FedNdarray | Mapping[PYU, str],
+        y: HDataFrame | FedNdarray | str | None = None,
+        batch_size: int | Mapping[PYU, int] = 32,
+        sample_weight: HDataFrame | FedNdarray | None = None,
+        label_decoder: Any = None,
+        return_dict: bool = False,
+        sampler_method: str = "batch",
+        random_seed: int | None = None,
+        dataset_builder: Mapping[PYU, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """The metrics of the parties' rows.
+
+        Args:
+            x: features, or a path of each party.
+            y: labels; with paths the name of their column.
+            batch_size: rows of a batch, one number or one for each party.
+            sample_weight: weight of each row.
+            label_decoder: upstream's, for files.
+            return_dict: whether metrics come by name, instead of as a list.
+            sampler_method: upstream's, without effect on a strategy that prunes.
+            random_seed: upstream's, likewise.
+            dataset_builder: of each party a function that builds its batches.
+
+        Returns:
+            The metrics over all rows, and by the name of each party its own. Both are empty at the driver of
+            a blind server.
+        """
+        if not self.wp_strategy:
+            return super().evaluate(  # type: ignore[misc]
+                x,
+                y,
+                batch_size,
+                sample_weight,
+                label_decoder,
+                return_dict,
+                sampler_method,
+                random_seed,
+                dataset_builder,
+            )
+        how = {"batch_size": batch_size, "dataset_builder": dataset_builder, "stage": "eval", "epochs": 1}
+        model: Any = self
+        if isinstance(x, Mapping):
+            steps = model._handle_file(x, y, label_decoder=label_decoder, **how)
+        else:
+            steps = model._handle_data(x, y, sample_weight=sample_weight, **how)
+        told = self._audience.told(
+            {party.party: worker.evaluate(steps) for party, worker in self._workers.items()}
+        )
+        own: dict[str, list[Metric]] = {} if told is None else told
+        everybodys = aggregate_metrics(own.values()) if own else []
+        if not return_dict:
+            return everybodys, own
+        return _by_name(everybodys), {party: _by_name(metrics) for party, metrics in own.items()}
+
+
+def _by_name(metrics: list[Metric]) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}

@@ -1,0 +1,147 @@
+"""How numbers that a driver gave were averaged, so that no two averages of the same tell whose they are.
+
+Two averages of the same numbers under different weights tell them, and so do two over different parties,
+though :mod:`.contributions` does not know the elements again where they stand in other arrays.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .errors import AggregationError
+from .support import Support
+from .weights import AggregationWeights
+
+_Value = TypeVar("_Value")
+
+_FEWEST_NUMBERS = 32  # a smaller array may well be the same by chance
+_MOST_ARRAYS = 2**16
+_NONCE = bytes(12)
+
+
+class _Use(NamedTuple):
+    """What became of data in a sum, as tags.
+
+    Attributes:
+        share: under which share of the weight they were averaged.
+        place: in which arrays they were given, by which :class:`~.contributions.Contributions` tells elements
+            apart.
+        added: which of them were in the sum.
+    """
+
+    share: bytes
+    place: bytes
+    added: bytes
+
+
+class Averaged:
+    """How data were averaged, as far as a driver gave them: those of 2^16 arrays."""
+
+    def __init__(self) -> None:
+        # Under a key of its own: what is kept tells nothing of the data.
+        self._key = AESGCM(secrets.token_bytes(32))
+        self._uses: OrderedDict[bytes, _Use] = OrderedDict()
+        self._public: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def check(
+        self,
+        arrays: Sequence[np.ndarray],
+        weights: AggregationWeights,
+        party: str,
+        support: Support | None = None,
+    ) -> None:
+        """Refuses data that were averaged otherwise.
+
+        Args:
+            arrays: own data.
+            weights: everybody's.
+            party: own name.
+            support: what was agreed on; None if everything travels.
+
+        Raises:
+            AggregationError: an array of at least 32 numbers, or all arrays together, was averaged under
+                other weights, or in arrays of other shapes or another order with more or fewer of its
+                elements, and is no result either.
+        """
+        for tag, use in self._private(arrays, weights, support):
+            before = self._uses.get(tag, use)
+            if before.share != use.share:
+                raise AggregationError(
+                    f"data of {party} must be new under new weights, got some that were averaged under "
+                    "others: the two averages would tell its numbers; leave out what does not change"
+                )
+            if before.place != use.place and before.added != use.added:
+                raise AggregationError(
+                    f"data of {party} must be new under a new mask in arrays of other shapes or another "
+                    "order, got some that were averaged under another mask: the two averages would tell its "
+                    "numbers"
+                )
+
+    def record(
+        self,
+        arrays: Sequence[np.ndarray],
+        weights: AggregationWeights,
+        support: Support | None = None,
+    ) -> None:
+        """Takes down an upload.
+
+        Args:
+            arrays: own data.
+            weights: everybody's.
+            support: as for :meth:`check`.
+        """
+        for tag, use in self._private(arrays, weights, support):
+            _remember(self._uses, tag, use)
+
+    def take_results(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes down arrays that all parties have, so no average gives them away."""
+        for array in arrays:
+            _remember(self._public, self._tag(array), b"")
+
+    def _private(
+        self, arrays: Sequence[np.ndarray], weights: AggregationWeights, support: Support | None
+    ) -> list[tuple[bytes, _Use]]:
+        """Of each large array that not all have, and of all arrays together unless all have them, its use."""
+        tags = [self._tag(array) for array in arrays]
+        share = self._tag(np.asarray(weights.own))
+        place = repr([(array.shape, array.dtype.str) for array in arrays]).encode()
+        added = [self._added(k, array.size, support) for k, array in enumerate(arrays)]
+        private = [k for k, tag in enumerate(tags) if tag not in self._public]
+        if not private:
+            return []
+        found = [
+            (tags[k], _Use(share, b"%d of %s" % (k, place), added[k]))
+            for k in private
+            if arrays[k].size >= _FEWEST_NUMBERS
+        ]
+        return [*found, (self._joined(tags), _Use(share, place, self._joined(added)))]
+
+    def _added(self, k: int, size: int, support: Support | None) -> bytes:
+        """Which elements of an array are in the sum."""
+        index = None if support is None else support.layout.support[k]
+        if support is None or index is None:
+            return b"all"
+        added, mask = np.zeros(size, bool), support.contributes[k]
+        added[index] = True if mask is None or support.shared else mask[index]
+        return b"all" if added.all() else self._tag(added)
+
+    def _joined(self, tags: Sequence[bytes]) -> bytes:
+        return self._tag(np.frombuffer(b"".join(tags), np.uint8))
+
+    def _tag(self, array: np.ndarray) -> bytes:
+        # GCM's tag over data that are not encrypted: quick, and as good as a hash to whoever has not the key.
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return self._key.encrypt(_NONCE, array.dtype.str.encode(), data.data)[-16:]
+
+
+def _remember(known: OrderedDict[bytes, _Value], tag: bytes, value: _Value) -> None:
+    known[tag] = value
+    known.move_to_end(tag)
+    if len(known) > _MOST_ARRAYS:
+        known.popitem(last=False)

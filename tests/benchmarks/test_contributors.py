@@ -1,0 +1,41 @@
+"""The benchmark of the rules about contributors measures what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import secretflow as sf
+from benchmarks.contributors import RULES, cells, measure, summary
+from experiments.data import Images
+from experiments.evaluation.grid import recipe_of
+from experiments.evaluation.run import SERVER, party_names
+
+
+@pytest.fixture
+def parties() -> Iterator[None]:
+    sf.init([*party_names(5), SERVER], debug_mode=True, logging_level="error")
+    yield
+    sf.shutdown()
+
+
+def test_runs_differ_in_the_rules_and_cost_bytes_less_with_them(parties: None) -> None:
+    generator = np.random.default_rng(0)
+    images = Images(
+        generator.integers(0, 256, (1000, 28, 28), np.uint8),
+        generator.integers(0, 10, 1000),
+        generator.integers(0, 256, (50, 28, 28), np.uint8),
+        generator.integers(0, 10, 50),
+    )
+    case = cells([5], [0.1], [1])[0]
+    recipe = replace(recipe_of(case), rows=1000, epochs=2, prune_end_epoch=1, test_rows=50)
+    rows = [measure(case, rules, images, recipe) for rules in RULES]
+    sizes = {row["rules"]: row["bytes"] for row in rows}
+    assert sizes["default"] <= sizes["three"] < sizes["without"]
+    cell, overall = summary(rows)
+    assert cell["seeds"] == 1 and cell["density"] == 0.1 and overall["default"] == cell["default"]
+    assert cell["three"]["bytes"] == round(sizes["three"] / sizes["without"], 3)
+    assert summary(rows[:2]) == [{"seeds": 0}]
