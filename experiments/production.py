@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import optim
@@ -24,6 +25,7 @@ from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.device import PYU
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.fl.callbacks import Checkpoint
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.party.training import Run
 from secretflow.security.aggregation import SecurePruneAggregator
@@ -39,7 +41,11 @@ class TrainingSettings:
         batch_size: rows of a batch.
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
         prune_percent: see there.
-        server_blind: see :class:`~secretflow.security.aggregation.SecurePruneAggregator`.
+        server_blind: see :class:`~secretflow.security.aggregation.SecurePruneAggregator`, as well as the
+            next three; None is its default. With ``min_survivors`` the cluster file needs "streams".
+        min_contributors: see there.
+        min_survivors: see there.
+        round_deadline: see there.
         seed: of the initial weights and of the order of rows.
     """
 
@@ -49,6 +55,9 @@ class TrainingSettings:
     prune_end_rate: float = 0.1
     prune_percent: float = 5
     server_blind: bool = False
+    min_contributors: int | None = None
+    min_survivors: int | None = None
+    round_deadline: float = 60.0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -112,24 +121,42 @@ def train(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         server=server,
         device_list=parties,
         model=torch_model(ConvNet, optim.Adam, lr=1e-2),
-        aggregator=SecurePruneAggregator(server, parties, server_blind=settings.server_blind),
+        aggregator=SecurePruneAggregator(
+            server,
+            parties,
+            min_contributors=settings.min_contributors,
+            server_blind=settings.server_blind,
+            min_survivors=settings.min_survivors,
+            round_deadline=settings.round_deadline,
+        ),
         strategy="fed_avg_w_prune",
         backend="torch",
         random_seed=settings.seed,
         prune_end_rate=settings.prune_end_rate,
         prune_percent=settings.prune_percent,
     )
+    saved = str(run.out.absolute() / "model")
+    own, epochs = list(callbacks), settings.epochs
+    if settings.min_survivors is not None:  # whoever is started again goes on from what it has saved
+        own.append(Checkpoint(saved))
+        if Path(saved).exists():
+            model.load_model(saved)
+            epochs -= model.epochs_trained()
     history = model.fit(
         x_train,
         y_train,
         validation_data=(x_test, y_test),
-        epochs=settings.epochs,
+        epochs=epochs,
         batch_size=settings.batch_size,
         random_seed=settings.seed,
-        callbacks=list(callbacks),
+        shuffle=True,
+        steps_per_epoch=settings.rows // settings.batch_size,
+        callbacks=own,
     )
     curves = {name: [float(value) for value in values] for name, values in history.global_history.items()}
+    if settings.min_survivors is not None:
+        print(json.dumps({"participants": history.participants}))
     run.out.mkdir(parents=True, exist_ok=True)
     (run.out / "history.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
     print(json.dumps(curves))
-    model.save_model(str(run.out.absolute() / "model"))
+    model.save_model(saved)

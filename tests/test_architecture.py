@@ -32,7 +32,7 @@ def definitions() -> set[str]:
 def test_the_page_names_only_what_the_code_has() -> None:
     named = set(re.findall(r"\b[A-Z][A-Za-z]+\.[a-z_]+\b", PAGE))
     named |= set(re.findall(r"`([a-z]+_[a-z_]+)`", PAGE))
-    settings = {"mask_scope", "needs_model_each_round", "prune_structure", "rounds_at_once"}
+    settings = {"mask_scope", "min_survivors", "needs_model_each_round", "prune_structure", "rounds_at_once"}
     assert named - definitions() - settings == {"FLModel.fit"} - definitions()
 
 

@@ -15,7 +15,7 @@ from secretflow.party.errors import SetupError
 
 _PARTY = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"parties", "server", "trainers", "train", "settings"}
+_FIELDS = {"parties", "server", "streams", "trainers", "train", "settings"}
 
 
 def check_party_name(name: object) -> str:
@@ -81,6 +81,8 @@ class Cluster:
         settings: the training function's own, as JSON has them.
         fingerprint: 16 hexadecimal digits of the SHA-256 of all of these. Parties with different ones do not
             take each other's messages.
+        streams: where the server takes the streams of a training that goes on when it loses a party; None
+            for a training that needs all.
     """
 
     members: Mapping[str, Member]
@@ -89,6 +91,7 @@ class Cluster:
     train: str | None
     settings: Mapping[str, Any]
     fingerprint: str
+    streams: Address | None = None
 
     @classmethod
     def read(cls, path: Path) -> Cluster:
@@ -140,7 +143,11 @@ class Cluster:
             raise SetupError(f"settings must be a JSON object, got {settings!r}")
         canonical = json.dumps({**content, "trainers": trainers}, sort_keys=True).encode()
         fingerprint = hashlib.sha256(canonical).hexdigest()[:16]
-        return cls(members, server, tuple(trainers), train, settings, fingerprint)
+        streams = None
+        if "streams" in content:
+            streams = Address.parse("streams", content["streams"])
+            _check_streams(streams, members)
+        return cls(members, server, tuple(trainers), train, settings, fingerprint, streams)
 
     def member(self, party: str) -> Member:
         """The entry of a party.
@@ -162,6 +169,15 @@ def _without_repetition(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _are_distinct(trainers: list[object], members: Mapping[str, Member]) -> bool:
     return all(trainers.count(party) == 1 and party in list(members) for party in trainers)
+
+
+def _check_streams(streams: Address, members: Mapping[str, Member]) -> None:
+    taken = [party for party, member in members.items() if member.address == streams]
+    if streams.is_unspecified or taken:
+        raise SetupError(
+            "streams must be a host and a port of the server for streams alone, where all parties reach it, "
+            f"got {streams}"
+        )
 
 
 def _check_differ(members: Mapping[str, Member]) -> None:

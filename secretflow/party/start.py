@@ -18,6 +18,7 @@ from secretflow.party.credentials import Credentials
 from secretflow.party.errors import SetupError
 
 if TYPE_CHECKING:
+    from secretflow.security.aggregation.secagg.dropouts.survival import Streams
     from secretflow.security.aggregation.secagg.identity import Identities
 
 _SECONDS_BETWEEN_TRIES = 1.0
@@ -66,7 +67,11 @@ def check_protection(
         raise SetupError("--insecure must not be given together with --tls")
     outside = [
         str(address)
-        for address in (listen, *(member.address for member in cluster.members.values()))
+        for address in (
+            listen,
+            *(member.address for member in cluster.members.values()),
+            *([cluster.streams] if cluster.streams else []),
+        )
         if not address.is_loopback
     ]
     if credentials is None and outside and not insecure:
@@ -88,19 +93,22 @@ def started(place: Place, ray_options: Mapping[str, Any]) -> Iterator[None]:
         SetupError: the port is taken, or another party did not come in time.
     """
     import secretflow as sf
+    from secretflow.security.aggregation.secagg.dropouts.survival import set_streams
     from secretflow.security.aggregation.secagg.identity import set_identities
 
     try:
         with _strict_channels(place):
             _init(place, ray_options)
-        _wait_for(place)
+        if place.cluster.streams is None:
+            _wait_for(place)  # else training waits, for as many as it needs
         set_identities(_identities(place))
+        set_streams(_streams(place))
         yield
     except BaseException:
         # No barrier: the others may be waiting for what will not come.
         sf.shutdown(barrier_on_shutdown=False, on_error=True)
         raise
-    sf.shutdown()
+    sf.shutdown(barrier_on_shutdown=place.cluster.streams is None)
 
 
 def _identities(place: Place) -> Identities | None:
@@ -118,6 +126,23 @@ def _identities(place: Place) -> Identities | None:
         )
         return None
     return Identities(known, credentials.identity)
+
+
+def _streams(place: Place) -> Streams | None:
+    """Where the streams run of a training that goes on when it loses a party."""
+    from secretflow.security.aggregation.secagg.dropouts.survival import Streams
+    from secretflow.security.aggregation.secagg.transport.network.tls import Tls
+
+    cluster, credentials, address = place.cluster, place.credentials, place.cluster.streams
+    if address is None:
+        return None
+    own = cluster.members[place.party].address
+    # Who listens on another address than the others use does so for streams as well.
+    host = address.host if place.listen == own else place.listen.host
+    tls = None
+    if credentials is not None:
+        tls = Tls(credentials.key, credentials.certificate, credentials.authority)
+    return Streams(place.party, str(address), f"{host}:{address.port}", cluster.server, tls, place.wait)
 
 
 def _init(place: Place, ray_options: Mapping[str, Any]) -> None:

@@ -39,6 +39,13 @@ def test_all_parties_but_the_server_train_unless_it_is_said(tmp_path: Path) -> N
     assert read(tmp_path / "cluster.json", trainers=["carol", "bob"]).trainers == ("carol", "bob")
 
 
+def test_streams_have_a_port_of_their_own(tmp_path: Path) -> None:
+    assert read(tmp_path / "cluster.json").streams is None
+    cluster = read(tmp_path / "cluster.json", streams="10.0.0.3:9002")
+    assert cluster.streams == Address("10.0.0.3", 9002)
+    assert cluster.fingerprint != read(tmp_path / "cluster.json").fingerprint
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -74,6 +81,9 @@ def test_all_parties_but_the_server_train_unless_it_is_said(tmp_path: Path) -> N
         ({"settings": 3}, "settings must be a JSON object"),
         ({"train": 3}, "train must be 'module:function'"),
         ({"rounds": 3}, "nothing but"),
+        ({"streams": 9002}, "streams must be host:port"),
+        ({"streams": "0.0.0.0:9002"}, "streams must be a host and a port of the server"),
+        ({"streams": "10.0.0.3:9001"}, "streams must be a host and a port of the server"),
     ],
 )
 def test_what_must_hold_is_said(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -49,16 +49,16 @@ def commands(name: str, network: Network) -> list[list[str]]:
     """The lines of the guide with one command, as printed but for the addresses."""
     found = re.findall(rf"^ *(python -m secretflow\.party {name} .*)$", GUIDE, flags=re.MULTILINE)
     assert found
-    return [shlex.split(_at(network, line)) for line in found]
+    return [shlex.split(in_guide(network, line)) for line in found]
 
 
-def _at(network: Network, text: str) -> str:
+def in_guide(network: Network, text: str) -> str:
     for address, party in IN_GUIDE.items():
         text = text.replace(address, network.addresses[party])
     return text
 
 
-def _party(command: list[str]) -> str:
+def party_of(command: list[str]) -> str:
     return command[command.index("--party") + 1]
 
 
@@ -69,39 +69,56 @@ def _wait_until(condition: Callable[[], bool], alive: Callable[[], bool]) -> Non
         time.sleep(0.2)
 
 
-def _environment(mark: str = "") -> dict[str, str]:
+def environment(mark: str = "") -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "MARK_OF_TEST": mark}
 
 
-def _set_up(run: Seen) -> None:
-    """Makes keys, certificates and cluster file as the guide says, and checks them."""
+def set_up(home: Path, network: Network, **changes: object) -> dict[str, str]:
+    """Makes keys, certificates and cluster file as the guide says, and checks them.
+
+    Args:
+        home: a folder.
+        network: where the parties are.
+        **changes: of the cluster file.
+
+    Returns:
+        What the commands have said.
+    """
+    output: dict[str, str] = {}
 
     def call(command: list[str]) -> str:
         done = subprocess.run(
-            [sys.executable, *command[1:]], cwd=run.home, env=_environment(), capture_output=True, text=True
+            [sys.executable, *command[1:]], cwd=home, env=environment(), capture_output=True, text=True
         )
-        run.output[f"{command[3]} {_party(command) if '--party' in command else ''}"] = (
+        output[f"{command[3]} {party_of(command) if '--party' in command else ''}"] = (
             done.stdout + done.stderr
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    identities = {_party(line): call(line).split()[-1] for line in commands("init", run.network)}
+    home.mkdir(exist_ok=True)
+    identities = {party_of(line): call(line).split()[-1] for line in commands("init", network)}
     for name in ("authority", "sign"):
-        for line in commands(name, run.network):
+        for line in commands(name, network):
             call(line)
     found = re.search(r"```json\n(.*?)```", GUIDE, flags=re.DOTALL)
     assert found
-    cluster = json.loads(_at(run.network, found[1]))
+    cluster = json.loads(in_guide(network, found[1]))
     assert cluster["train"] == "experiments.production:train"
     for party, identity in identities.items():
         cluster["parties"][party]["identity"] = identity
-    # The server trains as well, so that three parties pad for each other.
-    cluster |= {"trainers": list(PARTIES), "train": "own_training:train", "settings": SETTINGS}
-    (run.home / "cluster.json").write_text(json.dumps(cluster))
-    shutil.copy(HERE / "own_training.py", run.home)
-    fingerprints = {call(line).splitlines()[0] for line in commands("check", run.network)}
+    (home / "cluster.json").write_text(json.dumps(cluster | changes))
+    fingerprints = {call(line).splitlines()[0] for line in commands("check", network)}
     assert len(fingerprints) == 1
+    return output
+
+
+def _set_up(run: Seen) -> None:
+    # The server trains as well, so that three parties pad for each other.
+    run.output |= set_up(
+        run.home, run.network, trainers=list(PARTIES), train="own_training:train", settings=SETTINGS
+    )
+    shutil.copy(HERE / "own_training.py", run.home)
     for path in (*run.home.glob("*/key.pem"), *run.home.glob("*/identity.pem")):
         run.secrets += path.read_bytes().splitlines()[1:-1]
     assert len(run.secrets) >= 7
@@ -113,14 +130,14 @@ def _run(run: Seen) -> None:
     going: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for line in commands("run", run.network):
-            party = _party(line)
+            party = party_of(line)
             with (run.home / f"{party}.log").open("wb") as log:
                 going[party] = subprocess.Popen(
                     run.network.inside(
                         party, [sys.executable, *line[1:], "--option", f"until={run.home / 'until'}"]
                     ),
                     cwd=run.home,
-                    env=_environment(marks[party]),
+                    env=environment(marks[party]),
                     stdout=log,
                     stderr=log,
                 )
@@ -174,7 +191,7 @@ def _ray_folder(pid: int) -> Path | None:
 
 def _as_stranger(run: Seen, program: str, *arguments: str) -> str:
     command = run.network.inside("stranger", [sys.executable, str(HERE / "stranger.py"), program, *arguments])
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -207,7 +224,7 @@ def _join(run: Seen, mark: str) -> None:
         program = [sys.executable, str(HERE / "foreign.py"), f"{host}:{port}", *arguments]
         done = subprocess.run(
             run.network.inside("alice", program),
-            env={**_environment(), **extra},
+            env={**environment(), **extra},
             capture_output=True,
             text=True,
             timeout=SECONDS,

@@ -12,9 +12,11 @@ from secretflow.security.aggregation.aggregator import Aggregator
 from secretflow.security.aggregation.secagg.agreements import Agreements
 from secretflow.security.aggregation.secagg.arguments import by_party, check_members, weights_by_party
 from secretflow.security.aggregation.secagg.call import Operation
+from secretflow.security.aggregation.secagg.dropouts.survival import ROUND_DEADLINE, Survival
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.group import Group
 from secretflow.security.aggregation.secagg.identity import Identities, identities_here
+from secretflow.security.aggregation.secagg.measured import Measured
 from secretflow.security.aggregation.secagg.participant import Request
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
@@ -23,7 +25,7 @@ from secretflow.security.aggregation.secagg.transport.interface import Transport
 from secretflow.security.aggregation.secagg.transport.local import LocalTransport
 
 
-class SecurePruneAggregator(Aggregator):
+class SecurePruneAggregator(Measured, Aggregator):
     """Secure aggregation of pruned models, and of anything upstream's ``SecureAggregator`` takes.
 
     Every pair of peers shares a key (X25519, HKDF-SHA256), confirmed and signed by their identities where
@@ -54,8 +56,9 @@ class SecurePruneAggregator(Aggregator):
     refused. Between calls an element keeps the contributors of its first sum, or does not travel; arrays
     that are the same byte for byte are averaged under one weighting alone. If the server works together with
     no party, it cannot have an element opened by false counts; if it tells parties different things, it
-    cannot read what they upload then, and they refuse the sum. Dropped parties are not tolerated: a call that
-    misses a message has no result, and later calls are not affected by it.
+    cannot read what they upload then, and they refuse the sum. A call that misses a message has no result,
+    and later calls are not affected by it; with ``min_survivors`` training goes on with those who are there,
+    under what :mod:`~secretflow.security.aggregation.secagg.dropouts.protocol` says of it.
 
     The result differs from the exact average by at most ``n * 2^-(fxp_bits + 1)``. For an element that
     some parties have pruned, with ``d`` the share of the weight behind it, by at most
@@ -84,6 +87,11 @@ class SecurePruneAggregator(Aggregator):
             be settled before keys are drawn (bound: ``secagg/neighbours.py``).
         identities: who the parties are, pinned, so a key exchanged on the way is refused. None takes those of
             the cluster file; without any, keys are the parties' own if nobody can change their messages.
+        min_survivors: fewest parties that a round of ``FLModel.fit`` ends with, more than half of them and
+            at least ``min_contributors``; who was lost may come back. None: all must be there. Sums and
+            averages outside of ``fit`` need all in any case.
+        round_deadline: with ``min_survivors`` seconds that a party may take for its part of a round,
+            training included; who takes longer is gone.
 
     Raises:
         AggregationError: fewer than two parties, more than 1,000, or one twice.
@@ -111,6 +119,8 @@ class SecurePruneAggregator(Aggregator):
         server_blind: bool = False,
         max_colluders: float | None = None,
         identities: Identities | None = None,
+        min_survivors: int | None = None,
+        round_deadline: float = ROUND_DEADLINE,
     ) -> None:
         check_members(device, participants, server_blind, identities)
         _validate.flag("fixed_contributors", fixed_contributors)
@@ -120,6 +130,7 @@ class SecurePruneAggregator(Aggregator):
         )
         self._group = Group(device, participants, rules, identities or identities_here())
         self._agreements = Agreements()
+        self.survival = Survival.make(self._group, min_survivors, round_deadline)
 
     @property
     def participants(self) -> list[PYU]:
@@ -229,27 +240,6 @@ class SecurePruneAggregator(Aggregator):
         """
         total = self._run(data, Operation.AVERAGE, weights, prune_mask, same_mask=same_mask)
         return {party: member.finish(total.to(party)) for party, member in self._group.members.items()}
-
-    def payload_bytes(self) -> dict[PYU, PYUObject]:
-        """Bytes of ring elements and masks that each party has uploaded since its client was made."""
-        return {party: member.payload_bytes() for party, member in self._group.members.items()}
-
-    def round_bytes(self, before: Mapping[PYU, int] | None = None) -> dict[PYU, PYUObject]:
-        """Bytes of each round: for each party a list of ints, one for each sum or average.
-
-        An agreement about masks is counted in the round that it was made for.
-
-        Args:
-            before: how many rounds of each party to leave out; None tells of all.
-        """
-        return {
-            party: member.round_bytes(0 if before is None else before[party])
-            for party, member in self._group.members.items()
-        }
-
-    def take_seconds(self) -> dict[PYU, PYUObject]:
-        """Seconds that each party has spent encoding, padding and opening since this was asked last."""
-        return {party: member.take_aggregation_seconds() for party, member in self._group.members.items()}
 
     def _at_server(
         self,

@@ -120,3 +120,17 @@ def test_in_blind_mode_the_server_has_no_result_to_give(consortium: Any) -> None
 def test_a_blind_server_cannot_be_a_participant(devices: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="is a participant and has the key"):
         SecurePruneAggregator(devices.alice, [devices.alice, devices.bob], server_blind=True)
+
+
+@pytest.mark.parametrize("min_survivors", [1, 2, 5, 2.5])
+def test_fewer_survivors_than_half_or_than_must_contribute_are_refused(
+    devices: SimpleNamespace, min_survivors: object
+) -> None:
+    parties = [devices.alice, devices.bob, devices.carol, devices.davy]
+    with pytest.raises((ValueError, TypeError), match="min_survivors must be"):
+        SecurePruneAggregator(devices.carol, parties, min_survivors=min_survivors)  # type: ignore[arg-type]
+
+
+def test_a_deadline_that_is_none_is_refused(devices: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="round_deadline must be"):
+        SecurePruneAggregator(devices.carol, [devices.alice, devices.bob], round_deadline=0)

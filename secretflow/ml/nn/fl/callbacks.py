@@ -68,9 +68,13 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
         """Saves, if it is time."""
-        assert epoch is not None and self._workers is not None  # as CallbackList calls it
-        if (epoch + 1) % self._every:
-            return
+        assert epoch is not None  # as CallbackList calls it
+        if (epoch + 1) % self._every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Saves, whether it is time or not."""
+        assert self._workers is not None  # as CallbackList calls it
         saved = []
         for device, worker in self._workers.items():
             path = path_of(device, str(self._path), self._is_test)

@@ -26,6 +26,7 @@ from secretflow.ml.nn.fl.checks import (
     check_worker_processes,
     upstreams_fit,
 )
+from secretflow.ml.nn.fl.crew import own_workers
 from secretflow.ml.nn.fl.evaluation import WithEvaluation
 from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
@@ -36,12 +37,13 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.session import FitSession, refuse_within_a_fit
 from secretflow.ml.nn.fl.signature import takes_arguments_of
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
-from secretflow.ml.nn.fl.training_data import WithTrainingData
+from secretflow.ml.nn.fl.surviving_fit import WithSurvivors
+from secretflow.ml.nn.fl.survivor_checks import check_survivors
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 
 
-class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
+class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
     """Horizontal federated learning.
 
     Every strategy of upstream's runs as it does there. With ``strategy="fed_avg_w_prune"`` every party
@@ -122,6 +124,8 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
             check_keywords(kwargs, strategy)
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
+            if aggregator.survival:
+                check_survivors(self._prune_settings, kwargs.get("dp_strategy"), worker_processes)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
             check_worker_processes(worker_processes)
@@ -150,7 +154,9 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
             skip_bn=skip_bn,
             **kwargs,
         )
-        if self.wp_strategy:
+        if self.wp_strategy and aggregator.survival:
+            self._workers = own_workers(self._workers)
+        elif self.wp_strategy:
             self._aggregator.host_at(self._workers)
 
     def init_workers(
@@ -251,7 +257,9 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithTrainingData):
     def _fit_pruned(self, options: FitOptions) -> History:
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
-        options.check_parties(set(self._workers))
+        options.check_parties(set(self._aggregator.participants))
+        if self._aggregator.survival:
+            return self._fit_with_survivors(options)
         check_steps(options.steps_per_epoch, self._audience)
         if not options.from_files:
             rows = self._rows(options.x)

@@ -20,6 +20,8 @@ class History(dict[str, Any]):
     Attributes:
         global_history: for each metric of all parties together its value after each epoch.
         local_history: the same for each party's own, under ``<party>_<metric>``.
+        participants: with ``min_survivors``, for each epoch and each of its rounds the names of the parties
+            whose uploads are in the average; none where a round has no average. Else empty.
     """
 
     @property
@@ -29,6 +31,11 @@ class History(dict[str, Any]):
     @property
     def local_history(self) -> dict[str, list[Any]]:
         return self["local_history"]
+
+    @property
+    def participants(self) -> list[list[list[str]]]:
+        found: list[list[list[str]]] = self.get("participants", [])
+        return found
 
     def plot(self) -> Figure:
         """Draws metrics, loss, densities and upload, see :func:`~secretflow.ml.nn.fl.plots.plot_history`.

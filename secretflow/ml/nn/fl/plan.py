@@ -31,6 +31,17 @@ class PartyState(TypedDict):
 
 
 @dataclass(frozen=True)
+class EpochEnd:
+    """What stands between two epochs in :func:`plan_with_ends`.
+
+    Attributes:
+        number: of the epoch in its fit, from 0.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Round:
     """One round of training: some steps, then an average.
 
@@ -79,7 +90,7 @@ def plan_epochs(
         aggregate_freq: batches of a round; the last one of an epoch may have fewer.
     """
     rounds = math.ceil(steps / aggregate_freq)
-    pruning = _pruning(settings, sizes, living, range(trained, trained + epochs), rounds)
+    pruning = pruning_of_rounds(settings, sizes, living, range(trained, trained + epochs), rounds)
     for epoch in range(trained, trained + epochs):
         planned = []
         for number, first_step in enumerate(range(0, steps, aggregate_freq), start=1):
@@ -100,7 +111,41 @@ def plan_epochs(
         yield planned
 
 
-class _Pruning(NamedTuple):
+def plan_with_ends(
+    settings: PruneSettings,
+    state: PartyState,
+    *,
+    trained: int,
+    epochs: int,
+    steps: int,
+    aggregate_freq: int,
+) -> list[Round | EpochEnd]:
+    """All rounds of a fit, and behind those of each epoch its end.
+
+    Args:
+        settings: as for :func:`plan_epochs`, as well as those below.
+        state: what the plan needs to know of the parties, which have come equally far.
+        trained: see above.
+        epochs: see above.
+        steps: see above.
+        aggregate_freq: see above.
+    """
+    planned = plan_epochs(
+        settings,
+        state["sizes"],
+        state["living"],
+        trained=trained,
+        epochs=epochs,
+        steps=steps,
+        aggregate_freq=aggregate_freq,
+    )
+    plan: list[Round | EpochEnd] = []
+    for number, rounds in enumerate(planned):
+        plan += [*rounds, EpochEnd(number)]
+    return plan
+
+
+class PruningOfRound(NamedTuple):
     """What the settings say of a round: epochs passed at its end, whether it prunes, and what lives then."""
 
     passed: float
@@ -108,9 +153,9 @@ class _Pruning(NamedTuple):
     living: list[int]
 
 
-def _pruning(
+def pruning_of_rounds(
     settings: PruneSettings, sizes: Sequence[int], living: Sequence[int], epochs: Iterable[int], rounds: int
-) -> Iterator[_Pruning]:
+) -> Iterator[PruningOfRound]:
     """Pruning of each round of some epochs; arguments as for :func:`plan_epochs`."""
     counts = list(living)
     for epoch in epochs:
@@ -121,7 +166,7 @@ def _pruning(
             )
             if prunes:
                 counts = living_after_step(settings, sizes, counts, passed)
-            yield _Pruning(passed, prunes, counts)
+            yield PruningOfRound(passed, prunes, counts)
 
 
 def warn_of_another_end(
@@ -143,7 +188,9 @@ def warn_of_another_end(
         epochs: as there.
         rounds: of an epoch, at least 1.
     """
-    (last,) = deque(_pruning(settings, sizes, living, range(trained, trained + epochs), rounds), maxlen=1)
+    (last,) = deque(
+        pruning_of_rounds(settings, sizes, living, range(trained, trained + epochs), rounds), maxlen=1
+    )
     end = sum(last.living) / sum(sizes)
     # A density is rounded to whole weights, and each layer keeps one.
     if sum(sizes) * (end - settings.prune_end_rate) <= len(sizes):

@@ -127,8 +127,9 @@ class WithTrainingData(_UpstreamFLModel):
         Raises:
             ValueError: a party would have a batch that is much larger than asked for, or none.
         """
-        rows, asked = self._rows(x), {device: _batch_size(batch_size, device) for device in self._workers}
-        steps = own_steps
+        asked = {device: _batch_size(batch_size, device) for device in self._workers}
+        # Where the steps are given, no party needs to know of another one's rows.
+        rows, steps = None if own_steps else self._rows(x), own_steps
         if not steps:
             common = self._audience.decided(lambda: _steps(rows, asked, sampling_rate))
             steps = dict.fromkeys(self._workers, common)
@@ -147,6 +148,15 @@ class WithTrainingData(_UpstreamFLModel):
                 poisson_rate=rate if sampler_method == "poisson" else None,
             )
         return min(steps.values())
+
+    def _give_validation_data(self, options: FitOptions) -> None:
+        """Gives every worker its validation data, for it to evaluate by itself."""
+        if options.validation_data is None:
+            return
+        x, y = options.validation_pair()
+        for device, worker in self._workers.items():
+            batch_size = _batch_size(options.batch_size, device)
+            worker.build_dataset(_part(x, device), _part(y, device), batch_size=batch_size, stage="eval")
 
     def _handle_file(
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any

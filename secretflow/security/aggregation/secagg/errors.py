@@ -29,5 +29,9 @@ class TooFewSurvivorsError(AggregationError):
     """Fewer parties are left than a call needs; says who is gone."""
 
 
+class RegroupError(AggregationError):
+    """The parties agree on keys anew; whoever is told says hello again."""
+
+
 class DroppedOutError(AggregationError):
     """The others have gone on without this party: it was too slow, or was thought gone."""

@@ -30,6 +30,7 @@ class Group:
         parties: who takes part, in the order in which their keys and weights are given to each other.
         server: the server's actor.
         rules: of the aggregation.
+        identities: who the parties are; None if they are not pinned.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Group:
         self.parties = tuple(parties)
         self.rules = rules
         self.server: Any = proxy(PYUObject)(Server)(device=device)
-        self._identities = identities
+        self.identities = identities
         self._hosts: Mapping[PYU, Any] | None = None
         self._members: dict[PYU, Any] = {}
         self._starts = 0
@@ -95,7 +96,7 @@ class Group:
         self._members = members
         names = [party.party for party in self.parties]
         for party, member in members.items():
-            member.make_client(party.party, names, self.rules, self._identities, self._name)
+            member.make_client(party.party, names, self.rules, self.identities, self._name)
         public_keys = [member.public_key() for member in members.values()]
         confirmations = [
             member.agree_on_keys(*(key.to(party) for key in public_keys)) for party, member in members.items()

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Outgoing, Step, SurvivorServer
@@ -146,5 +147,5 @@ def forged(
         "rules": [rules.parties, rules.min_survivors],
         "survivors": list(survivors),
     }
-    text = len(sender).to_bytes(4, "big") + sender.encode() + json.dumps(stated, sort_keys=True).encode()
-    return hmac.digest(key, text, "sha256")
+    statement = sha256(json.dumps(stated, sort_keys=True).encode()).digest()
+    return hmac.digest(key, len(sender).to_bytes(4, "big") + sender.encode() + statement, "sha256")

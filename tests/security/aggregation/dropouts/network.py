@@ -71,9 +71,10 @@ class Network:
         """The connection of a party breaks: both ends notice, what is on its way is lost."""
         self.up[name].clear()
         self.down[name].clear()
+        self._send(self.server.lose(name))
+        self.down[name].clear()
         if name not in self.ended:
             self._throw(name, ChannelClosedError("cut"))
-        self._send(self.server.lose(name))
 
     def stick(self, name: str) -> None:
         """A party and its connection stand still for ever, and nobody notices."""
@@ -116,9 +117,14 @@ class Network:
 
     def _throw(self, name: str, error: Exception) -> None:
         try:
-            self._parties[name].throw(error)
+            said = self._parties[name].throw(error)
+        except StopIteration:
+            self.ended[name] = None
         except Exception as raised:
             self.ended[name] = raised
+        else:  # it comes back
+            assert said is not None
+            self.up[name].append(said)
 
     def _send(self, outgoing: Outgoing) -> None:
         for name, message in outgoing:

@@ -6,6 +6,7 @@ it ended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,10 +20,16 @@ import numpy as np
 
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
-from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, with_survivors
+from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
-from secretflow.security.aggregation.secagg.dropouts.wire import Codes, Release, ToServer, Upload
-from secretflow.security.aggregation.secagg.errors import AggregationError, RoundLostError
+from secretflow.security.aggregation.secagg.dropouts.wire import Bye, Codes, Release, ToServer, Upload
+from secretflow.security.aggregation.secagg.errors import (
+    AggregationError,
+    ChannelClosedError,
+    DroppedOutError,
+    RegroupError,
+    RoundLostError,
+)
 from secretflow.security.aggregation.secagg.protocol import Exchanges, average_into
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
@@ -136,7 +143,7 @@ def take_part(scene: Scene, party: str, stage: str = "", fault: str = "") -> Non
         with PartyStream(
             scene.address, party, "server", scene.tls(party), connect_seconds=scene.wait
         ) as stream:
-            client = drive(
+            client, _ = drive(
                 join(
                     lambda names: SurvivingClient(party, names, scene.rules(), scene.survivor_rules()), party
                 ),
@@ -152,6 +159,58 @@ def take_part(scene: Scene, party: str, stage: str = "", fault: str = "") -> Non
         say(end="")
 
 
+def returning(scene: Scene, party: str) -> None:
+    """Takes part, and comes back whenever the others or the server are lost, if within ``scene.wait``."""
+    client: SurvivingClient | None = None
+    passed = held = 0
+    end = time.monotonic() + scene.wait
+    while passed <= scene.rounds and time.monotonic() < end:
+        try:
+            with PartyStream(
+                scene.address, party, "server", scene.tls(party), connect_seconds=scene.wait
+            ) as stream:
+                while passed <= scene.rounds:
+                    client, passed, held = meet(scene, party, stream, client, (passed, held))
+                    while passed <= scene.rounds and not client.comers:
+                        number, passed = passed - 1, passed + 1
+                        drive(
+                            with_survivors(client, one_round(scene, client, party, number)),
+                            stream,
+                            3 * scene.deadline,
+                        )
+                        held, end = passed, time.monotonic() + scene.wait
+                stream.send(Bye())
+                with contextlib.suppress(AggregationError):
+                    stream.receive(scene.deadline)
+        except (ChannelClosedError, DroppedOutError, RegroupError):
+            time.sleep(0.2)
+    say(end="")
+
+
+def meet(
+    scene: Scene, party: str, stream: PartyStream, before: SurvivingClient | None, come: tuple[int, int]
+) -> tuple[SurvivingClient, int, int]:
+    """Agrees on keys with those who are there; returns how far they are, and of what they have averages."""
+    patience = scene.wait + 3 * scene.deadline
+    make = lambda names: SurvivingClient(party, names, scene.rules(), scene.survivor_rules())  # noqa: E731
+    client, members = drive(join(make, party, *come), stream, patience)
+    client.number_calls(1)
+    client.transcript.begin(anew=True)
+    if before is not None:
+        client.remember(before, fresh=party in members.behind)
+    told = drive(tell(client, str(come[1]).encode()), stream, patience)
+    return client, max(members.passed, 1), max(1, *map(int, told.values()))
+
+
+def one_round(scene: Scene, client: SurvivingClient, party: str, number: int) -> Exchanges[None]:
+    time.sleep(scene.pause)
+    own = [numbers_of(scene.names.index(party), number, scene.size)]
+    average = np.empty_like(own[0])
+    with contextlib.suppress(RoundLostError):
+        yield from average_into(client, [average], own)
+        say(round=number, survivors=client.survivors, average=average[:5].astype(float).tolist())
+
+
 def lines_of(text: str) -> Iterator[dict[str, object]]:
     for line in text.splitlines():
         if line.startswith("{"):
@@ -161,5 +220,10 @@ def lines_of(text: str) -> Iterator[dict[str, object]]:
 if __name__ == "__main__":
     role, given, *rest = sys.argv[1:]
     scene = Scene(**json.loads(given))
-    serve(scene) if role == "server" else take_part(scene, role, *rest)
+    if role == "server":
+        serve(scene)
+    elif rest == ["returns"]:
+        returning(scene, role)
+    else:
+        take_part(scene, role, *rest)
     os._exit(0)  # threads of gRPC may be at work still

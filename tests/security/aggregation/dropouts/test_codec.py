@@ -15,12 +15,19 @@ from secretflow.security.aggregation.secagg.dropouts.codec import decode_at_part
 from secretflow.security.aggregation.secagg.dropouts.wire import (
     Again,
     Announcement,
+    Bye,
     Codes,
     Declined,
     Dropped,
     Ended,
+    Hello,
+    Letters,
     Lost,
+    Members,
+    Regroup,
     Release,
+    Report,
+    Reports,
     Total,
     Upload,
 )
@@ -38,15 +45,22 @@ TO_SERVER = [
     Codes(7, {"bob": b"\x00" * 32, "zoë": b"\xff" * 32}),
     Declined(7),
     Release(7, b"s" * 32, True, {"carol": b"k" * 32}),
+    Hello(0, 7, 6),
+    Letters({"bob": b"l" * 32}),
+    Report(7, b"r" * 3000),
+    Bye(),
 ]
 TO_PARTY = [
     Announcement(7, ("alice", "bob")),
     Codes(7, {}),
     Again(7, ("bob",)),
-    Total(MESSAGE, b"sealed"),
+    Total(MESSAGE, b"sealed", True),
     Lost(7, ()),
     Dropped(0),
     Ended(7, "gone: carol", True),
+    Members(("alice", "bob"), 0, ("bob",), 7),
+    Regroup(),
+    Reports(7, {"alice": b"", "zoë": b"r" * 3000}),
 ]
 
 
@@ -55,7 +69,10 @@ def fields_of(message: object) -> object:
     if isinstance(message, (Upload, Total)):
         held = message.message
         body = [(part.dtype.str, part.tolist()) for part in held["body"]]
-        return type(message), {**held, "body": body}, getattr(message, "sealed", None)
+        more = [getattr(message, name, None) for name in ("sealed", "comers")]
+        return type(message), {**held, "body": body}, more
+    if isinstance(message, (Report, Reports)):
+        return type(message), vars(message)
     return message
 
 

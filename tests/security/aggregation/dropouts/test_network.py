@@ -22,6 +22,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import Hello
 from secretflow.security.aggregation.secagg.errors import AggregationError, ChannelClosedError
 from secretflow.security.aggregation.secagg.transport.network.stream import PartyStream
 from secretflow.security.aggregation.secagg.transport.network.tls import Tls
+from tests.faults_table import Table, faults_table
 
 from .processes import Scene, lines_of, numbers_of
 from .proxy import Link, Proxy
@@ -29,7 +30,6 @@ from .proxy import Link, Proxy
 NAMES = ["alice", "bob", "carol", "davy"]
 PROGRAM = Path(__file__).with_name("processes.py")
 ROOT = PROGRAM.parents[4]
-MARKS = ("<!-- faults: written by make test-faults -->", "<!-- end of faults -->")
 Lines = list[dict[str, object]]
 PATIENCE = 240  # seconds, on a machine that is ten times slower
 
@@ -78,33 +78,11 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"{word} was not said")
 
 
-class Table:
-    """What users see of each fault, for the guide."""
-
-    def __init__(self) -> None:
-        self._rows: list[str] = []
-
-    def add(self, who: str, fault: str, when: str, seen: str, after: float, deadline: float) -> None:
-        self._rows.append(f"| {who} | {fault} | {when} | {seen} | {after:.1f} | {deadline:g} |")
-
-    def write(self, page: Path) -> None:
-        """Replaces the table between the two marks of a page."""
-        before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        head = [
-            "| who | fault | when | what the others see | after seconds | deadline |",
-            "|---|---|---|---|---|---|",
-        ]
-        table = "\n".join(["", "", *head, *sorted(self._rows), "", ""])
-        page.write_text(f"{before}{mark}{table}{MARKS[1]}{after}", encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
     """Written to the page that FAULTS_TABLE names, if it names one."""
-    yield (table := Table())
-    if page := os.environ.get("FAULTS_TABLE"):
-        table.write(Path(page))
+    with faults_table("faults") as table:
+        yield table
 
 
 def seconds(fallen: Lines, word: str, lines: list[Lines], number: int | None = None) -> float:
@@ -219,6 +197,39 @@ def test_parties_do_not_wait_for_ever_for_a_server_that_has_gone(
         assert said[-1]["kind"] == "ChannelClosedError"
     seen = "all parties end with `ChannelClosedError`"
     table.add("the server", fault.name, "any", seen, seconds(fallen, "fault", lines), 5.0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
+@pytest.mark.parametrize("who", ["davy", "server"])
+def test_who_is_started_again_or_woken_up_is_in_again(
+    folder: Path, run: list[Processes], table: Table, who: str, fault: str
+) -> None:
+    scene = Scene(NAMES, folder=str(folder), rounds=60, deadline=3.0, wait=60.0, pause=0.1)
+    run.append(processes := Processes(scene))
+    parties = {name: processes.start(name, "returns") for name in NAMES}
+    wait_for(parties["alice"], '"round": 5')
+    fallen = processes.server if who == "server" else parties[who]
+    fallen.send_signal(getattr(signal, fault))
+    if fault == "SIGKILL":
+        fallen.wait()
+        again = processes.start(who, *([] if who == "server" else ["returns"]))
+        parties |= {} if who == "server" else {who: again}
+    else:
+        time.sleep(5)  # longer than the deadline
+        fallen.send_signal(signal.SIGCONT)
+    lines = {name: told(party) for name, party in parties.items()}
+    for said in lines.values():
+        rounds = [line for line in said if "round" in line]
+        assert rounds[-1]["round"] == scene.rounds - 1 and rounds[-1]["survivors"] == NAMES
+        for line in rounds:
+            there = [NAMES.index(str(name)) for name in line["survivors"]]  # type: ignore[attr-defined]
+            numbers = [numbers_of(k, int(str(line["round"])), 5) for k in there]
+            np.testing.assert_allclose(np.mean(numbers, axis=0), line["average"], atol=1e-5)
+    times = [float(str(line["at"])) for line in lines["alice"] if "round" in line]
+    what = f"{fault}, then {'started again' if fault == 'SIGKILL' else 'SIGCONT'}"
+    whose = "the server" if who == "server" else "a party"
+    table.add(whose, what, "any", "goes on with all", float(np.diff(times).max()), scene.deadline)
 
 
 @pytest.fixture

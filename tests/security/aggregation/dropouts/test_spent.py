@@ -11,7 +11,7 @@ from hypothesis import given
 from secretflow.security.aggregation.secagg.dropouts.protocol import with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Step, SurvivorServer
-from secretflow.security.aggregation.secagg.dropouts.spent import fingerprint
+from secretflow.security.aggregation.secagg.dropouts.spent import Spent
 from secretflow.security.aggregation.secagg.errors import RoundLostError
 from secretflow.security.aggregation.secagg.protocol import Exchanges
 
@@ -81,7 +81,7 @@ def test_after_a_party_is_lost_the_same_numbers_are_not_uploaded_again(step: Ste
     st.integers(0, 10**6),
 )
 def test_a_fingerprint_tells_numbers_apart(array: np.ndarray, place: int) -> None:
-    changed = array.copy()
+    fingerprint, changed = Spent().fingerprint, array.copy()
     changed.flat[place % array.size] += 1
     assert fingerprint([array]) == fingerprint([array.copy()])
     assert fingerprint([array]) != fingerprint([changed])
@@ -89,6 +89,7 @@ def test_a_fingerprint_tells_numbers_apart(array: np.ndarray, place: int) -> Non
 
 
 def test_a_fingerprint_goes_by_the_places_of_numbers() -> None:
+    fingerprint = Spent().fingerprint
     array = np.random.default_rng(0).normal(size=(128, 1024))
     for other in (array[::-1], array[:, ::-1], array[np.r_[1, 0, 2:128]], array.reshape(1024, 128)):
         assert fingerprint([array]) != fingerprint([other])

@@ -7,10 +7,11 @@ They are generators of what the party exchanges with the server, see
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,6 +34,8 @@ from secretflow.security.aggregation.secagg.support import Support
 from secretflow.security.aggregation.secagg.weighing import WEIGHING_EXCHANGES, weigh, weigh_rounds
 from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
+_Result = TypeVar("_Result")
+
 
 def exchanges_of_start(settings: PruneSettings, rows_known: bool) -> int:
     """How many messages each party sends in :meth:`PartyRounds.start`."""
@@ -43,6 +46,15 @@ def exchanges_of(rounds: Sequence[Round], settings: PruneSettings, rows_known: b
     """How many messages each party sends in :meth:`PartyRounds.rounds`."""
     agreements = sum(this.prunes for this in rounds) if settings.mask_scope == "local" else 0
     return len(rounds) * (1 if rows_known else 1 + WEIGHING_EXCHANGES) + agreements
+
+
+def _until_not_lost(make: Callable[[], Exchanges[_Result]]) -> Exchanges[_Result]:
+    """Makes exchanges again whose call was lost; what they carry tells no more the second time."""
+    while True:
+        try:
+            return (yield from make())
+        except RoundLostError:
+            continue
 
 
 class PartyRounds:
@@ -57,6 +69,7 @@ class PartyRounds:
 
     Attributes:
         epoch_is_over: whether the last round that was trained ended an epoch.
+        lost: how many rounds have no average, for a party was lost in their last step.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class PartyRounds:
         self._support: Support | None = None
         self._prunes_own = settings.mask_scope == "local"
         self.epoch_is_over = False
+        self.lost = 0
         self._before: list[np.ndarray] = []  # the weights with which a round began
 
     def start(self) -> Exchanges[None]:
@@ -85,25 +99,46 @@ class PartyRounds:
         Raises:
             AggregationError: the parties do not mean the same fit.
         """
+        yield from self.settle()
+        arrays = self._training.arrays()
         try:
-            yield from confirm(self._client, self._common())
+            with self._tensors_named():
+                yield from average_into(self._client, arrays, arrays, support=self._support)
+        except RoundLostError:
+            return  # what was released is not uploaded again, and the first round has the next average
+        self._training.take_back(arrays)
+
+    def settle(self, also: bytes = b"") -> Exchanges[None]:
+        """Settles what holds in all rounds: that the parties mean the same, their weights and what travels.
+
+        Args:
+            also: what the parties must have in common, too.
+
+        Raises:
+            AggregationError: the parties do not mean the same fit.
+        """
+        yield from _until_not_lost(lambda: self._confirm(also))
+        if self._rows is not None:
+            rows = self._rows
+            self._weights = yield from _until_not_lost(lambda: weigh_rounds(self._client, rows))
+            self._uncounted = max(weights.uncounted for weights in self._weights)
+        arrays, mask = self._training.arrays(), self._training.mask_of_arrays()
+        if self._prunes_own:
+            self._support = yield from _until_not_lost(
+                lambda: agree_on_support(self._client, arrays, mask, uncounted=self._uncounted)
+            )
+        else:
+            self._support = self._client.shared_support(arrays, mask)
+
+    def _confirm(self, also: bytes) -> Exchanges[None]:
+        try:
+            yield from confirm(self._client, self._common() + also)
         except DisagreementError:
             raise AggregationError(
                 "all parties must begin a fit with the same settings, epochs trained and, with "
                 "mask_scope='global', masks, got different ones; give all the same, or load the same "
                 "checkpoint everywhere"
             ) from None
-        if self._rows is not None:
-            self._weights = yield from weigh_rounds(self._client, self._rows)
-            self._uncounted = max(weights.uncounted for weights in self._weights)
-        arrays, mask = self._training.arrays(), self._training.mask_of_arrays()
-        if self._prunes_own:
-            self._support = yield from agree_on_support(self._client, arrays, mask, uncounted=self._uncounted)
-        else:
-            self._support = self._client.shared_support(arrays, mask)
-        with self._tensors_named():
-            yield from average_into(self._client, arrays, arrays, support=self._support)
-        self._training.take_back(arrays)
 
     @contextmanager
     def _tensors_named(self) -> Iterator[None]:
@@ -184,6 +219,7 @@ class PartyRounds:
                     training.masked.use(before)
                 training.take(start)
                 self.epoch_is_over = this.ends_epoch
+                self.lost += 1
                 continue
             except BaseException:
                 training.masked.use(before)

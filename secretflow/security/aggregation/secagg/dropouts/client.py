@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,15 @@ from ..identity import Identities
 from ..inputs import ArrayMasks, as_arrays
 from ..layout import Layout
 from ..message import Message
+from ..opening import Opening
 from ..rules import Rules
 from ..stages import Uploaded
 from ..support import Support
 from ..weights import AggregationWeights
 from .keys import SurvivorKeys
+from .last_average import LastAverage
 from .rules import SurvivorRules
-from .spent import Spent, fingerprint
+from .spent import Spent
 from .support import AgreedSupport
 from .wire import Codes, Declined, Release, Total
 
@@ -47,6 +50,7 @@ class SurvivingClient(Client):
     Attributes:
         roster: who takes part in the next call.
         survivors: whose numbers are in the last sum.
+        comers: whether somebody waits to come in.
     """
 
     _key_ring = SurvivorKeys
@@ -79,6 +83,8 @@ class SurvivingClient(Client):
         self._numbers: bytes | None = None  # fingerprint of the data uploaded last, if they are such
         self._repeat: Callable[[], Message] | None = None
         self._stated: dict[str, Any] = {}  # what the codes of the last call are about
+        self._last_opened: tuple[Opening, Message] | None = None
+        self.comers = False
         self._unrecorded: tuple[Layout, Support | None, AggregationWeights] | None = None
         self._use(self.names)
 
@@ -125,7 +131,7 @@ class SurvivingClient(Client):
         weights = self.weights_of(()) if call.weights is None else call.weights
         if np.ndim(weights.weight) or np.ndim(weights.total):
             raise AggregationError("weights must be one number for each party with min_survivors, got arrays")
-        self._numbers = fingerprint(as_arrays(data)[0])
+        self._numbers = self._spent.fingerprint(as_arrays(data)[0])
         self._spent.check(self._numbers, self.roster)
         support = call.support.among(self.roster) if isinstance(call.support, AgreedSupport) else call.support
         self._repeat = lambda: self.upload(replace(call, number=self.next_call()), data)
@@ -184,6 +190,7 @@ class SurvivingClient(Client):
     def take(self, total: Total) -> Message:
         """Takes the sum of the survivors; returns what the generators of the protocol go on with."""
         self.survivors = self._stated["survivors"]
+        self.comers = total.comers
         self.keys.unseal(total.call, self.survivors[0], total.sealed)
         self._use(self.survivors)
         return total.message
@@ -200,6 +207,45 @@ class SurvivingClient(Client):
         self.lose(roster)
         assert self._repeat is not None  # whoever repeats has uploaded
         return self._repeat()
+
+    def go_on_with(self, roster: tuple[str, ...]) -> None:
+        """Takes notice of who is left between two calls.
+
+        Args:
+            roster: of the next call.
+
+        Raises:
+            AggregationError: the roster is not allowed.
+        """
+        self._survivor_rules.check(self.roster, roster, self.party)
+        self._use(roster)
+
+    def remember(self, before: SurvivingClient, fresh: bool) -> None:
+        """Takes over what may not be forgotten when keys are agreed on anew.
+
+        Args:
+            before: this party's client under the keys of before.
+            fresh: whether this party was away: what it contributed to before then binds it no more, for the
+                others have gone on without it.
+        """
+        self.usage = before.usage
+        self._spent = before._spent
+        if not fresh:
+            self._contributions = before._contributions
+
+    def last_average(self) -> LastAverage | None:
+        """The last average that came; None if none has come."""
+        if self._last_opened is None:
+            return None
+        opening, total = self._last_opened
+        opened = opening.open(total)
+        whole = [index is None for index in opening.layout.support]
+        return LastAverage(opened if isinstance(opened, list) else [opened], whole)
+
+    def _ready_to_open(self, total: Message) -> tuple[Uploaded, Message]:
+        uploaded, opened = super()._ready_to_open(total)
+        self._last_opened = uploaded.opening, opened
+        return uploaded, opened
 
     def lose(self, roster: tuple[str, ...]) -> None:
         """Gives the last call up and goes on with fewer parties.
@@ -223,8 +269,8 @@ class SurvivingClient(Client):
         return [name for name in survivors if name != self.party]
 
     def _statement(self) -> bytes:
-        """What the codes of the last call are about: everything that the survivors must have in common."""
-        return json.dumps(self._stated, sort_keys=True).encode()
+        """A hash of what the codes of the last call are about: all that the survivors must have in common."""
+        return sha256(json.dumps(self._stated, sort_keys=True).encode()).digest()
 
     def _check_contributors(self, survivors: Sequence[str]) -> None:
         if not isinstance(self._pending, Uploaded):

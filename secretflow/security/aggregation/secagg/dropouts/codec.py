@@ -17,6 +17,7 @@ from ..message import Message
 from .wire import (
     Again,
     Announcement,
+    Bye,
     Codes,
     Declined,
     Dropped,
@@ -25,7 +26,10 @@ from .wire import (
     Letters,
     Lost,
     Members,
+    Regroup,
     Release,
+    Report,
+    Reports,
     ToParty,
     ToServer,
     Total,
@@ -51,7 +55,11 @@ def encode(message: ToServer | ToParty) -> bytes:
         fields = {key: held[key] for key in ("call", "layout", "encoding")}
         fields["body"] = [(part.dtype.str, part.size) for part in body]
         if isinstance(message, Total):
-            fields["sealed"] = message.sealed.hex()
+            fields.update(sealed=message.sealed.hex(), comers=message.comers)
+    elif isinstance(message, (Report, Reports)):
+        bodies = {"": message.body} if isinstance(message, Report) else message.bodies
+        fields = {"call": message.call, "sizes": [(name, len(held)) for name, held in bodies.items()]}
+        body = [np.frombuffer(held, np.uint8) for held in bodies.values()]
     else:
         fields = {key: _plain(value) for key, value in vars(message).items()}
     text = json.dumps({"kind": type(message).__name__, **fields}).encode()
@@ -159,6 +167,21 @@ class _Fields:
             self._rest = self._rest[size_bytes:]
         return Message(call=call, layout=layout, encoding=encoding, body=body)
 
+    def bodies(self) -> dict[str, bytes]:
+        """What parties have reported, by sender."""
+        found: dict[str, bytes] = {}
+        for name, size in self._header.pop("sizes"):
+            well = isinstance(name, str) and len(name) <= _MOST_NAME and name not in found
+            self._check("sizes", well and type(size) is int and 0 <= size <= len(self._rest))
+            found[name] = bytes(self._rest[:size])
+            self._rest = self._rest[size:]
+        return found
+
+    def body(self) -> bytes:
+        """What one party has reported."""
+        (found,) = self.bodies().values()
+        return found
+
     def check_that_all_was_read(self) -> None:
         if self._header or self._rest:
             raise _MalformedError("it has more than it must")
@@ -174,7 +197,9 @@ class _Fields:
 
 
 _TO_SERVER: dict[str, Callable[[_Fields], ToServer]] = {
-    "Hello": lambda f: Hello(f.number("call")),
+    "Hello": lambda f: Hello(f.number("call"), f.number("passed"), f.number("held")),
+    "Bye": lambda f: Bye(f.number("call")),
+    "Report": lambda f: Report(f.number("call"), f.body()),
     "Letters": lambda f: Letters(f.secrets("letters"), f.number("call")),
     "Upload": lambda f: Upload(f.message()),
     "Codes": lambda f: Codes(f.number("call"), f.secrets("codes")),
@@ -183,12 +208,14 @@ _TO_SERVER: dict[str, Callable[[_Fields], ToServer]] = {
 }
 
 _TO_PARTY: dict[str, Callable[[_Fields], ToParty]] = {
-    "Members": lambda f: Members(f.names("names"), f.number("call")),
+    "Members": lambda f: Members(f.names("names"), f.number("call"), f.names("behind"), f.number("passed")),
+    "Regroup": lambda f: Regroup(f.number("call")),
+    "Reports": lambda f: Reports(f.number("call"), f.bodies()),
     "Letters": lambda f: Letters(f.secrets("letters"), f.number("call")),
     "Announcement": lambda f: Announcement(f.number("call"), f.names("survivors")),
     "Codes": lambda f: Codes(f.number("call"), f.secrets("codes")),
     "Again": lambda f: Again(f.number("call"), f.names("roster")),
-    "Total": lambda f: Total(f.message(), f.secret("sealed")),
+    "Total": lambda f: Total(f.message(), f.secret("sealed"), f.truth("comers")),
     "Lost": lambda f: Lost(f.number("call"), f.names("roster")),
     "Dropped": lambda f: Dropped(f.number("call")),
     "Ended": lambda f: Ended(f.number("call"), f.text("reason"), f.truth("too_few")),

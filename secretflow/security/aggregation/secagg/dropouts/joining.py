@@ -2,6 +2,10 @@
 
 The server relays letters and needs no key. That a key is a party's own rests on the identities, as in
 :class:`~..keyring.KeyRing`; without them a server that lies could exchange keys.
+
+Whoever comes later, or comes back, waits until the others have ended a call; then all agree on keys anew. So
+a server that is started again needs nothing of the last one: the parties say hello to it and how far they
+have come.
 """
 
 from __future__ import annotations
@@ -15,26 +19,30 @@ from .client import SurvivingClient
 from .protocol import Steps, answer_to
 from .rules import SurvivorRules
 from .server import Outgoing, SurvivorServer
-from .wire import Ended, Hello, Letters, Members, ToServer
+from .wire import Ended, Hello, Letters, Members, Regroup, ToServer
 
 _CODE_BYTES = 32
 _LETTERS = 3  # of each member: a public key, a confirmation, the group key
 
 
-def join(make_client: Callable[[tuple[str, ...]], SurvivingClient], party: str) -> Steps[SurvivingClient]:
+def join(
+    make_client: Callable[[tuple[str, ...]], SurvivingClient], party: str, passed: int = 0, held: int = 0
+) -> Steps[tuple[SurvivingClient, Members]]:
     """Has a party meet the others.
 
     Args:
         make_client: makes its client, given who begins.
         party: own name.
+        passed: see :class:`~.wire.Hello`, as well as ``held``.
 
     Returns:
-        The client, with its keys.
+        The client, with its keys, and what the server says of the members.
 
     Raises:
+        RegroupError: somebody was lost meanwhile; join again.
         AggregationError: the keys are not everybody's, or the server does not follow.
     """
-    members = yield from answer_to(Hello())
+    members = yield from answer_to(Hello(0, passed, held))
     if not isinstance(members, Members) or party not in members.names:
         raise AggregationError(f"{party} must be told who begins, got {type(members).__name__.lower()}")
     names = members.names
@@ -49,7 +57,7 @@ def join(make_client: Callable[[tuple[str, ...]], SurvivingClient], party: str) 
     keys = yield from _exchange(client.keys.share_group_key() if party == first else {}, [])
     if party != first:
         client.keys.take_group_key({party: keys.get(first, b"")})
-    return client
+    return client, members
 
 
 def _exchange(letters: dict[str, bytes], senders: Sequence[str]) -> Steps[dict[str, bytes]]:
@@ -89,11 +97,13 @@ class Session:
         self.phase = Phase.GATHERING
         self._names = tuple(names)
         self._rules = rules
-        self._there: set[str] = set()
+        self._expected = set(names)
+        self._there: dict[str, Hello] = {}
         self._written: dict[str, Letters] = {}
         self._to_write = _LETTERS
         self._members: tuple[str, ...] = ()
         self._calls: SurvivorServer | None = None
+        self._waiting: dict[str, Hello] = {}  # for the end of a call
         self._ended: Ended | None = None
         self._steps = 0
 
@@ -103,19 +113,35 @@ class Session:
         return self._steps + (self._calls.steps if self._calls else 0)
 
     @property
+    def ended(self) -> Ended | None:
+        """What the parties were told of the end; None as long as there may be further calls."""
+        return self._ended or (self._calls.ended if self._calls else None)
+
+    @property
     def has_ended(self) -> bool:
         """Whether there will be no further call."""
-        return self._ended is not None or (self._calls is not None and self._calls.has_ended)
+        return self.ended is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended because the parties have all they want."""
+        return self._calls is not None and self._calls.is_over
+
+    def take_reports(self) -> dict[str, bytes]:
+        """What the parties have told each other since this was asked last, by sender."""
+        if self._calls is None:
+            return {}
+        reports, self._calls.reports = self._calls.reports, {}
+        return reports
 
     def receive(self, party: str, message: ToServer) -> Outgoing:
         """Takes a message, see :meth:`.SurvivorServer.receive`."""
-        if self._ended is not None:
-            return [(party, self._ended)]
+        if self.ended is not None:
+            return [(party, self.ended)]
+        if isinstance(message, Hello) and party in self._names:
+            return self._welcome(party, message)
         if self._calls is not None:
             return self._calls.receive(party, message)
-        if self.phase is Phase.GATHERING and isinstance(message, Hello) and party in self._names:
-            self._there.add(party)
-            return self.time_out() if self._there == set(self._names) else []
         if self.phase is Phase.WRITING and isinstance(message, Letters) and party in self._members:
             self._written.setdefault(party, message)
             return self.time_out() if set(self._written) == set(self._members) else []
@@ -123,35 +149,80 @@ class Session:
 
     def lose(self, party: str) -> Outgoing:
         """Takes notice that a party has gone; returns what to send now."""
+        self._waiting.pop(party, None)
         if self._calls is not None:
-            return self._calls.lose(party)
-        self._there.discard(party)
+            told = self._calls.lose(party)
+            return told + self._end_with_calls()
+        self._there.pop(party, None)
         if self.phase is Phase.WRITING and party in self._members:
-            return self._end(f"{party} has gone before the keys were agreed on: start again")
+            return self._regroup(set(self._members) - {party})
+        if self._steps:  # the first time a party may come back as long as parties are waited for
+            self._expected.discard(party)
+            return self._go_on_if_all_are_there()
         return []
 
     def time_out(self) -> Outgoing:
         """Ends the step with those who have done their part; returns what to send now."""
         if self._calls is not None:
-            return self._calls.time_out()
-        self._steps += 1
+            return self._calls.time_out() + self._end_with_calls()
         if self.phase is Phase.GATHERING:
-            self._members = tuple(name for name in self._names if name in self._there)
-            if len(self._members) < self._rules.min_survivors:
-                return self._end(self._rules.too_few(self._names, self._members), too_few=True)
-            self.phase = Phase.WRITING
-            return [(member, Members(self._members)) for member in self._members]
-        silent = [member for member in self._members if member not in self._written]
-        if silent:
-            return self._end(f"{', '.join(silent)} did not agree on keys in time: start again")
+            return self._begin_writing()
+        if set(self._written) != set(self._members):
+            return self._regroup(set(self._written))
+        self._steps += 1
         return self._pass_letters_on()
+
+    def _welcome(self, party: str, hello: Hello) -> Outgoing:
+        """Takes a party in, now or when the others have ended a call."""
+        calls = self._calls
+        if calls is not None and party in calls.there() and calls.told_of_comers:
+            self._to_gathering(set(calls.there()))
+        elif calls is not None:
+            told = calls.lose(party) if party in calls.there() else []
+            self._waiting[party] = hello
+            calls.comers = True
+            return told + self._end_with_calls()
+        if self.phase is Phase.WRITING:
+            self._waiting[party] = hello
+            return []
+        self._there[party] = hello
+        self._expected.add(party)
+        return self._go_on_if_all_are_there()
+
+    def _go_on_if_all_are_there(self) -> Outgoing:
+        return self.time_out() if self._there.keys() >= self._expected else []
+
+    def _begin_writing(self) -> Outgoing:
+        self._steps += 1
+        there = self._there
+        self._members = members = tuple(name for name in self._names if name in there)
+        if len(members) < self._rules.min_survivors:
+            return self._end(self._rules.too_few(self._names, members), too_few=True)
+        self.phase, self._to_write, self._written = Phase.WRITING, _LETTERS, {}
+        held = max(there[member].held for member in members)
+        behind = tuple(member for member in members if there[member].held < held)
+        passed = max(there[member].passed for member in members)
+        return [(member, Members(members, 0, behind, passed)) for member in members]
+
+    def _regroup(self, expected: set[str]) -> Outgoing:
+        """Has all say hello again: keys are everybody's or nobody's."""
+        told: Outgoing = [(member, Regroup()) for member in self._members if member in expected]
+        self._to_gathering(expected)
+        return told
+
+    def _to_gathering(self, expected: set[str]) -> None:
+        self._steps = self.steps + 1
+        self._calls, self.phase, self._written = None, Phase.GATHERING, {}
+        self._there, self._waiting = self._waiting, {}
+        self._expected = expected | self._there.keys()
 
     def _pass_letters_on(self) -> Outgoing:
         written, self._written = self._written, {}
         self._to_write -= 1
         if not self._to_write:
             self.phase = Phase.CALLING
-            self._calls = SurvivorServer(self._members, self._rules)
+            self._calls = SurvivorServer(self._members, self._rules, self._names)
+            self._calls.comers = bool(self._waiting)
         return [
             (to, Letters({by: w.letters[to] for by, w in written.items() if to in w.letters}))
             for to in self._members
@@ -160,3 +231,11 @@ class Session:
     def _end(self, reason: str, too_few: bool = False) -> Outgoing:
         self._ended = Ended(0, reason, too_few)
         return [(party, self._ended) for party in self._names if party in self._there]
+
+    def _end_with_calls(self) -> Outgoing:
+        """Tells those who wait to come in of the end."""
+        ended, waiting, self._waiting = self.ended, self._waiting, {}
+        if ended is None:
+            self._waiting = waiting
+            return []
+        return [(party, ended) for party in waiting]

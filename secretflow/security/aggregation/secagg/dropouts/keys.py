@@ -8,12 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import AggregationError, DisagreementError
 from ..keyring import KeyRing
 from ..keys import KEY_BYTES, Purpose, unwrap, wrap
 from ..message import Message
 from ..pads import Pads
+
+_NONCE_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,32 @@ class SurvivorKeys(KeyRing):
         """Whether the first survivor's own pad is for the parties to take off."""
         return self._server_blind
 
+    def sealed(self, call: int, body: bytes) -> bytes:
+        """What this party tells all others in a call; the server reads it unless it is blind."""
+        if not self._server_blind:
+            return body
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._report_cipher().encrypt(nonce, body, _sender(call, self._party))
+
+    def opened(self, call: int, sender: str, body: bytes) -> bytes:
+        """What a party has told in a call.
+
+        Raises:
+            AggregationError: it is not what that party has told.
+        """
+        if not self._server_blind:
+            return body
+        nonce, told = body[:_NONCE_BYTES], body[_NONCE_BYTES:]
+        try:
+            return self._report_cipher().decrypt(nonce, told, _sender(call, sender))
+        except (InvalidTag, ValueError):
+            raise AggregationError(f"the report of {sender} was changed on its way") from None
+
+    def _report_cipher(self) -> AESGCM:
+        if self._layout_key is None:
+            raise AggregationError(f"{self._party} {self._stage.value}")
+        return AESGCM(hmac.digest(self._layout_key, b"reports", "sha256"))
+
     def forget(self) -> None:
         """Forgets the keys of the last call; its upload stays closed for ever, as far as this party goes."""
         self._last = None
@@ -152,6 +181,10 @@ class SurvivorKeys(KeyRing):
     def _sealing_key(self, sealer: str) -> bytes:
         """Of the last call, one for each party that may seal, as a key seals one message, ever."""
         return self._derived(b"seal " + sealer.encode())
+
+
+def _sender(call: int, sender: str) -> bytes:
+    return call.to_bytes(8, "big") + sender.encode()
 
 
 def _code(key: bytes, sender: str, statement: bytes) -> bytes:

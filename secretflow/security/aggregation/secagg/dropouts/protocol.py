@@ -68,6 +68,14 @@ that was given up has added nothing up. A party that is gone has left every sum:
 elements and to have counted, and what is left of the contributors must be enough. Elements travel on without
 it, and two sums, one with and one without it, differ by its numbers and by all that the others have changed.
 
+**Coming back.** Keys belong to one session of parties. When one comes, all of them agree on new ones and
+forget the old, so nothing that a call of the old session has left closed can be opened with one of the
+new. With whom numbers were released is remembered across sessions (:meth:`.SurvivingClient.remember`). A
+party that was away takes the average from another one and contributes again: two averages, with and
+without it, differ by its numbers and by all that the others have changed, as when it is lost. What it had
+contributed to before binds it no more. If a server that lies holds two sessions at a time, they have a
+party in common, which is honest under the condition above and is in one of them.
+
 **What this does not give.** The server chooses who is gone, up to ``n - min_survivors`` parties, and whoever
 has two results in two rounds knows how they differ: a party that drops out between two agreements about masks
 shows its mask where no other one has changed, and so its weight, see above. A server that adds noise to an
@@ -83,11 +91,31 @@ import contextlib
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 
-from ..errors import AggregationError, DroppedOutError, RoundLostError, TooFewSurvivorsError
+from ..errors import (
+    AggregationError,
+    DroppedOutError,
+    RegroupError,
+    RoundLostError,
+    TooFewSurvivorsError,
+)
 from ..message import Message
 from ..protocol import Exchanges
 from .client import SurvivingClient
-from .wire import Again, Announcement, Codes, Dropped, Ended, Lost, ToParty, ToServer, Total, Upload
+from .wire import (
+    Again,
+    Announcement,
+    Codes,
+    Dropped,
+    Ended,
+    Lost,
+    Regroup,
+    Report,
+    Reports,
+    ToParty,
+    ToServer,
+    Total,
+    Upload,
+)
 
 _Result = TypeVar("_Result")
 
@@ -150,6 +178,27 @@ def _sum(client: SurvivingClient, message: Message) -> Steps[Message]:
         message = client.repeat(answer.roster)
 
 
+def tell(client: SurvivingClient, body: bytes) -> Steps[dict[str, bytes]]:
+    """Tells all who are there something that is no secret among them.
+
+    Args:
+        client: of this party.
+        body: what to tell; the server reads it unless it is blind.
+
+    Returns:
+        What each has told, this party included; who has not is in no further call.
+
+    Raises:
+        AggregationError: as of :func:`with_survivors`, or a report of another party was changed on its way.
+    """
+    call = client.next_call()
+    answer = yield from answer_to(Report(call, client.keys.sealed(call, body)))
+    if not isinstance(answer, Reports):
+        raise _out_of_turn(answer)
+    client.go_on_with(tuple(answer.bodies))
+    return {name: client.keys.opened(call, name, told) for name, told in answer.bodies.items()}
+
+
 def answer_to(message: ToServer) -> Steps[ToParty]:
     """Sends a message and waits for what the server says about its call.
 
@@ -159,6 +208,7 @@ def answer_to(message: ToServer) -> Steps[ToParty]:
     Raises:
         TooFewSurvivorsError: there will be no further call, for too few are left.
         DroppedOutError: the others have gone on.
+        RegroupError: the others say hello again.
         AggregationError: there will be no further call, or the server speaks of a later one.
     """
     answer, call = (yield message), message.call
@@ -166,6 +216,8 @@ def answer_to(message: ToServer) -> Steps[ToParty]:
         answer = yield None  # it was said late, of a call before
     if isinstance(answer, Dropped):
         raise DroppedOutError("the others have gone on without this party, which was too slow for them")
+    if isinstance(answer, Regroup):
+        raise RegroupError("a party was lost while keys were agreed on")
     if isinstance(answer, Ended):
         raise (TooFewSurvivorsError if answer.too_few else AggregationError)(answer.reason)
     if answer.call > call:

@@ -13,12 +13,15 @@ from .rules import SurvivorRules
 from .wire import (
     Again,
     Announcement,
+    Bye,
     Codes,
     Declined,
     Dropped,
     Ended,
     Lost,
     Release,
+    Report,
+    Reports,
     ToParty,
     ToServer,
     Total,
@@ -44,19 +47,30 @@ class SurvivorServer:
     Args:
         names: of all who begin, in their order.
         rules: which sets of parties a call may end with.
+        expected: of all who were to begin; None for ``names``.
 
     Attributes:
         step: what it waits for.
         steps: counts the steps; whoever keeps the time gives each the same.
         roster: who takes part in this call.
+        comers: whether somebody waits to come in.
+        told_of_comers: whether the parties know.
+        reports: those of the last call that was for reports, by sender.
+        is_over: whether there will be no further call because the parties have all they want.
     """
 
-    def __init__(self, names: Sequence[str], rules: SurvivorRules) -> None:
+    def __init__(
+        self, names: Sequence[str], rules: SurvivorRules, expected: Sequence[str] | None = None
+    ) -> None:
+        self.comers = self.told_of_comers = self.is_over = False
+        self.reports: dict[str, bytes] = {}
         self.step = Step.UPLOADS
         self.steps = 0
         self.roster = tuple(names)
-        self._names = tuple(names)
+        self._names = tuple(names if expected is None else expected)
         self._rules = rules
+        self._reported: dict[str, Report] = {}
+        self._left: set[str] = set()
         self._gone: set[str] = set()
         self._call = 0
         self._last_call = 0  # that is over
@@ -75,7 +89,7 @@ class SurvivorServer:
     def waits_for(self) -> set[str]:
         """Who has not done its part of this step."""
         expected, done = {
-            Step.UPLOADS: (self.roster, self._uploads.keys()),
+            Step.UPLOADS: (self.roster, self._uploads.keys() | self._reported.keys()),
             Step.ANSWERS: (self._survivors, self._answers.keys()),
             Step.RELEASES: (self._survivors, self._releases.keys()),
             Step.NOTHING: ((), set()),
@@ -96,7 +110,10 @@ class SurvivorServer:
             return [(party, self._ended)]
         if party in self._gone or party not in self.roster:
             return [(party, Dropped(message.call))]
-        if isinstance(message, Upload):
+        if isinstance(message, Bye):
+            self._left.add(party)
+            return self.lose(party)
+        if isinstance(message, (Upload, Report)):
             return self._take_upload(party, message)
         if message.call != self._call or party not in self.waits_for():
             return []
@@ -124,13 +141,22 @@ class SurvivorServer:
     def _go_on_if_all_are_there(self) -> Outgoing:
         return [] if self.waits_for() else self.time_out()
 
-    def _take_upload(self, party: str, upload: Upload) -> Outgoing:
-        if self.step is not Step.UPLOADS or party in self._uploads or upload.call <= self._last_call:
+    def _take_upload(self, party: str, upload: Upload | Report) -> Outgoing:
+        if self.step is not Step.UPLOADS or party not in self.waits_for() or upload.call <= self._last_call:
             return []
-        self._call, self._uploads[party] = upload.call, upload.message
+        self._call = upload.call
+        if isinstance(upload, Report):
+            self._reported[party] = upload
+        else:
+            self._uploads[party] = upload.message
         return self._go_on_if_all_are_there()
 
     def _announce(self) -> Outgoing:
+        if self._reported and not self._uploads:
+            return self._pass_reports_on()
+        if self._left and not self._uploads:
+            self.is_over = True
+            return self._end("the others have all they want, and there is nothing more to do", too_few=False)
         self._survivors = there = self._of_roster(self._uploads)
         told = self._to_enough(there, Step.ANSWERS, lambda there: Announcement(self._call, there))
         if self._ended is None:
@@ -139,6 +165,16 @@ class SurvivorServer:
             except AggregationError as error:
                 return self._end(str(error), too_few=False)
         return told + self._drop(self.roster, there)
+
+    def _pass_reports_on(self) -> Outgoing:
+        there, before = self._of_roster(self._reported), self.roster
+        bodies = {party: self._reported[party].body for party in there}
+        call = self._call
+        told = self._to_enough(there, Step.UPLOADS, lambda there: Reports(call, bodies))
+        if self._ended is None:
+            self.reports = bodies
+            self._begin(there)
+        return told + self._drop(before, there)
 
     def _pass_codes_on(self) -> Outgoing:
         answers, survivors = self._answers, self._survivors
@@ -167,7 +203,8 @@ class SurvivorServer:
             return self._end("a party has not released what takes its pads off", too_few=False)
         sealed = b"".join(release.seed for release in self._releases.values() if release.sealed)
         self._begin(self._survivors)
-        return [(party, Total(total, sealed)) for party in self._survivors]
+        self.told_of_comers |= self.comers
+        return [(party, Total(total, sealed, self.comers)) for party in self._survivors]
 
     def _without_pads(self, padded: Message) -> Message:
         """The sum without the pads of the survivors, and those shared with who has dropped out."""
@@ -194,7 +231,7 @@ class SurvivorServer:
     def _begin(self, roster: tuple[str, ...]) -> None:
         self.roster = roster
         self._last_call, self._sum = self._call, None
-        self._uploads, self._answers, self._releases = {}, {}, {}
+        self._uploads, self._answers, self._releases, self._reported = {}, {}, {}, {}
         self._to_step(Step.UPLOADS)
 
     def _to_enough(
@@ -205,6 +242,15 @@ class SurvivorServer:
             return self._end(self._rules.too_few(self._names, there), too_few=True)
         self._to_step(step)
         return [(party, tell(there)) for party in there]
+
+    @property
+    def ended(self) -> Ended | None:
+        """What the parties were told of the end; None before it."""
+        return self._ended
+
+    def there(self) -> tuple[str, ...]:
+        """Who of the roster has not gone."""
+        return self._of_roster(self.roster)
 
     def _end(self, reason: str, too_few: bool) -> Outgoing:
         self._to_step(Step.NOTHING)

@@ -11,7 +11,22 @@ from ..message import Message
 
 @dataclass(frozen=True)
 class Hello:
-    """To the server: a party is there. It has no call yet, so its number is 0."""
+    """To the server: a party is there. It has no call yet, so its number is 0.
+
+    Attributes:
+        call: 0.
+        passed: how far the party has come in what the calls are for; 0 if it has not begun.
+        held: as ``passed``, of the last average that it has taken up; 0 for none.
+    """
+
+    call: int = 0
+    passed: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class Bye:
+    """To the server: a party has all it wants."""
 
     call: int = 0
 
@@ -23,9 +38,20 @@ class Members:
     Attributes:
         names: in the order in which weights are given.
         call: 0.
+        behind: who of them has not got the last average.
+        passed: how far the one that is furthest has come.
     """
 
     names: tuple[str, ...]
+    call: int = 0
+    behind: tuple[str, ...] = ()
+    passed: int = 0
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """To each party: somebody was lost while keys were agreed on; say hello again."""
+
     call: int = 0
 
 
@@ -125,15 +151,43 @@ class Total:
     Attributes:
         message: the sum.
         sealed: the seed of the pad that is left on it if the server is blind, else empty.
+        comers: whether somebody waits to come in, for whom all say hello again.
     """
 
     message: Message
     sealed: bytes = field(repr=False, default=b"")
+    comers: bool = False
 
     @property
     def call(self) -> int:
         """Number of the call."""
         return self.message["call"]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """To the server, for all who are there: what is no secret among them.
+
+    Attributes:
+        call: number of the call.
+        body: sealed if the server is blind.
+    """
+
+    call: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Reports:
+    """To each who has reported: what all those have.
+
+    Attributes:
+        call: number of the call.
+        bodies: by sender, in the order of the roster. Those are who takes part in the next call.
+    """
+
+    call: int
+    bodies: Mapping[str, bytes] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -171,5 +225,7 @@ class Ended:
     too_few: bool
 
 
-ToServer: TypeAlias = "Hello | Letters | Upload | Codes | Declined | Release"
-ToParty: TypeAlias = "Members | Letters | Announcement | Codes | Again | Total | Lost | Dropped | Ended"
+ToServer: TypeAlias = "Hello | Letters | Upload | Codes | Declined | Release | Report | Bye"
+ToParty: TypeAlias = (
+    "Members | Regroup | Letters | Announcement | Codes | Again | Total | Reports | Lost | Dropped | Ended"
+)

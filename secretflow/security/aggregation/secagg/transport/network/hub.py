@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,11 +15,13 @@ import grpc
 from ...dropouts.codec import decode_at_server, encode
 from ...dropouts.joining import Session
 from ...dropouts.server import Outgoing
-from ...dropouts.wire import ToServer
+from ...dropouts.wire import Ended, ToServer
 from ...errors import AggregationError
 from .frames import cut, joined
 from .stream import METHOD
 from .tls import KEEP_ALIVE, Tls, check_loopback, sender_of
+
+_OVERSLEPT = 1.0  # seconds: if this process stood still for longer, the parties are not to blame
 
 
 @dataclass(eq=False)
@@ -48,6 +50,7 @@ class Hub:
         tls: the server's files; None on loopback only.
         round_deadline: seconds that a step may take, training included.
         wait: seconds from the start in which parties may come.
+        on_reports: is given what parties have told each other, by sender.
 
     Raises:
         AggregationError: the address cannot be listened on, or is not of loopback and there is no TLS.
@@ -62,13 +65,15 @@ class Hub:
         *,
         round_deadline: float,
         wait: float,
+        on_reports: Callable[[Mapping[str, bytes]], None] = lambda _: None,
     ) -> None:
+        self._on_reports = on_reports
         self._names = tuple(names)
         self._session = session
         self._has_tls = tls is not None
         self._round_deadline = round_deadline
         self._wait = wait
-        self._events: queue.SimpleQueue[tuple[_Line, ToServer | None]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[_Line, ToServer | None] | None] = queue.SimpleQueue()
         self._lines: dict[str, _Line] = {}
         self._lock = threading.Lock()
         # A thread for each stream, and one for somebody to be refused.
@@ -90,24 +95,41 @@ class Hub:
             port = 0
         if not port:
             raise AggregationError(f"address must be a free one of this machine, got {address}")
-        self.address = f"{address.rpartition(':')[0]}:{port}"
+        of_network = not address.startswith("unix:")
+        self.address = f"{address.rpartition(':')[0]}:{port}" if of_network else address
 
-    def serve(self) -> None:
-        """Serves until there will be no further call, and all parties have been told or have gone."""
+    def serve(self) -> Ended | None:
+        """Serves until there will be no further call, and all parties have been told or have gone.
+
+        Returns:
+            What they were told of the end if it is another one than that they have all they want.
+        """
         self._grpc.start()
         try:
             end, steps = time.monotonic() + self._wait, self._session.steps
             while not self._session.has_ended:
                 try:
-                    line, message = self._events.get(timeout=max(0.0, end - time.monotonic()))
+                    event = self._events.get(timeout=max(0.0, end - time.monotonic()))
                 except queue.Empty:
-                    self._send(self._session.time_out())
+                    if time.monotonic() > end + _OVERSLEPT:
+                        end = time.monotonic() + self._round_deadline
+                    else:
+                        self._send(self._session.time_out())
                 else:
-                    self._take(line, message)
+                    if event is None:
+                        break
+                    self._take(*event)
+                if reports := self._session.take_reports():
+                    self._on_reports(reports)
                 if self._session.steps != steps:
                     steps, end = self._session.steps, time.monotonic() + self._round_deadline
         finally:
             self._stop()
+        return None if self._session.is_over else self._session.ended
+
+    def stop(self) -> None:
+        """Has :meth:`serve` end soon; for another thread."""
+        self._events.put(None)
 
     def _take(self, line: _Line, message: ToServer | None) -> None:
         if message is not None:

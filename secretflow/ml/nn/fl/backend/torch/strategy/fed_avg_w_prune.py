@@ -25,12 +25,13 @@ from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.saving import WithFiles
 from secretflow.ml.nn.fl.worker.structured import masked_model
+from secretflow.ml.nn.fl.worker.surviving_party import SurvivingParty
 from secretflow.ml.nn.fl.worker.trainer import EpochLoss, LocalObjective, make_trainer
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
 
 
-class FedAvgWPrune(WithFiles, Participant, PartyData, FedAvgW):
+class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
     """FedAvg in which every party prunes its model step by step and uploads only what lives.
 
     Args:

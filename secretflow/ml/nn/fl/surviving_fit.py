@@ -1,0 +1,29 @@
+"""How ``FLModel`` trains with those parties who are there."""
+
+from __future__ import annotations
+
+from secretflow.device import reveal
+from secretflow.ml.nn.fl.crew import over_a_network
+from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.surviving_session import SurvivingSession
+from secretflow.ml.nn.fl.survivor_checks import check_all_there, check_surviving_fit
+from secretflow.ml.nn.fl.training_data import WithTrainingData
+
+
+class WithSurvivors(WithTrainingData):
+    """A model whose aggregator may have ``min_survivors``."""
+
+    def _fit_with_survivors(self, options: FitOptions) -> History:
+        """Trains with those who are there; :class:`SurvivingSession` says how."""
+        check_surviving_fit(options, over_a_network())
+        if not over_a_network():
+            check_all_there(set(self._aggregator.participants), set(self._workers))
+            options.check_rows(self._rows(options.x))
+        if self._gradient_capture:
+            reveal([worker.check_capture() for worker in self._workers.values()])
+        steps = self._build_training_data(options)
+        self._give_validation_data(options)
+        trained = self.epochs_trained() if self._workers else 0  # over a network the server has none
+        fit = options.for_parties(steps, trained, None)
+        return SurvivingSession(self._workers, self._aggregator, options, fit).run()

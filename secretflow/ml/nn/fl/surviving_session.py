@@ -1,0 +1,183 @@
+"""One call of ``FLModel.fit`` that goes on with those parties who are there, from the driver's side.
+
+The parties' workers hold streams to the server's (:mod:`.worker.surviving`), over which everything goes that
+they tell each other, the measurements of an epoch included. So a driver asks only workers that are here: in a
+simulation all, over a network those of its own party.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from tqdm import tqdm
+
+from secretflow.device import PYU, PYUObject, proxy, reveal
+from secretflow.ml.nn.callbacks.callbacklist import CallbackList
+from secretflow.ml.nn.fl.callbacks import Checkpoint, needs_model_each_round
+from secretflow.ml.nn.fl.crew import Crew, over_a_network, reference_of
+from secretflow.ml.nn.fl.epoch_reports import record_epoch
+from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.worker.progress import Taken
+from secretflow.ml.nn.fl.worker.training import PartyFit
+from secretflow.party.messages import unpack
+from secretflow.security.aggregation import SecurePruneAggregator
+from secretflow.security.aggregation.secagg.dropouts.host import Host
+from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Survival, streams_here
+from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
+
+_SECONDS_AT_ONCE = 0.5  # see LocalTransport
+_SECONDS_OF_A_LOOK = 1.0
+
+
+class SurvivingSession:
+    """Trains the workers that are here.
+
+    Args:
+        workers: by party, changed in place as parties are lost and come back.
+        aggregator: averages them; it has ``min_survivors``.
+        options: the arguments of ``fit``.
+        fit: what the parties are told of it.
+    """
+
+    def __init__(
+        self,
+        workers: dict[PYU, Any],
+        aggregator: SecurePruneAggregator,
+        options: FitOptions,
+        fit: PartyFit,
+    ) -> None:
+        assert aggregator.survival is not None  # as FLModel asks before
+        self._survival: Survival = aggregator.survival
+        self._workers = workers
+        self._server = PYU(self._survival.server)
+        self._host: Any = proxy(PYUObject)(Host)(device=self._server)
+        self._options = options
+        self._fit = fit
+        self._of_epoch = math.ceil(fit.steps / fit.aggregate_freq) + 1  # rounds, and the end
+        self._history = History(global_history={}, local_history={}, participants=[])
+        self._callbacks = CallbackList(
+            callbacks=options.own_callbacks,
+            workers=workers,
+            device_y=None,
+            epochs=options.epochs,
+            verbose=options.verbose,
+            steps=fit.steps,
+            history=self._history,
+        )
+        self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
+        self._at_once = 1
+
+    def run(self) -> History:
+        """Trains for the epochs asked for, or until a callback stops it; returns what was recorded.
+
+        Raises:
+            TooFewSurvivorsError: too few parties are left; what is here was saved if a callback saves.
+        """
+        streams, serves = self._open()
+        try:
+            if self._workers:
+                self._train(streams)
+            if serves:
+                self._serve(waits=not self._workers)
+        finally:
+            if serves:
+                ray.wait([reference_of(self._host.close())], timeout=self._survival.round_deadline)
+        return self._history
+
+    def _open(self) -> tuple[Streams, bool]:
+        """Has the server serve, if it is here; returns where the streams run, and whether it is."""
+        survival, here = self._survival, streams_here()
+        names, rules, deadline = survival.names, survival.survivors, survival.round_deadline
+        if not over_a_network():
+            address = reveal(self._host.open(names, rules, None, None, deadline, deadline))
+            return Streams("", address, address, self._server.party, None, deadline), True
+        if here is None:
+            raise AggregationError(
+                "streams must be in the cluster file with min_survivors over a network: the server's host "
+                "and port for them"
+            )
+        serves = self._server.party == here.own
+        if serves:
+            ray.get(reference_of(self._host.open(names, rules, here.listen, here.tls, deadline, here.wait)))
+        return here, serves
+
+    def _train(self, streams: Streams) -> None:
+        options, survival, callbacks = self._options, self._survival, self._callbacks
+        freq = 0 if options.validation_data is None else options.validation_freq
+        for worker in self._workers.values():
+            worker.begin_surviving_fit(survival, streams, self._fit, freq)
+        crew = Crew(self._workers, survival.round_deadline, streams.wait + 9 * survival.round_deadline)
+        try:
+            crew.go_on(0)
+            callbacks.on_train_begin()
+            while crew.passed < crew.planned and not callbacks.stop_training[0]:
+                self._train_epoch(crew)
+            callbacks.on_train_end()
+        except TooFewSurvivorsError:
+            for callback in options.own_callbacks:
+                if isinstance(callback, Checkpoint):
+                    callback.save()
+            raise
+        finally:
+            crew.leave()
+
+    def _train_epoch(self, crew: Crew) -> None:
+        """Goes on to the end of an epoch, some rounds at a time."""
+        options, callbacks, started = self._options, self._callbacks, time.perf_counter()
+        epoch = crew.passed // self._of_epoch
+        end = (epoch + 1) * self._of_epoch
+        callbacks.on_epoch_begin(epoch=epoch)
+        taken: list[Taken] = []
+        title = f"Epoch {epoch + 1}/{crew.planned // self._of_epoch}"
+        with tqdm(
+            total=self._of_epoch - 1, desc=title, unit="round", disable=not options.verbose
+        ) as progress:
+            while crew.passed < end:
+                until = crew.passed + (1 if self._round_by_round else self._at_once)
+                began = time.perf_counter()
+                crew.go_on(end if until >= end - 1 else until)
+                now = [crew.taken.pop(place) for place in sorted(crew.taken)]
+                if now:
+                    seconds = (time.perf_counter() - began) / len(now)
+                    self._at_once = max(1, round(_SECONDS_AT_ONCE / seconds))
+                for this in now:
+                    callbacks.on_train_batch_begin(batch=this.round.first_step)
+                    callbacks.on_train_batch_end(batch=this.round.first_step)
+                taken += now
+                progress.update(len(now))
+        for number in sorted(crew.reports):
+            rounds = [this for this in taken if this.round.epoch == crew.trained + number]
+            self._end_epoch(number, crew.reports.pop(number), rounds, time.perf_counter() - started)
+            callbacks.on_epoch_end(epoch=number)
+
+    def _end_epoch(
+        self, number: int, reports: Mapping[str, dict[str, Any]], rounds: list[Taken], seconds: float
+    ) -> None:
+        """Records an epoch, and tells callbacks of its validation."""
+        participants = [list(this.parties) for this in rounds]
+        validation = record_epoch(self._history, reports, self._survival.names, participants, seconds)
+        if self._options.validates(number):
+            self._callbacks.on_test_begin()
+            self._callbacks.on_test_end(validation)
+
+    def _serve(self, waits: bool) -> None:
+        """Waits for the end at the server, and records what it may read."""
+        end = time.monotonic() + self._survival.round_deadline
+        while waits or time.monotonic() < end:
+            over = ray.get(reference_of(self._host.wait(_SECONDS_OF_A_LOOK)))
+            if waits and not self._survival.rules.server_blind:
+                self._read(ray.get(reference_of(self._host.take_reports())))
+            if over:
+                return
+
+    def _read(self, told: list[dict[str, bytes]]) -> None:
+        """Records the epochs that parties have told each other of, at a server that can read it."""
+        for bodies in told:
+            reports = {name: unpack(body) for name, body in bodies.items()}
+            if all("metrics" in report for report in reports.values()):
+                record_epoch(self._history, reports, self._survival.names, [], 0.0)

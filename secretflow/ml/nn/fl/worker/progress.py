@@ -1,0 +1,42 @@
+"""How far a party has come in a fit, as it tells its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from secretflow.ml.nn.fl.plan import Round
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A round as one party has seen it.
+
+    Attributes:
+        round: of the plan.
+        parties: whose uploads are in its average; empty if it has none.
+    """
+
+    round: Round
+    parties: tuple[str, ...]
+
+
+@dataclass
+class Progress:
+    """How far a party has come.
+
+    Attributes:
+        passed: how many entries of the plan, rounds and ends of epochs, are behind it.
+        planned: how many there are.
+        trained: epochs before the fit.
+        taken: rounds passed since this was asked last.
+        reports: for each end of an epoch passed since then, what each party has told of it, by name.
+        there: who takes part in the next round.
+    """
+
+    passed: int = 0
+    planned: int = 0
+    trained: int = 0
+    taken: list[Taken] = field(default_factory=list)
+    reports: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    there: tuple[str, ...] = ()

@@ -1,0 +1,108 @@
+"""What a fit is told of calls that end with those who are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secretflow import _validate
+
+from ..errors import AggregationError
+from ..group import Group
+from ..identity import Identities
+from ..rules import Rules
+from ..transport.network.tls import Tls
+from .client import SurvivingClient
+from .rules import SurvivorRules
+
+ROUND_DEADLINE = 60.0
+"""Seconds, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Who takes part, and how many of them must be left.
+
+    Attributes:
+        server: name of who adds up.
+        names: of the parties, in the order in which weights are given.
+        rules: of the aggregation.
+        survivors: which sets of parties a call may end with.
+        round_deadline: seconds that a party may take for a step of a round, its training included.
+        identities: who the parties are; None if they are not pinned.
+    """
+
+    server: str
+    names: tuple[str, ...]
+    rules: Rules
+    survivors: SurvivorRules
+    round_deadline: float
+    identities: Identities | None
+
+    @classmethod
+    def make(cls, group: Group, min_survivors: int | None, round_deadline: float) -> Survival | None:
+        """Validates what a user gives.
+
+        Args:
+            group: who takes part.
+            min_survivors: see :class:`.SurvivorRules`; None if all must be there.
+            round_deadline: see the attributes.
+
+        Raises:
+            AggregationError: parties share pads with some others only.
+            ValueError: a number is out of its range.
+        """
+        _validate.number("round_deadline", round_deadline, above=0)
+        if min_survivors is None:
+            return None
+        if group.rules.neighbours is not None:
+            raise AggregationError(
+                "max_colluders must be 1 with min_survivors: who comes back shares pads with all, got less"
+            )
+        names, rules = tuple(party.party for party in group.parties), group.rules
+        survivors = SurvivorRules.make(len(names), min_survivors, rules.min_contributors)
+        return cls(group.device.party, names, rules, survivors, float(round_deadline), group.identities)
+
+    def client(self, party: str, names: Sequence[str]) -> SurvivingClient:
+        """The client of a party.
+
+        Args:
+            party: its name.
+            names: of those it makes calls with.
+        """
+        return SurvivingClient(party, names, self.rules, self.survivors, self.identities)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where the parties' streams to the server run.
+
+    Attributes:
+        own: name of this party.
+        address: where parties reach the server, host and port.
+        listen: where the server listens.
+        server: its name, which its certificate has.
+        tls: this party's files; None on loopback only.
+        wait: seconds that parties, and a server that is started again, are waited for.
+    """
+
+    own: str
+    address: str
+    listen: str
+    server: str
+    tls: Tls | None
+    wait: float
+
+
+_here: Streams | None = None
+
+
+def set_streams(streams: Streams | None) -> None:
+    """Says where the streams of this process's cluster run; None forgets it."""
+    global _here
+    _here = streams
+
+
+def streams_here() -> Streams | None:
+    """What :func:`set_streams` was given last."""
+    return _here

@@ -1,0 +1,185 @@
+"""The scene of docs/production.md: one of three parties is killed in mid training, and comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.production.network import PARTIES, Network, loopback, namespaces, processes
+from tests.production.observed import GUIDE, commands, environment, in_guide, party_of, set_up
+
+pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.faults]
+
+SECONDS = 1200.0
+POINTS = 0.3
+STREAMS = "10.0.0.3:20002"
+
+
+class Scene:
+    """Three parties by the commands of the guide.
+
+    Args:
+        home: their folder.
+        network: where they are.
+        changed: settings that are not those of the guide, for there is less time.
+    """
+
+    def __init__(self, home: Path, network: Network, **changed: object) -> None:
+        self.home, self._network = home, network
+        self._going: dict[str, subprocess.Popen[bytes]] = {}
+        self._marks: list[str] = []
+        set_up(home, network)
+        host = network.addresses["carol"].rpartition(":")[0]
+        streams = f"{host}:20002" if network.namespaces else f"{host}:{free_port()}"
+        found = re.findall(r"```json\n(.*?)```", GUIDE, flags=re.DOTALL)[1]
+        cluster = json.loads(in_guide(network, found.replace(STREAMS, streams)))
+        known = json.loads((home / "cluster.json").read_text())
+        cluster["parties"] = known["parties"]
+        cluster["settings"] |= changed
+        (home / "cluster.json").write_text(json.dumps(cluster))
+
+    def start(self, party: str) -> None:
+        (line,) = [line for line in commands("run", self._network) if party_of(line) == party]
+        mark = f"{party}-{uuid.uuid4()}"
+        self._marks.append(mark)
+        with (self.home / f"{party}.log").open("ab") as log:
+            self._going[party] = subprocess.Popen(
+                self._network.inside(party, [sys.executable, *line[1:]]),
+                cwd=self.home,
+                env=environment(mark),
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self, party: str) -> None:
+        self._going[party].kill()
+        self._going[party].wait()
+        mark = [mark for mark in self._marks if mark.startswith(party)][-1]
+        end = time.monotonic() + 60
+        while found := processes(mark):  # its Ray goes with it, so that the port is free
+            assert time.monotonic() < end, found
+            time.sleep(0.2)
+
+    def wait_for(self, text: str, party: str) -> None:
+        """Waits until a party has said something."""
+        end = time.monotonic() + SECONDS
+        while text not in self.said(party):
+            assert time.monotonic() < end and self._going[party].poll() is None, self.said(party)[-3000:]
+            time.sleep(0.1)
+
+    def said(self, party: str) -> str:
+        path = self.home / f"{party}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def ends(self) -> dict[str, int]:
+        return {party: process.wait(SECONDS) for party, process in self._going.items()}
+
+    def history(self, party: str) -> dict[str, list[float]]:
+        told: dict[str, list[float]] = json.loads((self.home / party / "history.json").read_text())
+        return told
+
+    def participants(self, party: str) -> list[list[str]]:
+        """Who took part in each round, as the party prints it."""
+        lines = [line for line in self.said(party).splitlines() if line.startswith('{"participants"')]
+        epochs = json.loads(lines[-1])["participants"]
+        return [names for epoch in epochs for names in epoch]
+
+    def close(self) -> None:
+        for party, process in self._going.items():
+            process.kill()
+            process.wait()
+            print(f"--- {party}\n{self.said(party)[-3000:]}")
+        for mark in self._marks:
+            for pid in processes(mark):
+                os.kill(pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@pytest.fixture(params=["loopback", pytest.param("namespaces", marks=pytest.mark.namespaces)])
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    with ExitStack() as stack:
+        if request.param == "loopback":
+            yield loopback()
+            return
+        try:
+            found = stack.enter_context(namespaces())
+        except PermissionError as error:
+            pytest.skip(str(error))
+        yield found
+
+
+@pytest.fixture
+def scenes(network: Network, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    """Makes scenes, and ends all that is left of them."""
+    made: list[Scene] = []
+
+    def make(**changed: object) -> Scene:
+        made.append(Scene(tmp_path / str(len(made)), network, **changed))
+        for party in PARTIES:
+            made[-1].start(party)
+        return made[-1]
+
+    yield make
+    for scene in made:
+        scene.close()
+
+
+def test_one_of_three_parties_is_killed_and_comes_back(scenes: Callable[..., Scene]) -> None:
+    undisturbed = scenes()
+    assert undisturbed.ends() == dict.fromkeys(PARTIES, 0)
+    assert all(names == list(PARTIES) for names in undisturbed.participants("alice"))
+    scene = scenes()
+    scene.wait_for("Epoch 3/", "bob")
+    scene.kill("bob")
+    scene.start("bob")
+    assert scene.ends() == dict.fromkeys(PARTIES, 0)
+    taken = scene.participants("alice")
+    assert taken[0] == taken[-1] == list(PARTIES)
+    assert ["alice", "carol"] in taken
+    assert scene.participants("carol") == taken
+    name = "val_multiclassaccuracy"
+    accuracy, before = scene.history("alice")[name][-1], undisturbed.history("alice")[name][-1]
+    without = taken.count(["alice", "carol"])
+    print(f"accuracy {accuracy:.4f}, undisturbed {before:.4f}; {without} of {len(taken)} rounds without bob")
+    assert abs(accuracy - before) <= POINTS / 100
+    assert scene.history("bob")[name][-1] == accuracy
+
+
+def test_the_server_is_killed_and_started_again(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(rows=640, epochs=8)
+    scene.wait_for("Epoch 3/", "alice")
+    scene.kill("carol")
+    scene.start("carol")
+    assert scene.ends() == dict.fromkeys(PARTIES, 0)
+    taken = scene.participants("alice")
+    assert taken[-1] == list(PARTIES)
+    assert len(taken) == 8 * (640 // 32)
+
+
+def test_too_few_end_the_run_at_all_with_the_name_of_who_is_gone(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(rows=640, epochs=8, min_survivors=3)
+    scene.wait_for("Epoch 3/", "alice")
+    scene.kill("bob")
+    status = scene.ends()
+    assert status["alice"] == status["carol"] == 1
+    for party in ("alice", "carol"):
+        assert "at least 3 parties must be there, got 2; gone: bob" in scene.said(party)
+        assert (scene.home / party / "model").exists()

@@ -1,0 +1,246 @@
+"""Parties that come late or come back, with real clients, a real server and a simulated network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from secretflow.security.aggregation.secagg.call import Call, Operation
+from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
+from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
+from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.server import Step
+from secretflow.security.aggregation.secagg.dropouts.wire import Bye
+from secretflow.security.aggregation.secagg.errors import (
+    AggregationError,
+    ChannelClosedError,
+    DroppedOutError,
+    RegroupError,
+    RoundLostError,
+    TooFewSurvivorsError,
+)
+from secretflow.security.aggregation.secagg.protocol import Exchanges
+from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
+
+from .network import Network
+from .parties import names_of, numbers_of, plain_average, weights_of
+
+PARTIES, ROUNDS = 4, 6
+NAMES = names_of(PARTIES)
+RING = Ring.make(32, None, PARTIES)
+SURVIVORS = SurvivorRules.make(PARTIES, 3, 2)
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """An average as one party has it.
+
+    Attributes:
+        number: of the round.
+        members: who had agreed on keys.
+        survivors: whose average it is.
+        average: arrays.
+    """
+
+    number: int
+    members: tuple[str, ...]
+    survivors: tuple[str, ...]
+    average: list[np.ndarray]
+
+
+class Served(Session):
+    """A session, as the network asks for its step."""
+
+    @property
+    def step(self) -> Step:
+        return Step.NOTHING if self.has_ended else Step.UPLOADS
+
+
+def one_round(client: SurvivingClient, name: str, number: int) -> Exchanges[list[np.ndarray] | None]:
+    numbers = numbers_of(name, number)
+    weights = client.weights_of(weights_of(client.names))
+    try:
+        total = yield client.upload(Call(client.next_call(), Operation.AVERAGE, weights), numbers)
+    except RoundLostError:
+        return None
+    opened: list[np.ndarray] = client.open(total, numbers)
+    return opened
+
+
+def trains(name: str, blind: bool, outcomes: list[Averaged]) -> Steps[None]:
+    """Averages new numbers in each round, and comes back whenever it has lost the others."""
+    rules = Rules.make(RING, PARTIES, 2, server_blind=blind)
+    client: SurvivingClient | None = None
+    passed = held = 0
+    while passed <= ROUNDS:
+        try:
+            before = client
+            client, members = yield from join(
+                lambda names: SurvivingClient(name, names, rules, SURVIVORS), name, passed, held
+            )
+            client.number_calls(1)
+            client.transcript.begin(anew=True)
+            if before is not None:
+                client.remember(before, fresh=name in members.behind)
+            told = yield from tell(client, str(held).encode())
+            if name in members.behind:
+                held = max(int(body) for body in told.values())
+            passed = max(members.passed, 1)
+            while passed <= ROUNDS:
+                number, passed = passed, passed + 1
+                average = yield from with_survivors(client, one_round(client, name, number))
+                if average is not None:
+                    outcomes.append(Averaged(number, client.names, client.survivors, average))
+                    held = passed
+                if client.comers:
+                    raise RegroupError("a party waits to come in")
+        except (ChannelClosedError, DroppedOutError, RegroupError):
+            continue
+    try:
+        yield Bye()
+    except ChannelClosedError:
+        return
+
+
+class Run:
+    """One session of parties that come back."""
+
+    def __init__(self, blind: bool = False) -> None:
+        self.outcomes: dict[str, list[Averaged]] = {name: [] for name in NAMES}
+        self.session = Served(NAMES, SURVIVORS)
+        self.network = Network(
+            self.session,
+            {name: trains(name, blind, self.outcomes[name]) for name in NAMES},
+            self.outcomes,
+        )
+
+    def until(self, rounds: int) -> None:
+        """Delivers until all who are alive have had so many averages."""
+        network = self.network
+        for _ in range(10_000):
+            if all(len(self.outcomes[name]) >= rounds for name in network.alive()):
+                return
+            for name in NAMES:
+                if network.up[name]:
+                    network.deliver_up(name)
+                if network.down[name]:
+                    network.deliver_down(name)
+        raise AssertionError("a run without an end")
+
+    def check(self) -> None:
+        """Looks whether all averages are those of their survivors, and each round has one average."""
+        of_round: dict[int, tuple[str, ...]] = {}
+        for name, outcomes in self.outcomes.items():
+            for one in outcomes:
+                assert of_round.setdefault(one.number, one.survivors) == one.survivors
+                assert name in one.survivors and len(one.survivors) >= SURVIVORS.min_survivors
+                expected = plain_average(one.members, one.survivors, one.number, RING)
+                for got, right in zip(one.average, expected, strict=True):
+                    np.testing.assert_array_equal(got, right)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_who_has_lost_its_connection_is_in_again_from_the_next_round(blind: bool) -> None:
+    run = Run(blind)
+    run.until(2)
+    run.network.cut(NAMES[1])
+    run.network.drain()
+    assert set(run.network.ended.values()) == {None}
+    run.check()
+    of_others = {one.number: one.survivors for one in run.outcomes[NAMES[0]]}
+    assert of_others[2] == tuple(NAMES) and of_others[ROUNDS] == tuple(NAMES)
+    assert sum(len(survivors) == PARTIES - 1 for survivors in of_others.values()) == 1
+
+
+def test_who_was_too_slow_is_told_so_and_is_in_again() -> None:
+    run = Run()
+    run.until(2)
+    slow = NAMES[3]
+    for _ in range(12):  # the others' uploads, not the slow one's
+        for name in NAMES[:3]:
+            if run.network.up[name]:
+                run.network.deliver_up(name)
+            if run.network.down[name]:
+                run.network.deliver_down(name)
+    run.network.time_out()
+    run.until(ROUNDS - 1)
+    run.network.drain()
+    assert run.network.ended[slow] is None and run.outcomes[slow][-1].number == ROUNDS
+    run.check()
+    assert any(slow not in one.survivors for one in run.outcomes[NAMES[0]])
+
+
+def test_who_comes_late_is_in_from_the_next_round() -> None:
+    run = Run()
+    late = NAMES[2]
+    hello = run.network.up[late].popleft()
+    for name in NAMES:
+        if run.network.up[name]:
+            run.network.deliver_up(name)
+    run.network.time_out()
+    run.network.up[late].append(hello)
+    run.network.drain()
+    run.check()
+    assert set(run.network.ended.values()) == {None}
+    assert [one.number for one in run.outcomes[late]] == list(range(2, ROUNDS + 1))
+
+
+def test_a_server_that_is_started_again_goes_on_where_the_parties_are() -> None:
+    run = Run()
+    run.until(2)
+    run.network.server = run.session = Served(NAMES, SURVIVORS)
+    for name in NAMES:
+        run.network.cut(name)
+    run.network.drain()
+    run.check()
+    for name in NAMES:
+        assert run.network.ended[name] is None
+        assert run.outcomes[name][-1].survivors == tuple(NAMES)
+
+
+def test_too_few_end_the_run_for_those_who_wait_to_come_in_too() -> None:
+    run = Run()
+    run.until(2)
+    run.network.stick(NAMES[0])
+    run.network.stick(NAMES[1])
+    run.network.drain()
+    for name in NAMES[2:]:
+        error = run.network.ended[name]
+        assert isinstance(error, TooFewSurvivorsError) and f"gone: {NAMES[0]}, {NAMES[1]}" in str(error)
+
+
+@pytest.mark.faults
+@settings(max_examples=1000, deadline=None)
+@given(st.data(), st.booleans())
+def test_in_1000_schedules_of_losses_and_returns_each_average_is_that_of_its_survivors(
+    data: st.DataObject, blind: bool
+) -> None:
+    run = Run(blind)
+    network = run.network
+    for _ in range(data.draw(st.integers(0, 120))):
+        busy_up = [name for name in NAMES if network.up[name]]
+        busy_down = [name for name in network.alive() if network.down[name]]
+        what = data.draw(st.integers(0, 30))
+        if what == 0 and network.alive():
+            network.cut(data.draw(st.sampled_from(network.alive())))
+        elif what == 1:
+            network.time_out()
+        elif what == 2:
+            network.server = run.session = Served(NAMES, SURVIVORS)
+            for name in NAMES:
+                network.cut(name)
+        elif busy_up and (what % 2 or not busy_down):
+            network.deliver_up(data.draw(st.sampled_from(busy_up)))
+        elif busy_down:
+            network.deliver_down(data.draw(st.sampled_from(busy_down)))
+    network.drain()
+    run.check()
+    for error in network.ended.values():
+        too_late = type(error) is AggregationError and "all they want" in str(error)
+        assert error is None or too_late or isinstance(error, TooFewSurvivorsError), error

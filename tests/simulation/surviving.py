@@ -1,0 +1,132 @@
+"""A fit of three parties whose processes can meet a fault in the middle of a round."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn, optim
+from torchmetrics import Accuracy
+
+from secretflow.data.ndarray import FedNdarray, PartitionWay
+from secretflow.device import PYU
+from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
+from secretflow.security.aggregation import SecurePruneAggregator
+
+FEATURES, CLASSES, ROWS, BATCH, EPOCHS = 8, 3, 60, 6, 4
+ROUNDS = ROWS // BATCH
+NAMES = ["alice", "bob", "carol"]
+
+
+class Net(nn.Module):
+    """Says in a file which process it is in, and does to it what another file says.
+
+    Args:
+        folder: of these files; in it ``<signal>`` names the process that is sent it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(FEATURES, 12)
+        self.out = nn.Linear(12, CLASSES)
+        self._folder = folder
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for name in ("SIGKILL", "SIGSTOP"):
+            path = Path(self._folder, name)
+            if self.training and path.exists() and path.read_text() == str(int(x[0, -1])):
+                path.unlink()
+                Path(self._folder, "pid").write_text(str(os.getpid()))
+                os.kill(os.getpid(), getattr(signal, name))
+        return self.out(torch.relu(self.hidden(x)))
+
+
+class At(Callback):
+    """Does something after a round.
+
+    Args:
+        rounds: after how many of the fit.
+        what: is called then.
+    """
+
+    needs_model_each_round = True
+
+    def __init__(self, rounds: int, what: Callable[[], object]) -> None:
+        super().__init__()
+        self._left = rounds
+        self._what = what
+
+    def on_train_batch_end(self, batch: Any = None) -> None:
+        self._left -= 1
+        if not self._left:
+            self._what()
+
+
+class Clock(Callback):
+    """Takes the time of each round's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: list[float] = []
+
+    def on_train_batch_end(self, batch: Any = None) -> None:
+        self._ends.append(time.monotonic())
+
+    def longest(self, first: int) -> float:
+        """Seconds of the longest round from the ``first``-th on."""
+        return float(np.diff(self._ends)[first - 1 :].max())
+
+    def since_last(self) -> float:
+        """Seconds since the last round ended."""
+        return time.monotonic() - self._ends[-1]
+
+
+def make_model(
+    devices: SimpleNamespace, folder: Path, min_survivors: int | None = 2, **options: Any
+) -> FLModel:
+    parties = [devices.alice, devices.bob, devices.carol]
+    deadline = options.pop("round_deadline", 60.0)
+    return FLModel(
+        server=devices.davy,
+        device_list=parties,
+        model=TorchModel(
+            partial(Net, str(folder)),
+            nn.CrossEntropyLoss,
+            optim_wrapper(optim.Adam, lr=1e-2),
+            [metric_wrapper(Accuracy, task="multiclass", num_classes=CLASSES)],
+        ),
+        aggregator=SecurePruneAggregator(
+            devices.davy,
+            parties,
+            min_contributors=2,
+            min_survivors=min_survivors,
+            round_deadline=deadline,
+            server_blind=options.pop("server_blind", False),
+        ),
+        strategy="fed_avg_w_prune",
+        backend="torch",
+        random_seed=1,
+        **{"prune_end_rate": 0.3, "prune_percent": 30, **options},
+    )
+
+
+def make_data(parties: list[PYU]) -> dict[str, Any]:
+    """Rows, the last feature of which says whose they are."""
+    x, y = {}, {}
+    for number, party in enumerate(parties):
+        rows = np.random.default_rng(number).normal(size=(ROWS, FEATURES)).astype(np.float32)
+        labels = np.eye(CLASSES, dtype=np.float32)[rows[:, :CLASSES].argmax(axis=1)]
+        rows[:, -1] = number
+        x[party], y[party] = (party(lambda v=value: v)() for value in (rows, labels))
+    held = [FedNdarray(parts, PartitionWay.HORIZONTAL) for parts in (x, y)]
+    return {"x": held[0], "y": held[1], "validation_data": (held[0], held[1])}

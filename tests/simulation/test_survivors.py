@@ -1,0 +1,215 @@
+"""A simulation goes on when the process of a party dies, stands still, or wakes up again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+import secretflow as sf
+from secretflow.device import PYU
+from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.fl.callbacks import Checkpoint
+from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
+from tests.faults_table import Table, faults_table
+
+from .surviving import BATCH, EPOCHS, NAMES, ROUNDS, At, Clock, make_data, make_model
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    with faults_table("fits") as table:
+        yield table
+
+
+@pytest.fixture
+def parties(ray_devices: SimpleNamespace) -> list[PYU]:
+    return [ray_devices.alice, ray_devices.bob, ray_devices.carol]
+
+
+def fit(model: FLModel, parties: list[PYU], *callbacks: Callback, epochs: int = EPOCHS) -> Any:
+    return model.fit(
+        **make_data(parties),
+        batch_size=BATCH,
+        epochs=epochs,
+        verbose=0,
+        random_seed=5,
+        callbacks=list(callbacks),
+    )
+
+
+def at_party(folder: Path, fault: str, number: int) -> Callable[[], object]:
+    """Has the process of a party meet a fault in the middle of its next round."""
+    return lambda: (folder / fault).write_text(str(number))
+
+
+def flat(history: Any) -> list[list[str]]:
+    return [names for epoch in history.participants for names in epoch]
+
+
+@pytest.mark.parametrize("mask_scope", ["local", pytest.param("global", marks=pytest.mark.faults)])
+def test_with_all_there_training_is_that_without_the_option(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, mask_scope: str
+) -> None:
+    models = [make_model(ray_devices, tmp_path, least, mask_scope=mask_scope) for least in (None, 2)]
+    plain, history = (fit(model, parties, epochs=2) for model in models)
+    assert plain.participants == []
+    assert history.participants == [[NAMES] * ROUNDS] * 2
+    for name, column in plain.global_history.items():
+        if not name.endswith("seconds"):
+            np.testing.assert_allclose(history.global_history[name], column, atol=1e-6, err_msg=name)
+    assert set(history.local_history) == set(plain.local_history)
+    weights = [sf.reveal([w.get_weights() for w in model._workers.values()]) for model in models]
+    for one, other in zip(*weights, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_party_whose_process_dies_drops_out_and_the_others_go_on(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table
+) -> None:
+    model, clock = make_model(ray_devices, tmp_path), Clock()
+    history = fit(model, parties, At(ROUNDS + 3, at_party(tmp_path, "SIGKILL", 1)), clock)
+    table.add("a party", "SIGKILL", "in its training", "others go on", clock.longest(ROUNDS + 3), 60)
+    assert len(history.global_history["multiclassaccuracy"]) == EPOCHS
+    taken = flat(history)
+    assert taken[: ROUNDS + 3] == [NAMES] * (ROUNDS + 3)
+    assert taken[ROUNDS + 3 :] == [["alice", "carol"]] * (len(taken) - ROUNDS - 3)
+    assert len(taken) == EPOCHS * ROUNDS
+    assert [device.party for device in model._workers] == ["alice", "carol"]
+    assert model.epochs_trained() == EPOCHS
+    assert np.isnan(history.local_history["bob_density"][1:]).all()
+    model.save_model(str(tmp_path / "run" / "model"))
+    with pytest.raises(ValueError, match="gone: bob"):
+        fit(model, parties)
+
+
+@pytest.mark.faults
+def test_an_actor_that_is_killed_between_rounds_drops_out(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table
+) -> None:
+    model, clock = make_model(ray_devices, tmp_path), Clock()
+    worker = model._workers[ray_devices.carol].data
+    history = fit(model, parties, At(3, lambda: ray.kill(worker)), clock)
+    table.add("a party", "`ray.kill`", "between two rounds", "others go on", clock.longest(3), 60)
+    assert flat(history)[-1] == ["alice", "bob"]
+    assert len(flat(history)) == EPOCHS * ROUNDS
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("mask_scope", ["local", "global"])
+def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_it_wakes_up(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table, mask_scope: str
+) -> None:
+    model, clock = make_model(ray_devices, tmp_path, round_deadline=5.0, mask_scope=mask_scope), Clock()
+
+    def wake_up() -> None:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
+
+    class Slow(Callback):
+        """Leaves the party that has woken up time to come back."""
+
+        def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
+            if epoch and epoch > 1:
+                time.sleep(3)
+
+    history = fit(
+        model,
+        parties,
+        At(3, at_party(tmp_path, "SIGSTOP", 1)),
+        At(ROUNDS + 5, wake_up),
+        Slow(),
+        clock,
+        epochs=6,
+    )
+    when = f"in its training, {mask_scope} masks"
+    seen = "others go on; awake again it is in from the next round"
+    table.add("a party", "SIGSTOP", when, seen, clock.longest(3), 5)
+    taken = flat(history)
+    assert len(taken) == 6 * ROUNDS
+    assert taken[2] == NAMES and taken[4] == ["alice", "carol"] and taken[-1] == NAMES
+    assert [device.party for device in model._workers] == NAMES
+    densities = [history.local_history[f"{name}_density"][-1] for name in NAMES]
+    assert densities == pytest.approx([densities[0]] * 3)
+    assert model.epochs_trained() == 6
+
+
+@pytest.mark.faults
+def test_too_few_survivors_end_the_run_with_a_checkpoint_and_the_names_of_who_is_gone(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table
+) -> None:
+    model, clock = make_model(ray_devices, tmp_path, min_survivors=3), Clock()
+    checkpoint = Checkpoint(str(tmp_path / "run" / "model"))
+    with pytest.raises(TooFewSurvivorsError, match="got 2; gone: bob"):
+        fit(model, parties, clock, At(ROUNDS + 3, at_party(tmp_path, "SIGKILL", 1)), checkpoint)
+    seen = "too few are left: `TooFewSurvivorsError` names who is gone, a checkpoint is written"
+    table.add("a party", "SIGKILL", "in its training", seen, clock.since_last(), 60)
+    other = make_model(ray_devices, tmp_path)
+    other._workers.pop(ray_devices.bob)
+    other.load_model(str(tmp_path / "run" / "model"))
+    assert other.epochs_trained() == 1
+
+
+@pytest.mark.faults
+def test_a_server_that_dies_ends_the_run_within_the_deadline(
+    ray_devices: SimpleNamespace,
+    parties: list[PYU],
+    tmp_path: Path,
+    table: Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from secretflow.ml.nn.fl import surviving_session
+
+    sessions: list[Any] = []
+    run = surviving_session.SurvivingSession._train
+
+    def kept(self: Any, streams: Any) -> None:
+        sessions.append(self)
+        run(self, streams)
+
+    monkeypatch.setattr(surviving_session.SurvivingSession, "_train", kept)
+    model, clock = make_model(ray_devices, tmp_path, round_deadline=5.0), Clock()
+    with pytest.raises(AggregationError, match="stream"):
+        fit(model, parties, clock, At(3, lambda: ray.kill(sessions[0]._host.data)))
+    table.add("the server", "`ray.kill`", "between two rounds", "the fit ends", clock.since_last(), 5)
+
+
+@pytest.mark.faults
+def test_a_blind_server_serves_a_fit_that_loses_a_party(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path
+) -> None:
+    model = make_model(ray_devices, tmp_path, server_blind=True)
+    history = fit(model, parties, At(3, at_party(tmp_path, "SIGKILL", 0)))
+    assert flat(history)[-1] == ["bob", "carol"] and len(flat(history)) == EPOCHS * ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "match"),
+    [
+        ({"regrow_percent": 10.0}, {}, "regrow_percent must be 0 with min_survivors"),
+        ({"withhold_percent": 10.0}, {}, "withhold_percent must be 0 with min_survivors"),
+        ({"prune_criterion": "snip"}, {}, "prune_criterion must be 'magnitude' with min_survivors"),
+        ({}, {"sampler_method": "poisson", "batch_sampling_rate": 0.1}, "sampler_method must be 'batch'"),
+        ({}, {"audit_log_dir": "log"}, "audit_log_dir must be None with min_survivors"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_with_survivors_is_refused(
+    ray_devices: SimpleNamespace,
+    parties: list[PYU],
+    tmp_path: Path,
+    options: dict[str, Any],
+    arguments: dict[str, Any],
+    match: str,
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        make_model(ray_devices, tmp_path, **options).fit(**make_data(parties), verbose=0, **arguments)
