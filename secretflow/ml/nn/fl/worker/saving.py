@@ -16,6 +16,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.small_model import save_dense_small
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
+from secretflow.ml.nn.fl.worker.data import first_rows
 from secretflow.ml.nn.fl.worker.training import LocalTraining
 
 
@@ -26,6 +27,7 @@ class WithFiles:
     _settings: PruneSettings
     model: Any
     exe_device: Any
+    train_set: Any
     epoch: list[int]
 
     def save_model(self, model_path: str, keep_previous: bool = False) -> None:
@@ -72,4 +74,4 @@ class WithFiles:
     def export_dense_small(self, path: str) -> None:
         """Writes the small model, see :func:`~secretflow.ml.nn.fl.small_model.save_dense_small`."""
         self._training.masked.zero_pruned()
-        save_dense_small(self.model, path)
+        save_dense_small(self.model, path, first_rows(self.train_set, self.exe_device))
