@@ -55,12 +55,11 @@ def views_of(tensors: Mapping[str, torch.Tensor], prunable: Collection[str]) -> 
         not among them.
 
     Raises:
-        ValueError: one overlaps itself, or two overlap in a way that no mask of one is a mask of both.
+        ValueError: two overlap in a way that no mask of one is a mask of both.
     """
     by_storage: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         if tensor.numel():
-            _check_one_to_one(name, tensor)
             # Not its address: tensors without memory have none.
             by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
     views: dict[str, View] = {}
@@ -85,13 +84,21 @@ def with_views(mask: Mask, views: Mapping[str, View]) -> Mask:
     return {**mask, **{name: view.seen(mask[view.of]) for name, view in views.items()}}
 
 
-def _check_one_to_one(name: str, tensor: torch.Tensor) -> None:
-    """Refuses a tensor of which two elements are one number in memory: they cannot be set one by one."""
+def check_one_to_one(name: str, tensor: torch.Tensor) -> None:
+    """Refuses a tensor of which two elements are one number in memory: they cannot be set one by one.
+
+    Args:
+        name: of the parameter.
+        tensor: also without memory ("meta").
+
+    Raises:
+        ValueError: it overlaps itself.
+    """
     reach = 0
     for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and step <= reach and (step == 0 or np.unique(_places(tensor)).size < tensor.numel()):
             raise ArgumentError(
-                f"{name} must have a number of its own for each element, got a tensor of shape "
+                f"{name} must have a number of its own for each element, got a parameter of shape "
                 f"{tuple(tensor.shape)} and strides {tensor.stride()} that overlaps itself, as expand and "
                 "unfold give one; make a copy of it with clone(), or compute it from a smaller parameter in "
                 "forward"
