@@ -20,7 +20,6 @@ from torch.utils.data import (
 )
 
 from secretflow.errors import ArgumentError, WrongTypeError
-from secretflow.ml.nn.fl.backend.torch.batches import moved
 
 
 class _Rows(TensorDataset):
@@ -249,23 +248,6 @@ def check_numbers(party: str, arrays: Mapping[str, np.ndarray | None]) -> None:
                 f"{name} of {party} must hold numbers, for example {name}.astype(numpy.float32), got the "
                 f"dtype {array.dtype}"
             )
-
-
-def first_rows(loader: Any, device: torch.device) -> Any:
-    """The features of a batch of at most 64 rows; None if there are none.
-
-    Args:
-        loader: what the batches come from, or None; its order of rows stays what it was.
-        device: where the features shall be.
-    """
-    tensors = getattr(getattr(loader, "dataset", None), "tensors", ())
-    if tensors:
-        return tensors[0][:64].to(device)
-    if loader is None:
-        return None
-    with torch.random.fork_rng([]):
-        batch = next(iter(loader), None)
-    return moved(batch[0], device) if isinstance(batch, (list, tuple)) else None
 
 
 def nan_in(loader: Any) -> list[str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.backend.torch.batches import moved
 from secretflow.ml.nn.fl.backend.torch.checkpoint import (
     newest_epoch,
     plain_checkpoint,
@@ -16,7 +19,6 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.small_model import save_dense_small
 from secretflow.ml.nn.fl.sparse_model import export_sparse
 from secretflow.ml.nn.fl.worker.checkpoints import check_fits, checkpoint_of, take_checkpoint
-from secretflow.ml.nn.fl.worker.data import first_rows
 from secretflow.ml.nn.fl.worker.training import LocalTraining
 
 
@@ -74,4 +76,21 @@ class WithFiles:
     def export_dense_small(self, path: str) -> None:
         """Writes the small model, see :func:`~secretflow.ml.nn.fl.small_model.save_dense_small`."""
         self._training.masked.zero_pruned()
-        save_dense_small(self.model, path, first_rows(self.train_set, self.exe_device))
+        save_dense_small(self.model, path, _first_rows(self.train_set, self.exe_device))
+
+
+def _first_rows(loader: Any, device: torch.device) -> Any:
+    """The features of a batch of at most 64 rows; None if there are none.
+
+    Args:
+        loader: what the batches come from, or None; its order of rows stays what it was.
+        device: where the features shall be.
+    """
+    tensors = getattr(getattr(loader, "dataset", None), "tensors", ())
+    if tensors:
+        return tensors[0][:64].to(device)
+    if loader is None:
+        return None
+    with torch.random.fork_rng([]):
+        batch = next(iter(loader), None)
+    return moved(batch[0], device) if isinstance(batch, (list, tuple)) else None
