@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
+from os import PathLike
 from pathlib import Path
 
 PRIVATE = 0o600
@@ -15,7 +16,7 @@ PRIVATE = 0o600
 
 
 @contextmanager
-def atomic_write(path: str | Path, permissions: int = 0o666) -> Iterator[Path]:
+def atomic_write(path: str | PathLike[str], permissions: int = 0o666) -> Iterator[Path]:
     """A file to write, which takes the place of ``path`` when the block has ended.
 
     If the block raises, what was at ``path`` stays and nothing else is left. A writer that is killed leaves a
@@ -49,7 +50,7 @@ def atomic_write(path: str | Path, permissions: int = 0o666) -> Iterator[Path]:
         os.close(handle)
 
 
-def write_text(path: str | Path, text: str, permissions: int = 0o666) -> None:
+def write_text(path: str | PathLike[str], text: str, permissions: int = 0o666) -> None:
     """Writes a file of text in UTF-8, at once or not at all; see :func:`atomic_write`.
 
     Args:

@@ -8,6 +8,7 @@ each round is run by itself.
 
 from __future__ import annotations
 
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Checkpoint(Callback):
         is_test: adds the party's name to the folder, as a simulation does by itself.
 
     Raises:
-        TypeError: ``path`` is no string, or ``is_test`` neither True nor False.
+        TypeError: ``path`` is no path, or ``is_test`` neither True nor False.
         ValueError: ``path`` has no folder or ``every`` is below 1.
 
     Examples:
@@ -46,9 +47,10 @@ class Checkpoint(Callback):
         >>> model.fit(x, y, epochs=10 - model.epochs_trained(), random_seed=1)
     """
 
-    def __init__(self, path: str, every: int = 1, is_test: bool = False) -> None:
+    def __init__(self, path: str | PathLike[str], every: int = 1, is_test: bool = False) -> None:
         super().__init__()
-        _validate.instance("path", path, str, "'folder/name'")
+        _validate.instance("path", path, (str, PathLike), "'folder/name'")
+        path = fspath(path)
         _validate.flag("is_test", is_test)
         has_both = bool(Path(path).name) and "/" in path and not path.endswith("/")
         _validate.check(has_both, "path", path, "'folder/name'")
@@ -99,9 +101,9 @@ class TensorBoard(Callback):
             callback sees.
     """
 
-    def __init__(self, log_dir: str | Path) -> None:
+    def __init__(self, log_dir: str | PathLike[str]) -> None:
         super().__init__()
-        _validate.instance("log_dir", log_dir, (str, Path), "a path")
+        _validate.instance("log_dir", log_dir, (str, PathLike), "a path")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

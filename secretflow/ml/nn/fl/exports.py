@@ -7,7 +7,7 @@ from typing import Any
 from secretflow.device import PYU, wait
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
-from secretflow.ml.nn.fl.party_paths import path_of
+from secretflow.ml.nn.fl.party_paths import Paths, path_of
 from secretflow.ml.nn.fl.pruning import PRUNE_STRUCTURES, PruneSettings
 
 
@@ -19,7 +19,7 @@ class WithExports:
     _workers: dict[PYU, Any]
     _prune_settings: PruneSettings
 
-    def export_sparse(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
+    def export_sparse(self, path: Paths, is_test: bool = False) -> None:
         """Has every party write the living weights of its model to its own disk.
 
         With ``mask_scope="local"`` they are more than what was averaged: weights that too few others keep
@@ -42,7 +42,7 @@ class WithExports:
             [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
         )
 
-    def export_dense_small(self, path: str | dict[PYU, str], is_test: bool = False) -> None:
+    def export_dense_small(self, path: Paths, is_test: bool = False) -> None:
         """Has every party write a smaller net that computes what its model does, to its own disk.
 
         It holds weights that have never left the party as :meth:`export_sparse` does.

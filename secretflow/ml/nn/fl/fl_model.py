@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
+from os import fspath
 from typing import Any
 
 from secretflow.device import PYU, PYUObject, reveal
@@ -296,5 +297,5 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         for worker in self._workers.values():
             worker.set_validation_metrics(metrics)
         if options.audit_log_dir is not None:
-            self.save_model(f"{options.audit_log_dir}/base_model/{epoch}", is_test=self.simulation)
+            self.save_model(f"{fspath(options.audit_log_dir)}/base_model/{epoch}", is_test=self.simulation)
         return metrics

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import fspath
 from typing import Any
 
 from secretflow import _validate
 from secretflow.device import PYU, reveal
-from secretflow.ml.nn.fl.party_paths import path_of, share_a_disk
+from secretflow.ml.nn.fl.party_paths import Paths, path_of, share_a_disk
 
 
 class WithModelFiles:
@@ -23,7 +24,7 @@ class WithModelFiles:
     wp_strategy: bool
     _workers: dict[PYU, Any]
 
-    def save_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
+    def save_model(self, model_path: Paths, is_test: bool = False, **kwargs: Any) -> None:
         """Has every party save its model on its own disk.
 
         Args:
@@ -36,9 +37,9 @@ class WithModelFiles:
             ValueError: a path has no name.
         """
         by_name = self._by_name(model_path, is_test)
-        super().save_model(model_path, is_test=by_name, **kwargs)  # type: ignore[misc]
+        super().save_model(_plain(model_path), is_test=by_name, **kwargs)  # type: ignore[misc]
 
-    def load_model(self, model_path: str | dict[PYU, str], is_test: bool = False, **kwargs: Any) -> None:
+    def load_model(self, model_path: Paths, is_test: bool = False, **kwargs: Any) -> None:
         """Has every party load its model.
 
         A run that was stopped while its parties saved may have left some of them one checkpoint ahead. Those
@@ -62,7 +63,7 @@ class WithModelFiles:
                 for device, worker in self._workers.items()
             ]
             kwargs["epoch"] = min(reveal(saved))
-        super().load_model(model_path, is_test=by_name, **kwargs)  # type: ignore[misc]
+        super().load_model(_plain(model_path), is_test=by_name, **kwargs)  # type: ignore[misc]
 
     def _by_name(self, model_path: Any, is_test: bool) -> bool:
         """Whether each party's file is in a folder of its name; refuses what is no path."""
@@ -70,6 +71,13 @@ class WithModelFiles:
         for device in self._workers:
             path_of(device, model_path, is_test, "model_path")
             own = model_path[device] if isinstance(model_path, Mapping) else model_path
-            named = not str(own).endswith("/")
+            named = not fspath(own).endswith("/")
             _validate.check(named, "model_path", own, "folder and name of a file, not a folder")
         return is_test or share_a_disk(model_path)
+
+
+def _plain(model_path: Paths) -> str | dict[PYU, str]:
+    """Paths as upstream takes them."""
+    if isinstance(model_path, Mapping):
+        return {device: fspath(path) for device, path in model_path.items()}
+    return fspath(model_path)

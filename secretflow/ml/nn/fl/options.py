@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ class FitOptions:
     sampler_method: str = "batch"
     random_seed: int | None = None
     dp_spent_step_freq: int | None = None
-    audit_log_dir: str | Path | None = None
+    audit_log_dir: str | PathLike[str] | None = None
     dataset_builder: Mapping[PYU, Any] | None = None
     wait_steps: int = 100
     steps_per_epoch: int | str | Mapping[PYU, int] | None = None
@@ -147,7 +147,7 @@ class FitOptions:
         pair |= isinstance(validation, (tuple, list)) and len(validation) == 2
         what = "features and labels, or a path of each party"
         _validate.check(pair, "validation_data", validation, what, TypeError)
-        _validate.instance("audit_log_dir", self.audit_log_dir, (str, Path, type(None)), "a path or None")
+        _validate.instance("audit_log_dir", self.audit_log_dir, (str, PathLike, type(None)), "a path or None")
         kinds = (Mapping, type(None))
         _validate.instance(
             "dataset_builder", self.dataset_builder, kinds, "a function of each party, or None"
@@ -161,7 +161,8 @@ class FitOptions:
                 f"arrays, got {weights!r}"
             )
         for number, weight in weights.items():
-            _validate.number(f"class_weight[{number!r}]", weight, at_least=0)
+            _validate.integer("class_weight's keys", _plain(number), 0)
+            _validate.number(f"class_weight[{number!r}]", _plain(weight), at_least=0)
 
     @property
     def from_files(self) -> bool:
@@ -229,7 +230,7 @@ class FitOptions:
             "dataset_builder": self.dataset_builder,
             **{f"validation_data[{k}]": part for k, part in enumerate(parts)},
         }.items():
-            _check_parties(name, held, parties)
+            check_parties(name, held, parties)
 
     def check_rows(self, rows: Mapping[PYU, int]) -> None:
         """Looks whether every party has enough rows for a batch.
@@ -255,11 +256,11 @@ class FitOptions:
 
 
 def _plain(value: Any) -> Any:
-    """An integer of NumPy's as one of Python's."""
-    return int(value) if isinstance(value, np.integer) else value
+    """A number of NumPy's as one of Python's."""
+    return value.item() if isinstance(value, (np.integer, np.floating)) else value
 
 
-def _check_parties(name: str, held: Any, parties: set[PYU]) -> None:
+def check_parties(name: str, held: Any, parties: set[PYU]) -> None:
     """Refuses an argument with an entry for each party whose parties are not those that train."""
     if isinstance(held, dict):
         found = set(held)

@@ -6,7 +6,8 @@ time on every machine, and computes the same.
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,15 @@ from torch import fx, nn
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.units.groups import Followed, followed
 from secretflow.ml.nn.fl.backend.torch.units.thinned import thinned
+from secretflow.ml.nn.fl.backend.torch.units.tracing import without_steps
 from secretflow.ml.nn.fl.pruning.structure import used_units
+from secretflow.ml.nn.fl.small_probes import check_same
 from secretflow.ml.nn.fl.sparse_model import export_sparse, load_sparse
 
 _KEPT = "kept_units."
 
 
-def export_dense_small(model: nn.Module) -> fx.GraphModule:
+def export_dense_small(model: nn.Module, inputs: Any = None) -> fx.GraphModule:
     """Makes a smaller net that computes the same.
 
     A unit goes, an output channel of a convolution or an output of a linear layer, if no weight that reads it
@@ -30,6 +33,8 @@ def export_dense_small(model: nn.Module) -> fx.GraphModule:
 
     Args:
         model: the trained net, such as after ``load_state_dict(load_sparse(path))``; left as it is.
+        inputs: features of a batch as the model gets them, on which both nets are compared before the small
+            one is given out; None looks for a shape that the model takes.
 
     Returns:
         A net in evaluation mode, of the model's own layers by their names, with fewer units; its outputs are
@@ -38,13 +43,14 @@ def export_dense_small(model: nn.Module) -> fx.GraphModule:
         prediction: what depends on training mode within ``forward`` is that of evaluation.
 
     Raises:
-        ValueError: :mod:`torch.fx` cannot follow the model; the message names the layer.
+        ValueError: :mod:`torch.fx` cannot follow the model, and the message names the layer; the small net
+            does not compute the same; or ``inputs`` are needed.
     """
     found = followed(model)
-    return thinned(model, found, _read_units(model, found))
+    return _checked(model, found, _read_units(model, found), inputs)
 
 
-def save_dense_small(model: nn.Module, path: str | Path) -> None:
+def save_dense_small(model: nn.Module, path: str | PathLike[str], inputs: Any = None) -> None:
     """Writes the small model into a safetensors file.
 
     It holds the arrays of :func:`export_dense_small` as
@@ -54,6 +60,7 @@ def save_dense_small(model: nn.Module, path: str | Path) -> None:
     Args:
         model: as for :func:`export_dense_small`.
         path: as for :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`.
+        inputs: as for :func:`export_dense_small`.
 
     Raises:
         ValueError: as of :func:`export_dense_small`.
@@ -64,10 +71,10 @@ def save_dense_small(model: nn.Module, path: str | Path) -> None:
         f"{_KEPT}{group.name}": torch.from_numpy(units)
         for group, units in zip(found.structure, kept, strict=True)
     }
-    export_sparse({**thinned(model, found, kept).state_dict(), **numbers}, path)
+    export_sparse({**_checked(model, found, kept, inputs).state_dict(), **numbers}, path)
 
 
-def load_dense_small(path: str | Path, model: nn.Module) -> fx.GraphModule:
+def load_dense_small(path: str | PathLike[str], model: nn.Module) -> fx.GraphModule:
     """Reads what :func:`save_dense_small` wrote.
 
     Args:
@@ -97,6 +104,13 @@ def load_dense_small(path: str | Path, model: nn.Module) -> fx.GraphModule:
         raise ArgumentError(
             f"path must hold a small model of {type(model).__name__}, got one of another net: {error}"
         ) from error
+    return small
+
+
+def _checked(model: nn.Module, found: Followed, kept: list[np.ndarray], inputs: Any) -> fx.GraphModule:
+    """The small net, if it computes the same."""
+    small = thinned(model, found, kept)
+    check_same(without_steps(model), small, inputs)
     return small
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from secretflow.errors import ArgumentError
 _FORMAT = "secretflow-prune sparse 2"
 
 
-def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> None:
+def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | PathLike[str]) -> None:
     """Writes the living weights of a model into a safetensors file.
 
     An array of floats that takes less room so is written as two: ``<name>.values``, its numbers that are
@@ -40,7 +41,7 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
         TypeError: an array is no tensor, or ``path`` no path.
     """
     _validate.instance("state_dict", state_dict, Mapping, "a mapping from names to tensors")
-    _validate.instance("path", path, (str, Path), "a path")
+    _validate.instance("path", path, (str, PathLike), "a path")
     tensors: dict[str, torch.Tensor] = {}
     arrays: dict[str, dict[str, Any]] = {}
     for name, value in state_dict.items():
@@ -66,7 +67,7 @@ def export_sparse(state_dict: Mapping[str, torch.Tensor], path: str | Path) -> N
         unfinished.write_bytes(content)
 
 
-def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
+def load_sparse(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
     """Reads what :func:`export_sparse` wrote.
 
     Args:
@@ -80,7 +81,7 @@ def load_sparse(path: str | Path) -> dict[str, torch.Tensor]:
         FileNotFoundError: there is no file.
         ValueError: the file is damaged or another one; the message says which.
     """
-    _validate.instance("path", path, (str, Path), "a path")
+    _validate.instance("path", path, (str, PathLike), "a path")
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"path must be a file of export_sparse, got {str(path)!r}, which is not there"

@@ -13,11 +13,11 @@ from secretflow import _validate
 from secretflow._overlay import upstream
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
-from secretflow.device import PYU
+from secretflow.device import PYU, reveal
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
-from secretflow.ml.nn.fl.options import ALL_ROWS, DEFAULT_BATCH_SIZE, FitOptions
+from secretflow.ml.nn.fl.options import ALL_ROWS, DEFAULT_BATCH_SIZE, FitOptions, check_parties
 
 _ABOVE_ROUNDING = 1 + 2.0**-50
 _ALL_BATCHES = sys.maxsize  # a party's own end before
@@ -53,6 +53,10 @@ class WithTrainingData(_UpstreamFLModel):
         With a ``dataset_builder`` upstream goes by the batch size, whatever batches the builder makes.
         """
         _validate.instance("x", train_x, (HDataFrame, FedNdarray), "an HDataFrame or a FedNdarray")
+        for name, data in (("x", train_x), ("y", train_y), ("sample_weight", sample_weight)):
+            check_parties(name, data, set(self._workers))
+        if stage == "eval" and self.backend == "torch" and sample_weight is not None:
+            reveal([worker.check_evaluation_weights() for worker in self._workers.values()])
         if self.wp_strategy and dataset_builder:
             return build_datasets(
                 self._workers,
@@ -129,7 +133,8 @@ class WithTrainingData(_UpstreamFLModel):
         """
         asked = {device: _batch_size(batch_size, device) for device in self._workers}
         # Where the steps are given, no party needs to know of another one's rows.
-        rows, steps = None if own_steps else self._rows(x), own_steps
+        rows: Any = None if own_steps else self._rows(x)
+        steps = own_steps
         if not steps:
             common = self._audience.decided(lambda: _steps(rows, asked, sampling_rate))
             steps = dict.fromkeys(self._workers, common)
@@ -162,6 +167,7 @@ class WithTrainingData(_UpstreamFLModel):
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any
     ) -> int:
         """Gives every worker its file as upstream does; returns the steps."""
+        check_parties("x", train_dict, set(self._workers))
         if self.wp_strategy and dataset_builder:
             return build_datasets(self._workers, dataset_builder, [train_dict], stage, self._audience)
         if self._audience.is_closed:

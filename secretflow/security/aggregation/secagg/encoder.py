@@ -94,7 +94,9 @@ class Encoder:
             if peak * int(factor.max()) > (2 ** (_INTEGER_BITS - 1) - 1) // parties:
                 raise AggregationError(
                     f"data[{k}] of {self.party} does not fit into {_INTEGER_BITS} bits: "
-                    f"its largest magnitude is {peak}"
+                    f"its largest magnitude is {peak}, times a weight of {int(factor.max())}; number "
+                    "identifiers from 0, or keep the buffer of a model out of its state_dict with "
+                    "register_buffer(..., persistent=False)"
                 )
             signed[place] = _weighted(k, values.astype(np.int64), factor)
             self.pads.add_to(out[place])

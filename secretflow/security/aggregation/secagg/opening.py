@@ -135,8 +135,17 @@ class Opening:
         integers, divisor = total["body"][1].view("<i8"), self._divisor(total)
         for k, place in layout.integer_places:
             whole = integers[place].reshape(layout.shapes[k])
-            values = whole if divisor is None else whole / divisor
+            values = whole if divisor is None else _divided(whole, divisor, arrays[k].dtype)
             np.copyto(arrays[k], values, casting="unsafe")
+
+
+def _divided(whole: np.ndarray, divisor: float | np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Quotients of integers, for an array of integers cut off towards zero; exact above 2^53 as well."""
+    by = np.rint(divisor).astype(np.int64)
+    if (by != divisor).any() or (by == 0).any():
+        return whole / divisor
+    quotients = np.abs(whole) // np.abs(by) * np.sign(whole) * np.sign(by)
+    return quotients if dtype.kind in "iu" else quotients + (whole - quotients * by) / by
 
 
 def check_sum(total: Message, expected: int) -> None:

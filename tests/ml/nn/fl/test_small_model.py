@@ -223,7 +223,108 @@ def test_any_net_computes_the_same_without_its_removed_units(
 ) -> None:
     module, shape = net
     trained = thin_out(module, part, seed)
-    assert_same(trained, export_dense_small(trained), *shape)
+    assert_same(trained, export_dense_small(trained, torch.rand(3, *shape)), *shape)
+
+
+class Sequences(nn.Module):
+    """Two layers for each step, and something that takes one of the dimensions."""
+
+    def __init__(self, how: Callable[..., torch.Tensor], norm: nn.Module, width: int, steps: int = 0) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(4, 6), nn.Linear(4, 6), norm
+        self.hidden, self.out = nn.Linear(width, 9), nn.Linear(9, 3)
+        self.how, self.steps = how, steps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.view(-1, self.steps, 4) if self.steps else x
+        y = self.how(torch.relu(self.norm(self.a(x))), torch.relu(self.b(x)))
+        return self.out(torch.tanh(self.hidden(y)))
+
+
+class Mapped(nn.Module):
+    """A convolution whose places become rows, or whose last dimension is taken off."""
+
+    def __init__(self, how: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.conv, self.hidden, self.out = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8, 6), nn.Linear(6, 2)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.out(torch.relu(self.hidden(self.how(torch.relu(self.conv(x))))))
+        return y.view(x.size(0), -1)
+
+
+def in_steps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.cat([a, b], 1).flatten(1)
+
+
+def of_units(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.cat([a, b], 2).mean(1)
+
+
+def mean_of_steps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a + b).mean(1)
+
+
+def whole(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a * b).flatten(1)
+
+
+DIMENSIONS: list[tuple[Callable[[], nn.Module], tuple[int, ...]]] = [
+    (lambda: Sequences(in_steps, nn.Identity(), 36), (3, 4)),
+    (lambda: Sequences(in_steps, nn.Identity(), 36, steps=3), (12,)),
+    (lambda: Sequences(of_units, nn.Identity(), 12, steps=3), (12,)),
+    (lambda: Sequences(mean_of_steps, nn.BatchNorm1d(6), 6), (6, 4)),
+    (lambda: Sequences(mean_of_steps, nn.GroupNorm(3, 6), 6), (6, 4)),
+    (lambda: Sequences(mean_of_steps, nn.PReLU(6), 6), (6, 4)),
+    (lambda: Sequences(whole, nn.BatchNorm1d(6), 36, steps=6), (24,)),
+    (lambda: Sequences(whole, nn.InstanceNorm1d(6, affine=True), 36), (6, 4)),
+    (lambda: Mapped(lambda x: x.view(-1, 8)), (1, 4, 4)),
+    (lambda: Mapped(lambda x: F.adaptive_avg_pool2d(x, 1).view(-1, 8)), (1, 4, 4)),
+    (lambda: Mapped(lambda x: x.mean((2, 3), keepdim=True).view(-1, 8)), (1, 4, 4)),
+    (lambda: Mapped(lambda x: x.squeeze(-1).permute(0, 2, 3, 1)), (1, 4, 4)),
+    (lambda: Mapped(lambda x: F.max_pool2d(x, 4).squeeze(-1).squeeze(-1)), (1, 4, 4)),
+]
+
+
+@pytest.mark.parametrize(("net", "shape"), DIMENSIONS, ids=range(len(DIMENSIONS)))
+def test_units_are_those_of_their_dimension_whatever_the_sizes(
+    net: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    """Where steps are as many as units, or places become rows, a size says nothing."""
+    trained = thin_out(net(), 0.5, seed=4)
+    assert_same(trained, export_dense_small(trained, torch.rand(3, *shape)), *shape)
+
+
+def test_a_small_net_that_computes_something_else_is_not_given_out(tmp_path: Path) -> None:
+    # Nothing in it says that rows are sequences, of as many steps as there are units.
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+    trained = thin_out(net, 0.5, seed=4)
+    assert_same(trained, export_dense_small(trained, torch.rand(3, 4)), 4)
+    with pytest.raises(ValueError, match="model must have units that can be followed"):
+        export_dense_small(trained, torch.rand(3, 6, 4))
+    with pytest.raises(ValueError, match="model must have units that can be followed"):
+        save_dense_small(trained, tmp_path / "small", torch.rand(3, 6, 4))
+    assert not (tmp_path / "small").exists()
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(3, 8), nn.Linear(5, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.a(x) + self.b(z)))
+
+
+def test_a_net_of_several_inputs_is_compared_on_those_that_are_given() -> None:
+    trained = thin_out(TwoInputs(), 0.5, seed=4)
+    with pytest.raises(ValueError, match="inputs must be features of a batch as the model gets them"):
+        export_dense_small(trained)
+    inputs = (torch.rand(4, 3), torch.rand(4, 5))
+    small = export_dense_small(trained, inputs)
+    assert size(small) < size(trained)
+    assert torch.allclose(small(*inputs), trained(*inputs), atol=1e-5)
 
 
 def test_a_net_that_lost_nothing_stays_as_large() -> None:

@@ -6,6 +6,7 @@ batch is one image and the net ends in a fully connected layer; fewer unknowns m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,15 +21,21 @@ from secretflow.ml.nn.fl.attacks.observation import (
     check_observations,
 )
 
+_NOISE = 1e-4
+"""Part of the largest number of a gradient up to which its sign says nothing."""
+
 
 def labels_from_gradient(observation: Observation) -> torch.Tensor:
     """Labels read off the gradient of the last fully connected layer, wherever that is defined.
 
     The gradient with respect to the score of a class is its probability less 1 if it is the label's, so it
-    is negative for the label alone. The bias has it. Each row of the weights has it times the features: of a
-    single row's label alone the products with all other rows are not positive. For a batch the most negative
-    classes are taken, which is right when no label occurs twice; without a bias that needs features that are
-    not negative, as behind a rectifier or a sigmoid.
+    is negative for the label alone. The bias has it. Without one, each row of the weights has it times the
+    features: of a single row's label alone the products with all other rows are not positive, whatever the
+    features. Two classes, or a batch, need features that cannot be negative, as behind a rectifier or a
+    sigmoid; inputs of both signs show that, or inputs of ``value_range`` where the attacker knows that.
+
+    Of a batch the most negative classes are taken. Those below zero are surely labels; the others are a
+    guess, needed where a label occurs twice or the net is sure of wrong ones.
 
     Source: Zhao et al. 2020, section 3.1, eq. (4) and (5), the product of rows; for batches Yin et al., "See
     through Gradients", CVPR 2021, section 3.1, in the simpler form of the sum of a row.
@@ -42,7 +49,7 @@ def labels_from_gradient(observation: Observation) -> torch.Tensor:
     Raises:
         TypeError: it is not an observation.
         ValueError: the net has no such layer, the batch holds more rows than there are classes, or the layer
-            has no bias and its features do not tell.
+            has no bias and its features can be negative, or are, where that matters.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     batch, classes = observation.batch_size, observation.classes
@@ -63,23 +70,48 @@ def labels_from_gradient(observation: Observation) -> torch.Tensor:
         assert layer.weight is not None
         rows = observation.gradients[layer.weight]
         scores = _scores_of_rows(rows.T if layer.by_column else rows, batch, layer.signed)
+    what = "other than zero to read labels off them, as they are until the net is sure of every row"
+    _validate.check(bool(scores.any()), "gradients", "zeros", what)
     return scores.topk(batch, largest=False).indices
 
 
 def _scores_of_rows(rows: torch.Tensor, batch: int, signed: bool) -> torch.Tensor:
-    if not signed:
-        return rows.sum(dim=1)
-    if batch > 1 or len(rows) == 2:
-        case = "two classes" if batch == 1 else f"a batch of {batch}"
+    """Scores of classes, the smallest for labels, from the gradient of weights without a bias.
+
+    Args:
+        rows: the gradient, a row for each class.
+        batch: rows of the batch.
+        signed: whether features may be negative.
+
+    Raises:
+        ValueError: they may, or are, and that matters.
+    """
+    rows = rows.double() / rows.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+    if batch == 1:
+        products = (rows @ rows.T).fill_diagonal_(0)
+        scores = products.sum(dim=1)
+        # Only with the label are products negative, so it is one of the two of the most negative one; by
+        # their products with all others, which may be many orders smaller, it is told from the other.
+        one, other = divmod(int(products.argmin()), len(rows))
+        if products[one, other] < 0:
+            products[one, other] = products[other, one] = 0
+            scores = torch.full_like(scores, math.inf).index_copy_(
+                0, torch.tensor([one, other]), products.sum(dim=1)[[one, other]]
+            )
+        first, second = scores.topk(2, largest=False).values
+        if first < second:  # where nothing is negative, the label's row is pruned, and its products are zero
+            return scores
+    # The gradient of a class that is no label has no sign but the features'.
+    sure = (rows < -_NOISE).any(dim=1)
+    if signed or int(sure.sum()) > batch:
+        case = f"a batch of {batch}" if batch > 1 else "two classes"
         raise ValueError(
             "model must have a bias in its last layer, or features that are not negative in front of it, to "
-            f"read the labels of {case} off a gradient, got neither; dlg_attack guesses labels, and takes "
-            "known ones"
+            f"read the labels of {case} off a gradient, got neither; value_range of Observation says what "
+            "rows can hold, and dlg_attack guesses labels, and takes known ones"
         )
-    rows = rows.double() / rows.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-    products = rows @ rows.T
-    # Of the label all are negative; of another class only that with the label, which its own sum outweighs.
-    return products.sum(dim=1) - products.diagonal()
+    sums = rows.sum(dim=1)
+    return torch.where(sure, sums - 2 * sums.abs().max(), sums)
 
 
 def idlg_attack(

@@ -2,7 +2,9 @@
 
 A probe is a random input with random weights of the scores. Its gradient shows what a parameter does: that of
 a bias behind the scores is the scores' own, that of their weights the outer product with the features, that
-of the first layer's weights the outer product of its bias' gradient with the input.
+of the first layer's weights the outer product of its bias' gradient with the input. Rows may hold numbers of
+both signs, whatever an image should look like, so probes do: what holds for numbers from 0 to 1 alone, as
+behind a clamp, does not count.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ import torch
 from secretflow.ml.nn.fl.attacks.net import by_first_name, called, differentiable_twice, in_mode
 from secretflow.ml.nn.fl.attacks.observation import Observation
 
-_PROBES = 4
+_FAR = 30.0
+"""How many times a standard normal number a probe holds that shows the sign of features."""
+_LEAST_FAR = 4
+"""Of how many such probes the net must take, or nothing is said about signs."""
 _TOLERANCE = 1e-3
 """Relative error up to which a gradient counts as the one that is expected; float32 keeps 1e-5."""
 
@@ -29,7 +34,7 @@ class LastLayer:
         bias: number of its bias among the parameters; None if it has none.
         weight: number of its weights, None if they are not to be found.
         by_column: whether the weights have a column for each class instead of a row.
-        signed: whether features in front of it can be negative.
+        signed: whether features in front of it can be negative, or may be for all that is known.
     """
 
     bias: int | None
@@ -62,7 +67,7 @@ def last_layer(observation: Observation) -> LastLayer | None:
             features = [_features(probe, k, by_column) for probe in probes]
             found = [each for each in features if each is not None]
             if len(found) == len(features) and any(bool(each.any()) for each in found):
-                signed = any(bool((each < -_TOLERANCE * each.abs().max()).any()) for each in found)
+                signed = _signed(observation, k, by_column, found)
                 return LastLayer(biases[0] if biases else None, k, by_column, signed)
     return LastLayer(biases[0], None) if biases else None
 
@@ -82,6 +87,18 @@ def single_score(observation: Observation) -> int | None:
         if fits and all(_close(probe.gradients[number], probe.weights[1:]) for probe in probes):
             return number
     return None
+
+
+def _signed(observation: Observation, number: int, by_column: bool, found: list[torch.Tensor]) -> bool:
+    """Whether features are negative for some input, or no input shows that they are not."""
+    far = [probe for x in _far(observation) if (probe := _probe(observation, x)) is not None]
+    features = [_features(probe, number, by_column) for probe in far]
+    known = [each for each in features if each is not None]
+    return len(known) < _LEAST_FAR or any(map(_has_negative, [*found, *known]))
+
+
+def _has_negative(features: torch.Tensor) -> bool:
+    return bool((features < -_TOLERANCE * features.abs().max()).any())
 
 
 def first_layer(observation: Observation) -> tuple[int, int] | None:
@@ -106,27 +123,66 @@ def first_layer(observation: Observation) -> tuple[int, int] | None:
 
 
 def _probes(observation: Observation) -> Iterator[_Probe]:
+    """Probes of numbers from 0 to 1 and, where the net takes such, of both signs."""
+    for x in _within(observation, 2):
+        probe = _probe(observation, x)
+        if probe is None:
+            raise ValueError(
+                "weights must give a gradient for numbers from 0 to 1, got one that is not finite"
+            )
+        yield probe
+    if observation.value_range is None:
+        for scale in (1.0, 3.0):
+            probe = _probe(observation, scale * _normal(observation, seed=1))
+            if probe is not None:
+                yield probe
+
+
+def _far(observation: Observation) -> list[torch.Tensor]:
+    """Inputs that show whether features can be negative: whatever a row can hold, and far from zero."""
+    if observation.value_range is not None:
+        return _within(observation, 8)
+    normal = [_normal(observation, seed) for seed in (2, 3)]
+    return [*(scale * x for x in normal for scale in (1.0, _FAR)), -normal[0].abs(), -_FAR * normal[0].abs()]
+
+
+def _within(observation: Observation, count: int) -> list[torch.Tensor]:
+    """Inputs from the range that the attacker knows, or from 0 to 1."""
+    low, high = observation.value_range or (0.0, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    shape = (observation.batch_size, *observation.image_shape)
+    return [low + (high - low) * torch.rand(shape, generator=generator) for _ in range(count)]
+
+
+def _normal(observation: Observation, seed: int) -> torch.Tensor:
+    shape = (observation.batch_size, *observation.image_shape)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _probe(observation: Observation, x: torch.Tensor) -> _Probe | None:
+    """The gradient of the first row's scores, weighted at random; None if there is none for such an input."""
     net = in_mode(observation.model(), observation.evaluating)
     tensors = by_first_name(net, observation.pruned_weights())
     names = [name for name, _ in net.named_parameters()]
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(_PROBES):
-        like = observation.gradients[0]
-        x = torch.rand(observation.batch_size, *observation.image_shape, generator=generator).to(like.dtype)
-        weights = torch.randn(observation.classes, generator=generator).to(like.dtype)
-        weights = weights - weights.mean()  # then a log-softmax changes nothing
-        own = {name: tensors[name].detach().cpu().clone().requires_grad_() for name in names}
-        held = {name: value.detach().cpu() for name, value in tensors.items()}
+    x = x.to(observation.gradients[0].dtype)
+    weights = torch.randn(observation.classes, generator=torch.Generator().manual_seed(0)).to(x.dtype)
+    weights = weights - weights.mean()  # then a log-softmax changes nothing
+    own = {name: tensors[name].detach().cpu().clone().requires_grad_() for name in names}
+    held = {name: value.detach().cpu() for name, value in tensors.items()}
+    try:
         with differentiable_twice(net), torch.enable_grad():
             scores = called(net, {**held, **own}, x)
             found = torch.autograd.grad(
                 (scores.log_softmax(dim=1)[0] * weights).sum(), list(own.values()), allow_unused=True
             )
-        gradients = [
-            torch.zeros_like(value) if gradient is None else gradient
-            for gradient, value in zip(found, own.values(), strict=True)
-        ]
-        yield _Probe(x[0], weights, gradients)
+    except (IndexError, RuntimeError, ValueError):
+        return None  # such as a negative number for an embedding, which no row can hold either
+    gradients = [
+        torch.zeros_like(value) if gradient is None else gradient
+        for gradient, value in zip(found, own.values(), strict=True)
+    ]
+    finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    return _Probe(x[0], weights, gradients) if finite else None
 
 
 def _is_bias(probe: _Probe, number: int) -> bool:

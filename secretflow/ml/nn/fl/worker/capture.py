@@ -7,6 +7,7 @@ Off unless asked for. What is written, and how it is read, is in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 
 from secretflow import _validate
@@ -80,11 +81,13 @@ class GradientCapture:
         ValueError: a value is empty, negative or there twice.
     """
 
-    directory: str
+    directory: str | PathLike[str]
     party: str
     rounds: tuple[int, ...] | CaptureRounds = (0,)
 
     def __post_init__(self) -> None:
+        if isinstance(self.directory, PathLike):
+            object.__setattr__(self, "directory", fspath(self.directory))
         for name in ("directory", "party"):
             value = getattr(self, name)
             _validate.instance(name, value, str, "a string")

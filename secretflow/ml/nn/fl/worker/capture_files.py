@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
@@ -127,7 +128,7 @@ def write_capture(
         FileExistsError: the folder exists and is not empty.
         ValueError: the parts do not belong together.
     """
-    instance("directory", directory, (str, Path), "a path")
+    instance("directory", directory, (str, PathLike), "a path")
     capture = Capture(
         x, y, weights, mask, tuple(gradients), party, round_number, density, optimizer, tuple(evaluating)
     )
@@ -206,7 +207,7 @@ def modules_evaluating(net: nn.Module) -> tuple[str, ...]:
     return tuple(found)
 
 
-def load_capture(directory: str | Path) -> Capture:
+def load_capture(directory: str | PathLike[str]) -> Capture:
     """Reads a capture and checks it.
 
     Args:
@@ -220,7 +221,7 @@ def load_capture(directory: str | Path) -> Capture:
         FileNotFoundError: a file is missing; the message says which.
         ValueError: a file cannot be read, or the parts do not belong together.
     """
-    instance("directory", directory, (str, Path), "a path")
+    instance("directory", directory, (str, PathLike), "a path")
     folder = Path(directory)
     try:
         meta = json.loads((folder / "meta.json").read_text())

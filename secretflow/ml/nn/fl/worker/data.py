@@ -181,7 +181,12 @@ def _warn_of_merged_numbers(party: str, name: str, array: np.ndarray, single: np
 
 
 def row_weights(
-    party: str, rows: int, sample_weight: np.ndarray | None, labels: torch.Tensor | None, by_class: Any
+    party: str,
+    rows: int,
+    sample_weight: np.ndarray | None,
+    labels: torch.Tensor | None,
+    by_class: Any,
+    class_count: int | None = None,
 ) -> torch.Tensor | None:
     """Weights of the rows, those of their classes included; None if there are none.
 
@@ -191,6 +196,7 @@ def row_weights(
         sample_weight: of shape (n,) or (n, 1), or None.
         labels: numbers of classes, (n,) or (n, 1), or a column of 0 and 1 for each class.
         by_class: a weight for each class by its number; a class without has 1. None for none.
+        class_count: how many classes the model tells apart; None if nobody knows.
 
     Raises:
         ValueError: there are not as many weights as rows, one is negative or no number, or the labels are not
@@ -214,6 +220,15 @@ def row_weights(
             f"class_weight must be None where rows have no class or several, got {by_class!r}"
         )
     classes = labels.argmax(1) if one_hot else labels.reshape(-1)
+    if not bool(((classes >= 0) & (classes == classes.round())).all()):
+        raise ArgumentError(
+            "class_weight must be None with labels that are no numbers of classes, got "
+            f"{by_class!r} and a label of {party} {float(classes[classes != classes.round()][:1].sum()):g}"
+        )
+    if class_count is not None and max(by_class, default=0) >= class_count:
+        raise ArgumentError(
+            f"class_weight must be of numbers of classes from 0 to {class_count - 1}, got {max(by_class)}"
+        )
     return weights * torch.tensor([float(by_class.get(int(number), 1)) for number in classes.tolist()])
 
 

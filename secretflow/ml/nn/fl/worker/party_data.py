@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
+from secretflow.ml.nn.fl.backend.torch.evaluation import evaluation_mode
 from secretflow.ml.nn.fl.worker.data import as_tensor, batch_loader, row_weights
 
 
@@ -24,6 +26,7 @@ class PartyData:
 
     _party: str
     model: Any
+    exe_device: torch.device
 
     def build_dataset(
         self,
@@ -71,7 +74,8 @@ class PartyData:
                 f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}"
             )
         labels = None if y is None else tensors[1]
-        weights = row_weights(self._party, len(x), s_w, labels, class_weight)
+        classes = self._class_count(tensors[0][:2]) if class_weight is not None else None
+        weights = row_weights(self._party, len(x), s_w, labels, class_weight, classes)
         if stage == "train" and random_seed is not None:
             random.seed(int(random_seed))  # from Python 3.11 on no integer of NumPy's
             torch.manual_seed(random_seed)
@@ -79,6 +83,17 @@ class PartyData:
         setattr(
             self, f"{stage}_set", batch_loader(tensors, batch_size, shuffle, batches, poisson_rate, cycle)
         )
+
+    def _class_count(self, x: torch.Tensor) -> int | None:
+        """How many classes the model gives scores for; None if its output does not tell."""
+        with evaluation_mode(self.model):
+            try:
+                scores = outputs_of(self.model, x.to(self.exe_device))
+            except Exception:  # a training_step of the model's own may make something else of the features
+                return None
+        if isinstance(scores, torch.Tensor) and scores.dim() == 2 and scores.shape[1] > 1:
+            return scores.shape[1]
+        return 2 if isinstance(self.model.loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) else None
 
     def build_dataset_from_builder(
         self, dataset_builder: Any, x: Any, *arrays: np.ndarray, stage: str = "train"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.backend.torch.batches import moved
 from secretflow.ml.nn.fl.backend.torch.checkpoint import (
     newest_epoch,
     plain_checkpoint,
@@ -26,6 +29,7 @@ class WithFiles:
     _settings: PruneSettings
     model: Any
     exe_device: Any
+    train_set: Any
     epoch: list[int]
 
     def save_model(self, model_path: str, keep_previous: bool = False) -> None:
@@ -72,4 +76,21 @@ class WithFiles:
     def export_dense_small(self, path: str) -> None:
         """Writes the small model, see :func:`~secretflow.ml.nn.fl.small_model.save_dense_small`."""
         self._training.masked.zero_pruned()
-        save_dense_small(self.model, path)
+        save_dense_small(self.model, path, _first_rows(self.train_set, self.exe_device))
+
+
+def _first_rows(loader: Any, device: torch.device) -> Any:
+    """The features of a batch of at most 64 rows; None if there are none.
+
+    Args:
+        loader: what the batches come from, or None; its order of rows stays what it was.
+        device: where the features shall be.
+    """
+    tensors = getattr(getattr(loader, "dataset", None), "tensors", ())
+    if tensors:
+        return tensors[0][:64].to(device)
+    if loader is None:
+        return None
+    with torch.random.fork_rng([]):
+        batch = next(iter(loader), None)
+    return moved(batch[0], device) if isinstance(batch, (list, tuple)) else None

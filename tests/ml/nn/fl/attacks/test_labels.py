@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from secretflow.ml.nn.fl.attacks import InvertingSettings, inverting_attack
+from secretflow.ml.nn.fl.attacks import InvertingSettings, Observation, inverting_attack
 from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
 from secretflow.ml.nn.fl.attacks.layers import first_layer, last_layer
 from secretflow.ml.nn.fl.audit.defences import magnitude_mask
@@ -143,3 +144,134 @@ def test_layers_are_found_by_what_they_do() -> None:
     assert (names[last.weight], names[last.bias], last.signed) == ("head.weight", "head.bias", True)
     first = first_layer(known)
     assert first is not None and [names[k] for k in first] == ["wide.weight", "wide.bias"]
+
+
+def of_rows(
+    net: Callable[[], nn.Module],
+    rows: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    value_range: tuple[float, float] | None = None,
+) -> Observation:
+    built = net()
+    loss = nn.functional.cross_entropy(built(rows), labels)
+    gradients = torch.autograd.grad(loss, list(built.parameters()))
+    return Observation(
+        image_shape=tuple(rows.shape[1:]),
+        classes=classes,
+        gradients=gradients,
+        model=net,
+        weights=built.state_dict(),
+        batch_size=len(rows),
+        value_range=value_range,
+    )
+
+
+def logistic(classes: int = 5) -> nn.Module:
+    return nn.Linear(INPUTS, classes, bias=False)
+
+
+def behind_positive_weights() -> nn.Module:
+    net = nn.Sequential(nn.Linear(INPUTS, 6, bias=False), nn.Tanh(), nn.Linear(6, 5, bias=False))
+    with torch.no_grad():
+        net[0].weight.abs_()
+    return net
+
+
+def pooled(classes: int = 5) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(INPUTS, classes, bias=False))
+
+
+def sure_of_itself() -> nn.Module:
+    net = logistic()
+    with torch.no_grad():
+        net.weight.mul_(5)
+    return net
+
+
+def positive_near_zero() -> nn.Module:
+    """Its features are above zero for numbers from 0 to 1, and far below for others."""
+    net = nn.Sequential(nn.Linear(INPUTS, 6), nn.Tanh(), nn.Linear(6, 2, bias=False))
+    nn.init.constant_(net[0].bias, 4.0)
+    return net
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.0, 3.0])
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (logistic, (INPUTS,)),
+        (behind_positive_weights, (INPUTS,)),
+        (pooled, (1, 4, 12)),
+        (sure_of_itself, (INPUTS,)),
+    ],
+)
+def test_the_label_of_a_row_of_any_sign_is_read(
+    net: Callable[[], nn.Module], shape: tuple[int, ...], shift: float
+) -> None:
+    found = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        label = torch.tensor([seed % 5])
+        found.append(
+            int(labels_from_gradient(of_rows(net, torch.randn(1, *shape) + shift, label, 5))) == label
+        )
+    assert all(found)
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "classes", "batch"),
+    [
+        (lambda: logistic(2), (INPUTS,), 2, 1),
+        (logistic, (INPUTS,), 5, 2),
+        (lambda: pooled(2), (1, 4, 12), 2, 1),
+        (positive_near_zero, (INPUTS,), 2, 1),
+    ],
+)
+def test_features_that_rows_make_negative_are_refused(
+    net: Callable[[], nn.Module], shape: tuple[int, ...], classes: int, batch: int
+) -> None:
+    for shift in (0.0, -10.0):
+        torch.manual_seed(1)
+        known = of_rows(net, torch.randn(batch, *shape) + shift, torch.arange(batch), classes)
+        with pytest.raises(ValueError, match="features that are not negative"):
+            labels_from_gradient(known)
+
+
+def test_a_known_range_of_numbers_tells_the_sign_of_features() -> None:
+    for seed in range(10):
+        torch.manual_seed(seed)
+        label = torch.tensor([seed % 2])
+        known = of_rows(lambda: logistic(2), torch.rand(1, INPUTS), label, 2, value_range=(0.0, 1.0))
+        assert torch.equal(labels_from_gradient(known), label)
+
+
+def test_rows_that_contradict_a_range_are_refused() -> None:
+    torch.manual_seed(0)
+    known = of_rows(lambda: logistic(2), torch.randn(1, INPUTS), torch.tensor([1]), 2, value_range=(0.0, 1.0))
+    with pytest.raises(ValueError, match="features that are not negative"):
+        labels_from_gradient(known)
+
+
+def test_a_gradient_of_zeros_has_no_label() -> None:
+    known = of_rows(lambda: nn.Linear(INPUTS, 3), torch.rand(1, INPUTS), torch.tensor([1]), 3)
+    none = replace(known, gradients=tuple(map(torch.zeros_like, known.gradients)))
+    with pytest.raises(ValueError, match="gradients must be other than zero"):
+        labels_from_gradient(none)
+
+
+class Clamped(nn.Module):
+    """Its first layer gets the input as it is between 0 and 1 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(INPUTS, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.sigmoid(self.first(torch.relu(x))))
+
+
+def test_a_layer_behind_a_clamp_is_not_the_first() -> None:
+    known = of_rows(Clamped, torch.randn(1, INPUTS), torch.tensor([1]), CLASSES)
+    assert first_layer(known) is None
+    assert first_layer(replace(known, value_range=(0.0, 1.0))) is not None

@@ -11,6 +11,7 @@ import torchmetrics
 from torch import nn
 
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.core.torch import BaseModule
 from secretflow.ml.nn.fl.backend.torch.batches import moved, outputs_of, row_count, rows_of
 from secretflow.ml.nn.fl.backend.torch.local_metrics import (
     flat_metrics,
@@ -19,6 +20,7 @@ from secretflow.ml.nn.fl.backend.torch.local_metrics import (
     named_metrics,
     value_of,
 )
+from secretflow.ml.nn.fl.backend.torch.own_norms import use_own_norms
 from secretflow.ml.nn.fl.backend.torch.steps import use_default_steps
 from secretflow.ml.nn.metrics import Metric
 
@@ -63,6 +65,7 @@ class Evaluation:
         super().__init__(*args, **kwargs)
         object.__setattr__(self.model, "metrics", flat_metrics(self.model.metrics))
         use_default_steps(self.model)
+        use_own_norms(self.model)
 
     def next_batch(self, stage: str = "train") -> tuple[Any, Any, torch.Tensor | None]:
         """The next batch: features, labels and the weights of the rows, on the device of the model.
@@ -89,6 +92,20 @@ class Evaluation:
         self.model.row_metrics.count_held()
         metrics: list[torchmetrics.Metric] = self.model.metrics
         return metrics
+
+    def check_evaluation_weights(self) -> None:
+        """Looks whether weights of rows have a meaning in evaluation.
+
+        Raises:
+            ValueError: they have none: metrics count rows, and the model has no ``validation_step`` of its
+                own.
+        """
+        if type(self.model).validation_step is BaseModule.validation_step:
+            raise ArgumentError(
+                "sample_weight must be None in evaluation, where metrics count every row once, got weights; "
+                "a validation_step(batch, batch_idx, dataloader_idx=0, sample_weight=None) of the model's "
+                "own can apply them"
+            )
 
     def reset_metrics(self) -> None:
         """Begins the counting anew."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from secretflow.ml.nn.fl.backend.torch.prunable import prunable_parameters
-from secretflow.ml.nn.fl.backend.torch.shared_memory import View, views_of, with_views
+from secretflow.ml.nn.fl.backend.torch.shared_memory import View, check_one_to_one, views_of, with_views
 from secretflow.ml.nn.fl.pruning import (
     Mask,
     Prunable,
@@ -29,8 +29,11 @@ def prunable_shapes(model: nn.Module, choice: Prunable = None) -> dict[str, tupl
         choice: see :func:`~secretflow.ml.nn.fl.backend.torch.prunable.prunable_parameters`.
 
     Raises:
-        ValueError: as of that function, or two weights overlap so that no mask is right for both.
+        ValueError: as of that function, a parameter overlaps itself, or two weights overlap so that no
+            mask is right for both.
     """
+    for name, parameter in model.named_parameters():
+        check_one_to_one(name, parameter)
     chosen = prunable_parameters(model, choice)
     views = views_of(tensors_of(model), chosen)
     return {name: tuple(value.shape) for name, value in chosen.items() if name not in views}

@@ -84,6 +84,28 @@ def with_views(mask: Mask, views: Mapping[str, View]) -> Mask:
     return {**mask, **{name: view.seen(mask[view.of]) for name, view in views.items()}}
 
 
+def check_one_to_one(name: str, tensor: torch.Tensor) -> None:
+    """Refuses a tensor of which two elements are one number in memory: they cannot be set one by one.
+
+    Args:
+        name: of the parameter.
+        tensor: also without memory ("meta").
+
+    Raises:
+        ValueError: it overlaps itself.
+    """
+    reach = 0
+    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and step <= reach and (step == 0 or np.unique(_places(tensor)).size < tensor.numel()):
+            raise ArgumentError(
+                f"{name} must have a number of its own for each element, got a parameter of shape "
+                f"{tuple(tensor.shape)} and strides {tensor.stride()} that overlaps itself, as expand and "
+                "unfold give one; make a copy of it with clone(), or compute it from a smaller parameter in "
+                "forward"
+            )
+        reach += (size - 1) * step
+
+
 def _view(owner: str, other: str, tensors: Mapping[str, torch.Tensor]) -> View | None:
     """Where a tensor lies in the memory of an owner; None if they have no element in common."""
     mine, its = tensors[owner], tensors[other]

@@ -17,6 +17,7 @@ from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
 from secretflow.ml.nn.fl.backend.torch.row_metrics import RowMetrics, class_numbers, shaped_as
 
 _OF_CLASS_NUMBERS = (nn.NLLLoss, nn.MultiMarginLoss)
+_OF_PAIRS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss, nn.SoftMarginLoss)
 
 
 def use_default_steps(model: Any) -> None:
@@ -95,14 +96,15 @@ def loss_of(
         sample_weight: weights of the rows, of shape (n,) or (n, 1).
 
     Raises:
-        ValueError: there are weights, and the loss cannot be had row by row.
+        ValueError: there are weights, and the loss cannot be had row by row; or labels would be compared
+            with the outputs of other rows.
     """
     # CrossEntropyLoss takes a column for each class as probabilities.
     numbers = isinstance(loss, nn.CrossEntropyLoss) and (y.shape != predicted.shape or y.shape[1:] == (1,))
     if numbers or isinstance(loss, _OF_CLASS_NUMBERS):
         y = class_numbers(predicted, y)
     else:
-        y = shaped_as(predicted, y)
+        y = _as_output(loss, predicted, y)
     if sample_weight is None:
         return loss(predicted, y)
     if getattr(loss, "reduction", None) not in ("mean", "sum", "none"):
@@ -118,3 +120,17 @@ def loss_of(
         losses = losses.sum(1) if loss.reduction == "sum" else losses.mean(1)
     weighted = losses.reshape(-1) * sample_weight.reshape(-1)
     return weighted.sum() if loss.reduction == "sum" else weighted.mean()
+
+
+def _as_output(loss: Any, predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Labels of the output's shape: a column and a vector are the same, as for metrics.
+
+    Broadcasting would compare each row's output with the labels of all rows.
+    """
+    y = shaped_as(predicted, y)
+    if isinstance(loss, _OF_PAIRS) and y.shape != predicted.shape:
+        raise ValueError(
+            f"y must be of the shape of the model's output for {type(loss).__name__}, "
+            f"{tuple(predicted.shape)}, got {tuple(y.shape)}"
+        )
+    return y

@@ -15,6 +15,7 @@ from secretflow.ml.nn.fl.backend.torch.list_masks import (
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
+from secretflow.ml.nn.fl.backend.torch.own_norms import names_without_norms
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.plan import PartyState, Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
@@ -269,8 +270,7 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""
         state = {n: v for n, v in self.model.state_dict().items() if n not in self._own_buffers}
-        # Upstream pairs weights without batch normalisation with the names of all arrays.
-        kept = self.model.get_weights_not_bn() if self.skip_bn else state
+        kept = names_without_norms(self.model) if self.skip_bn else state
         return {name: state[name] for name in kept if name in state}
 
 

@@ -32,6 +32,8 @@ class Flow:
         views_of_width: nodes that make a tensor flat whose width is written down in the graph, and the units
             of its elements.
         met: names of all arrays of layers that were met.
+        assumes_rows: whether a tensor of which nothing else is known holds a vector for each row.
+        dimensions: how many the tensor has that the layer at hand gets; None if nobody knows.
     """
 
     names: Mapping[str, str]
@@ -41,6 +43,8 @@ class Flow:
     normed: dict[str, np.ndarray] = field(default_factory=dict)
     views_of_width: dict[fx.Node, Channels] = field(default_factory=dict)
     met: set[str] = field(default_factory=set)
+    assumes_rows: bool = True
+    dimensions: int | None = None
 
     def output(self, path: str, tensor: str, dim: int, size: int) -> np.ndarray:
         """The units that a weight makes; the same each time that its layer is called.

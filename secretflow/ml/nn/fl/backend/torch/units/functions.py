@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from .flow import Flow
-from .ids import Channels
+from .ids import Channels, MoreDimensionsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,9 @@ def through_function(flow: Flow, call: Called) -> Known:
             return rule(flow, call)
     except NotFollowedError:
         pass
+    first = next(iter(_flat(call.args)), None)
+    if call.node.target in _OF_MORE and isinstance(first, Channels) and first.assumed:
+        raise MoreDimensionsError
     for each in _flat([*call.args, *call.kwargs.values()]):
         if isinstance(each, SizeOf) and not each.rows:
             each = each.of
@@ -98,10 +101,10 @@ def _arithmetic(flow: Flow, call: Called) -> Known:
     """What is added up or multiplied is tied."""
     a, b = (call.argument(0, "input"), call.argument(1, "other"))
     if isinstance(a, Channels) and isinstance(b, Channels):
-        if (a.after, a.flattened, len(a.ids)) != (b.after, b.flattened, len(b.ids)):
+        if (a.before, a.after, a.flattened, len(a.ids)) != (b.before, b.after, b.flattened, len(b.ids)):
             raise NotFollowedError
         flow.ids.tie(a.ids, b.ids)
-        return a
+        return replace(a, one_place=a.one_place and b.one_place, assumed=a.assumed and b.assumed)
     number = (int, float)
     if isinstance(a, Channels) and isinstance(b, number):
         return a
@@ -114,20 +117,30 @@ def _cat(flow: Flow, call: Called) -> Known:
     parts, dim = call.argument(0, "tensors"), call.argument(1, "dim", 0)
     if not isinstance(parts, (tuple, list)) or not all(isinstance(part, Channels) for part in parts):
         raise NotFollowedError
-    after = {part.after for part in parts}
-    if len(after) != 1 or any(part.flattened for part in parts) or dim not in (1, -1 - min(after)):
+    first = parts[0]
+    alike = len({(part.before, part.after) for part in parts}) == 1
+    if not alike or any(part.flattened for part in parts) or dim not in (first.before, -1 - first.after):
         raise NotFollowedError
-    return Channels(np.concatenate([part.ids for part in parts]), after.pop())
+    return replace(first, ids=np.concatenate([part.ids for part in parts]))
 
 
 def _flatten(flow: Flow, call: Called) -> Known:
     x = call.units()
     dims = call.argument(1, "start_dim", 0), call.argument(2, "end_dim", -1)
     if dims == (1, -1):
-        return x.flat()
-    if dims == (2, -1) and x.after:
-        return Channels(x.ids, 1)
+        return _flat_units(x)
+    if dims == (2, -1) and x.after and x.before == 1:
+        return replace(x, after=1)
     raise NotFollowedError
+
+
+def _flat_units(x: Channels) -> Channels:
+    if x.assumed and not x.after and not x.flattened:
+        raise MoreDimensionsError
+    flat = x.flat()
+    if flat is None:
+        raise NotFollowedError
+    return flat
 
 
 def _view(flow: Flow, call: Called) -> Known:
@@ -138,9 +151,10 @@ def _view(flow: Flow, call: Called) -> Known:
     rows, width = sizes
     if not (isinstance(rows, int) or (isinstance(rows, SizeOf) and rows.rows)) or not isinstance(width, int):
         raise NotFollowedError
-    flat = x.flat()
+    flat = _flat_units(x)
     if width != -1:
-        if flat.widened(width) is None:
+        # One place of several might be made a row each.
+        if flat.widened(width) is None or (x.after and width == len(x.ids) and not x.one_place):
             raise NotFollowedError
         flow.views_of_width[call.node] = flat
     return flat
@@ -151,32 +165,32 @@ def _over_places(flow: Flow, call: Called) -> Known:
     x = call.units()
     dims, keep = call.argument(1, "dim"), call.argument(2, "keepdim", False)
     dims = {dims} if isinstance(dims, int) else set(dims or ())
-    within = {dim for dim in dims if 2 <= dim < 2 + x.after or -x.after <= dim < 0}
-    if not dims or dims != within:
+    if not dims or not all(x.is_place(dim) for dim in dims):
         raise NotFollowedError
-    return x if keep else Channels(x.ids, x.after - len({dim % (x.after + 2) for dim in dims}))
+    left = 0 if keep else len({dim if dim < 0 else dim - x.last - 1 for dim in dims})
+    return replace(x, after=x.after - left, one_place=x.one_place or len(dims) == x.after)
 
 
 def _squeeze(flow: Flow, call: Called) -> Known:
     x, dim = call.units(), call.argument(1, "dim")
-    if not isinstance(dim, int) or not (2 <= dim < 2 + x.after or -x.after <= dim < 0):
+    if not x.is_place(dim) or not x.one_place:
         raise NotFollowedError
-    return Channels(x.ids, x.after - 1)
+    return replace(x, after=x.after - 1)
 
 
 def _pad(flow: Flow, call: Called) -> Known:
     x = call.units()
     if len(call.argument(1, "pad", ())) > 2 * x.after:
         raise NotFollowedError
-    return x
+    return replace(x, one_place=False)
 
 
-def _pooling(dimensions: int) -> Rule:
+def _pooling(dimensions: int, adaptive: bool = False) -> Rule:
     def rule(flow: Flow, call: Called) -> Known:
         x = call.units()
-        if x.after != dimensions:
+        if x.after != dimensions or x.before != 1:
             raise NotFollowedError
-        return x
+        return replace(x, one_place=adaptive and call.argument(1, "output_size") in (1, (1,) * dimensions))
 
     return rule
 
@@ -185,7 +199,7 @@ def _interpolate(flow: Flow, call: Called) -> Known:
     x = call.units()
     if not x.after:
         raise NotFollowedError
-    return x
+    return replace(x, one_place=False)
 
 
 def _attribute(flow: Flow, call: Called) -> Known:
@@ -217,11 +231,13 @@ def _size_of(x: Channels, dim: Any) -> Known:
         return SizeOf(x)
     if dim == 0:
         return SizeOf(x, rows=True)
-    if isinstance(dim, int) and (2 <= dim < 2 + x.after or -x.after <= dim < 0):
+    if x.is_place(dim):
         return None
     raise NotFollowedError
 
 
+_OF_MORE: set[Any] = set()
+"""Functions that are called on dimensions between the rows and the units, if there are any."""
 _RULES: dict[Any, Rule] = {"size": _size, "dim": _dim, getattr: _attribute, operator.getitem: _item}
 
 
@@ -251,5 +267,20 @@ _register(_squeeze, "squeeze")
 _register(_pad, "pad")
 _register(_interpolate, "interpolate")
 for _dims in (1, 2, 3):
-    _kinds = ("max_pool", "avg_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool")
-    _register(_pooling(_dims), " ".join(f"{kind}{_dims}d" for kind in _kinds))
+    _register(_pooling(_dims), f"max_pool{_dims}d avg_pool{_dims}d lp_pool{_dims}d")
+    _register(_pooling(_dims, adaptive=True), f"adaptive_max_pool{_dims}d adaptive_avg_pool{_dims}d")
+for _name in [
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "logsumexp",
+    "norm",
+    "transpose",
+    "permute",
+    "swapaxes",
+    "movedim",
+]:
+    _OF_MORE |= {_name, getattr(torch, _name)}

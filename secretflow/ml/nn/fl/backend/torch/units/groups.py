@@ -14,9 +14,10 @@ from secretflow.ml.nn.fl.backend.torch.shared_memory import views_of
 from secretflow.ml.nn.fl.pruning import Prunable
 from secretflow.ml.nn.fl.pruning.structure import Axis, Structure, UnitGroup
 
+from .dimensions import dimensions_of
 from .flow import Flow, first_names
 from .functions import Called, through_function
-from .ids import Channels, Ids
+from .ids import Channels, Ids, MoreDimensionsError
 from .layers import through_layer
 from .tracing import traced, without_steps
 
@@ -104,16 +105,26 @@ def followed(model: nn.Module) -> Followed:
         ValueError: it cannot be traced, or its weights overlap.
     """
     model = without_steps(model)
+    try:
+        return _followed(model, assumes_rows=True)
+    except MoreDimensionsError:
+        return _followed(model, assumes_rows=False)
+
+
+def _followed(model: nn.Module, assumes_rows: bool) -> Followed:
     tensors = tensors_of(model)
     views = views_of(tensors, [name for name, value in tensors.items() if value.dim() >= 2])
-    graph, flow = traced(model), Flow(first_names(model, views))
+    graph = traced(model)
+    flow = Flow(first_names(model, views), assumes_rows=assumes_rows)
     known: dict[fx.Node, Any] = {}
+    dimensions = dimensions_of(graph, model)
     for node in graph.nodes:
         args, kwargs = (fx.node.map_arg(part, known.get) for part in (node.args, node.kwargs))
         if node.op == "call_module":
             layer = model.get_submodule(str(node.target))
             inputs = [known[each] for each in node.all_input_nodes]
             units = [each if isinstance(each, Channels) else None for each in inputs]
+            flow.dimensions = dimensions.get(node.all_input_nodes[0]) if inputs else None
             known[node] = through_layer(flow, str(node.target), layer, units)
         elif node.op in ("call_function", "call_method"):
             known[node] = through_function(flow, Called(node, args, kwargs))

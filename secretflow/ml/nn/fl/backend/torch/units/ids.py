@@ -66,6 +66,10 @@ class Ids:
         return number
 
 
+class MoreDimensionsError(Exception):
+    """A function is called as for tensors of more dimensions than have been assumed."""
+
+
 @dataclass(frozen=True, eq=False)
 class Channels:
     """The units of a tensor.
@@ -75,11 +79,29 @@ class Channels:
         after: how many dimensions come after that of the units: 2 after a Conv2d, 0 after a linear layer.
         flattened: each unit stands for as many neighbours ("each"), or the units repeat in turn ("turns");
             how often is told by whatever reads them. "" if neither.
+        before: how many dimensions come before that of the units, 1 if those are rows alone; None if nobody
+            knows.
+        assumed: whether ``before`` is 1 for want of anything that says more.
+        one_place: whether every dimension after that of the units has one place.
     """
 
     ids: np.ndarray
     after: int
     flattened: str = ""
+    before: int | None = 1
+    assumed: bool = False
+    one_place: bool = False
+
+    def is_place(self, dim: object) -> bool:
+        """Whether a dimension comes after that of the units."""
+        if not isinstance(dim, int):
+            return False
+        return -self.after <= dim < 0 or (self.before is not None and self.before < dim <= self.last)
+
+    @property
+    def last(self) -> int:
+        """The last dimension; -1 if nobody knows."""
+        return -1 if self.before is None else self.before + self.after
 
     def widened(self, width: int) -> np.ndarray | None:
         """The unit of each element of a dimension; None if they cannot have this width.
@@ -92,8 +114,10 @@ class Channels:
             return None
         return np.repeat(self.ids, times) if self.flattened == "each" else np.tile(self.ids, times)
 
-    def flat(self) -> Channels:
-        """The units when all dimensions but the first are made one."""
+    def flat(self) -> Channels | None:
+        """The units when all dimensions but the first are made one; None if they cannot be told then."""
+        if self.after and self.before != 1:
+            return None
         if self.flattened:
             return self
-        return replace(self, after=0, flattened="each" if self.after else "turns")
+        return replace(self, after=0, flattened="each" if self.after else "turns", before=1)

@@ -6,6 +6,7 @@ A rule gets the flow, the layer's path, the layer and what is known of its input
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn.modules import batchnorm, conv, dropout, instancenorm, padding, pooling
 
 from .flow import Flow, Value, computes_anew
-from .ids import Channels
+from .ids import Channels, MoreDimensionsError
 
 Rule: TypeAlias = Callable[[Flow, str, Any, Value], Value]
 
@@ -48,17 +49,23 @@ def _keep_all(flow: Flow, path: str, layer: nn.Module, x: Value) -> None:
 def _linear(flow: Flow, path: str, layer: nn.Linear, x: Value) -> Value:
     if x is not None and x.after:
         _keep_all(flow, path, layer, x)
+        if x.before is not None:
+            flow.dimensions = x.last + 1
         x = None
     ids = flow.input(x, layer.in_features, f"are read by {path} in another width")
     flow.reads(path, "weight", 1, ids)
     made = flow.output(path, "weight", 0, layer.out_features)
     flow.carries(path, layer, "bias", made)
-    return Channels(made, 0)
+    before = x.before if x is not None else None if flow.dimensions is None else flow.dimensions - 1
+    assumed = x.assumed if x is not None else False
+    if x is None and before is None and flow.assumes_rows:
+        before, assumed = 1, True
+    return Channels(made, 0, before=before, assumed=assumed)
 
 
 def _convolution(flow: Flow, path: str, layer: conv._ConvNd, x: Value) -> Value:
     spatial, groups = len(layer.kernel_size), layer.groups
-    if x is not None and (x.after != spatial or len(x.ids) != layer.in_channels):
+    if x is not None and (x.after != spatial or x.before != 1 or len(x.ids) != layer.in_channels):
         _keep_all(flow, path, layer, x)
         x = None
     into, out = (0, 1) if layer.transposed else (1, 0)
@@ -80,19 +87,19 @@ def _norm(flow: Flow, path: str, layer: Any, x: Value) -> Value:
     """Batch and instance normalisation: each unit by itself, the latter over its places."""
     ids = None if x is None else x.widened(layer.num_features)
     placeless = isinstance(layer, instancenorm._InstanceNorm) and x is not None and not x.after
-    if x is None or ids is None or placeless:
+    if x is None or ids is None or placeless or x.before != 1:
         _keep_all(flow, path, layer, x)
         return None
     for tensor in ("weight", "bias", "running_mean", "running_var"):
         flow.carries(path, layer, tensor, ids)
     flow.normalises(path, ids)
-    return Channels(ids, x.after)
+    return replace(x, ids=ids, flattened="")
 
 
 def _group_norm(flow: Flow, path: str, layer: nn.GroupNorm, x: Value) -> Value:
     """The units of a group stay or go together: a removed one would change the others' mean and variance."""
     ids = None if x is None else x.widened(layer.num_channels)
-    if x is None or ids is None or layer.num_groups == 1:
+    if x is None or ids is None or layer.num_groups == 1 or x.before != 1:
         _keep_all(flow, path, layer, x)
         return None
     together = ids.reshape(layer.num_groups, -1)
@@ -100,13 +107,13 @@ def _group_norm(flow: Flow, path: str, layer: nn.GroupNorm, x: Value) -> Value:
     for tensor in ("weight", "bias"):
         flow.carries(path, layer, tensor, ids)
     flow.normalises(path, ids)
-    return Channels(ids, x.after)
+    return replace(x, ids=ids, flattened="")
 
 
 def _prelu(flow: Flow, path: str, layer: nn.PReLU, x: Value) -> Value:
     if x is None or layer.num_parameters == 1:
         return x
-    if len(x.ids) != layer.num_parameters:
+    if len(x.ids) != layer.num_parameters or x.before != 1:
         _keep_all(flow, path, layer, x)
         return None
     flow.carries(path, layer, "weight", x.ids)
@@ -120,26 +127,34 @@ def _each_by_itself(flow: Flow, path: str, layer: nn.Module, x: Value) -> Value:
 def _spatial(flow: Flow, path: str, layer: nn.Module, x: Value) -> Value:
     """Pooling and padding within the dimensions after that of the units; torch's class names their number."""
     kind = next(each for each in type(layer).__mro__ if each.__module__.startswith("torch.nn"))
-    if x is not None and x.after != int(kind.__name__[-2]):
+    if x is None:
+        return None
+    dimensions = int(kind.__name__[-2])
+    if x.after != dimensions or x.before != 1:
         _keep_all(flow, path, layer, x)
         return None
-    return x
+    size = getattr(layer, "output_size", None)  # of adaptive pooling alone
+    return replace(x, one_place=size in (1, (1,) * dimensions))
 
 
 def _upsample(flow: Flow, path: str, layer: nn.Upsample, x: Value) -> Value:
     if x is not None and not x.after:
         _keep_all(flow, path, layer, x)
         return None
-    return x
+    return x and replace(x, one_place=False)
 
 
 def _flatten(flow: Flow, path: str, layer: nn.Flatten, x: Value) -> Value:
     if x is None:
         return None
     if (layer.start_dim, layer.end_dim) == (1, -1):
-        return x.flat()
-    if (layer.start_dim, layer.end_dim) == (2, -1) and x.after:
-        return Channels(x.ids, 1)
+        if x.assumed and not x.after and not x.flattened:
+            raise MoreDimensionsError
+        flat = x.flat()
+        if flat is not None:
+            return flat
+    if (layer.start_dim, layer.end_dim) == (2, -1) and x.after and x.before == 1:
+        return replace(x, after=1)
     _keep_all(flow, path, layer, x)
     return None
 
