@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import fspath
 from typing import Any
 
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
 from secretflow.ml.nn.fl.audience import Audience
+from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.metrics import Metric, aggregate_metrics
 
 
@@ -78,6 +80,25 @@ class WithEvaluation:
         if not return_dict:
             return everybodys, own
         return _by_name(everybodys), {party: _by_name(metrics) for party, metrics in own.items()}
+
+    def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
+        """Evaluates every party's pruned model on the validation data; returns the metrics by name."""
+        x, y = options.validation_pair()
+        metrics, _ = self.evaluate(
+            x,
+            y,
+            batch_size=options.batch_size,
+            return_dict=True,
+            label_decoder=options.label_decoder,
+            random_seed=options.random_seed,
+            dataset_builder=options.dataset_builder,
+        )
+        for worker in self._workers.values():
+            worker.set_validation_metrics(metrics)
+        if options.audit_log_dir is not None:
+            model: Any = self
+            model.save_model(f"{fspath(options.audit_log_dir)}/base_model/{epoch}", is_test=model.simulation)
+        return metrics
 
 
 def _by_name(metrics: list[Metric]) -> dict[str, Metric]:

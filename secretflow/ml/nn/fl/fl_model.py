@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
-from os import fspath
 from typing import Any
 
 from secretflow.device import PYU, PYUObject, reveal
@@ -283,19 +282,3 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             self._audience,
             validate=partial(self._validate, options=options),
         ).run()
-
-    def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
-        """Evaluates every party's pruned model on the validation data; returns the metrics by name."""
-        metrics, _ = self.evaluate(
-            *options.validation_pair(),
-            batch_size=options.batch_size,
-            return_dict=True,
-            label_decoder=options.label_decoder,
-            random_seed=options.random_seed,
-            dataset_builder=options.dataset_builder,
-        )
-        for worker in self._workers.values():
-            worker.set_validation_metrics(metrics)
-        if options.audit_log_dir is not None:
-            self.save_model(f"{fspath(options.audit_log_dir)}/base_model/{epoch}", is_test=self.simulation)
-        return metrics
