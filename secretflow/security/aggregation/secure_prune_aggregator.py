@@ -15,6 +15,7 @@ from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.group import Group
 from secretflow.security.aggregation.secagg.identity import Identities, identities_here
+from secretflow.security.aggregation.secagg.measured import Measured
 from secretflow.security.aggregation.secagg.participant import Request
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
@@ -23,7 +24,7 @@ from secretflow.security.aggregation.secagg.transport.interface import Transport
 from secretflow.security.aggregation.secagg.transport.local import LocalTransport
 
 
-class SecurePruneAggregator(Aggregator):
+class SecurePruneAggregator(Measured, Aggregator):
     """Secure aggregation of pruned models, and of anything upstream's ``SecureAggregator`` takes.
 
     Every pair of parties shares a key (X25519, HKDF-SHA256), confirmed and signed by their identities where
@@ -43,6 +44,7 @@ class SecurePruneAggregator(Aggregator):
     * where ``k`` parties keep an element, any ``k - 1`` of them learn the last one's number from its
       average: against ``t`` parties that pool what they know, set ``min_contributors`` to ``t + 2``;
     * with two parties, each learns the other's numbers from the average itself, whatever the protocol;
+    * with ``upload_bits``, the mean over the parties of the largest update in each layer;
     * an error about a number that does not fit names its party's largest magnitude.
 
     Behind every opened element stand at least ``min_contributors`` parties that count: that add their
@@ -79,6 +81,11 @@ class SecurePruneAggregator(Aggregator):
             take it off the sum. The server then learns nothing but sizes, not even the average; results
             are to be had with :meth:`average_at_parties` only. A server that colludes with a party falls
             back to the guarantee above.
+        upload_bits: 8, 4 or 2 have training upload the update of each weight since the last average, rounded
+            at random to so many bits, which cost less than ``upload_bits + ceil(log2 n)`` bits on the wire;
+            None uploads ring elements. :class:`~secretflow.security.aggregation.secagg.rounding.Rounding`
+            says what an average then differs by. :meth:`sum` and the averages that are asked for directly
+            know of no last average, so they take numbers whole.
         identities: who the parties are, pinned: then a party whose key was exchanged on the way is refused
             before anything is uploaded. None takes those that ``python -m secretflow.party run`` has read
             from the cluster file; without any, a public key is a party's own only if nobody can change the
@@ -108,13 +115,20 @@ class SecurePruneAggregator(Aggregator):
         min_share: float = 0.01,
         fixed_contributors: bool = True,
         server_blind: bool = False,
+        upload_bits: int | None = None,
         identities: Identities | None = None,
     ) -> None:
         check_members(device, participants, server_blind, identities)
         _validate.flag("fixed_contributors", fixed_contributors)
         ring = Ring.make(ring_bits, fxp_bits, len(participants))
         rules = Rules.make(
-            ring, len(participants), min_contributors, min_share, fixed_contributors, server_blind
+            ring,
+            len(participants),
+            min_contributors,
+            min_share,
+            fixed_contributors,
+            server_blind,
+            upload_bits,
         )
         self._group = Group(device, participants, rules, identities or identities_here())
         self._agreements = Agreements()
@@ -123,6 +137,11 @@ class SecurePruneAggregator(Aggregator):
     def participants(self) -> list[PYU]:
         """The parties, in the order in which their keys and weights are given to each other."""
         return list(self._group.parties)
+
+    @property
+    def upload_bits(self) -> int | None:
+        """Bits that an update is rounded to in training; None if it is not."""
+        return self._group.rules.upload_bits
 
     def host_at(self, hosts: Mapping[PYU, Any]) -> None:
         """Lets the parties' clients live in actors that the parties have anyway: a process less for each.
@@ -225,30 +244,6 @@ class SecurePruneAggregator(Aggregator):
         """
         total = self._run(data, Operation.AVERAGE, weights, prune_mask, same_mask=same_mask)
         return {party: member.finish(total.to(party)) for party, member in self._group.members.items()}
-
-    def payload_bytes(self) -> dict[PYU, PYUObject]:
-        """Bytes that each party has uploaded since its client was made: ring elements and masks.
-
-        What is not counted is in :class:`~secretflow.security.aggregation.secagg.usage.Usage`.
-        """
-        return {party: member.payload_bytes() for party, member in self._group.members.items()}
-
-    def round_bytes(self, before: Mapping[PYU, int] | None = None) -> dict[PYU, PYUObject]:
-        """Bytes of each round: for each party a list of ints, one for each sum or average.
-
-        What an agreement about masks takes is counted in the round that it was made for.
-
-        Args:
-            before: how many rounds of each party to leave out; None tells of all.
-        """
-        return {
-            party: member.round_bytes(0 if before is None else before[party])
-            for party, member in self._group.members.items()
-        }
-
-    def take_seconds(self) -> dict[PYU, PYUObject]:
-        """Seconds that each party has spent encoding, padding and opening since this was asked last."""
-        return {party: member.take_aggregation_seconds() for party, member in self._group.members.items()}
 
     def _at_server(
         self,

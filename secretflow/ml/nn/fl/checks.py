@@ -78,7 +78,9 @@ def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
         )
 
 
-def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> None:
+def check_privacy(
+    dp_strategy: Any, settings: PruneSettings, parties: int, upload_bits: int | None = None
+) -> None:
     """Refuses noise whose account of privacy would not hold.
 
     Every party adds its part of the noise, so all parts must arrive at every weight. With masks of their own
@@ -88,9 +90,11 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         dp_strategy: upstream's ``DPStrategyFL``, or None.
         settings: what the user chose about pruning.
         parties: how many train; all do in each round.
+        upload_bits: bits of an update; None if it travels whole.
 
     Raises:
-        ValueError: masks are the parties' own, or the noise is split over another number of parties.
+        ValueError: masks are the parties' own, updates are rounded, or the noise is split over another number
+            of parties.
     """
     noise = getattr(dp_strategy, "model_gdp", None)
     if noise is None:
@@ -99,6 +103,11 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         raise ArgumentError(
             "mask_scope must be 'global' with dp_strategy's model_gdp, for where few parties keep a weight "
             f"only their parts of the noise arrive, got {settings.mask_scope!r}"
+        )
+    if upload_bits is not None:
+        raise ArgumentError(
+            "upload_bits must be None with dp_strategy's model_gdp, for what is rounded off one update is in "
+            f"the next one, which the account of the noise does not know of, got {upload_bits!r}"
         )
     for name in ("num_clients", "num_updates"):
         number = getattr(noise, name, parties)

@@ -236,7 +236,9 @@ class FLModel(WithExports, WithModelFiles, WithTrainingData):
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
         options.check_parties(set(self._workers))
-        check_privacy(self.dp_strategy, self._prune_settings, len(self._workers))
+        check_privacy(
+            self.dp_strategy, self._prune_settings, len(self._workers), self._aggregator.upload_bits
+        )
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
         if options.random_seed is None:

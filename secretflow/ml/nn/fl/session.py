@@ -89,6 +89,7 @@ class FitSession:
             history=self._history,
         )
         self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
+        self._rounds_updates = aggregator.upload_bits is not None
         self._transport = aggregator.transport(options.wait_steps)
 
     def run(self) -> History:
@@ -133,7 +134,7 @@ class FitSession:
         self._rows_known = all(state["rows_known"] for state in states)
         self._transport.run(
             lambda party, start: self._workers[party].begin_fit(start, self._fit, self._rows_known),
-            exchanges_of_start(self._settings, self._rows_known),
+            exchanges_of_start(self._settings, self._rows_known, self._rounds_updates),
         )
         # After a round that failed at one party, another may have taken a step of pruning more. Steps go on
         # until all have come to the end.
@@ -180,7 +181,7 @@ class FitSession:
         def begin(party: PYU, start: int) -> PYUObject:
             return self._workers[party].begin_rounds(start, rounds)
 
-        exchanges = exchanges_of(rounds, self._settings, self._rows_known)
+        exchanges = exchanges_of(rounds, self._settings, self._rows_known, self._rounds_updates)
         self._transport.run(begin, exchanges, rounds=len(rounds))
 
     def _log_privacy(self, this: Round) -> None:
@@ -206,12 +207,14 @@ class FitSession:
             seconds: what the driver has measured.
         """
         living = reveal({device: worker.densities() for device, worker in self._workers.items()})
+        clipped = reveal({device: worker.take_clipped() for device, worker in self._workers.items()})
         spent = self._take_seconds()
         for device, rates in living.items():
             columns: dict[str, Any] = {
                 "payload_bytes": sum(uploaded[device]),
                 "round_payload_bytes": uploaded[device],
                 **spent[device],
+                **({} if clipped[device] is None else {"clipped": clipped[device]}),
                 **({} if self._losses[device].mean is None else {"loss": self._losses[device].mean}),
                 **{f"density.{layer}".rstrip("."): rate for layer, rate in rates.items()},
             }
@@ -220,6 +223,8 @@ class FitSession:
         means = {"density": [rates[""] for rates in living.values()]}
         for name in ("train_seconds", "aggregate_seconds"):
             means[name] = [columns[name] for columns in spent.values()]
+        if self._rounds_updates:
+            means["clipped"] = list(clipped.values())
         overall = {name: sum(values) / len(values) for name, values in means.items()}
         overall.update(_mean_loss(self._losses.values()))
         overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))

@@ -10,6 +10,9 @@ from .message import Message
 from .opening import check_sum
 from .transcript import Transcript
 
+LIMBS = 4
+"""Ring elements for each integer."""
+
 _LIMBS = np.arange(0, 64, 16, dtype="<u8")[:, None]
 _LIMB = np.uint64(2**16 - 1)
 _LARGEST_SUM = 255 * 2**16

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from secretflow import _validate
 
 from .ring import Ring
+from .rounding import check_upload_bits
 
 _USUAL_CONTRIBUTORS = 3  # with two, each reads the other's number off the average
 
@@ -23,6 +24,7 @@ class Rules:
         fixed_contributors: whether an element travels only with the contributors of its first sum, and data
             only under the weights of their first average.
         server_blind: whether one party adds a pad that only the parties can take off.
+        upload_bits: bits of an update in training, see :class:`~.rounding.Rounding`; None for whole numbers.
     """
 
     ring: Ring
@@ -30,6 +32,7 @@ class Rules:
     min_share: float = 0.01
     fixed_contributors: bool = True
     server_blind: bool = False
+    upload_bits: int | None = None
 
     @classmethod
     def make(
@@ -40,6 +43,7 @@ class Rules:
         min_share: float = 0.01,
         fixed_contributors: bool = True,
         server_blind: bool = False,
+        upload_bits: int | None = None,
     ) -> Rules:
         """Validates what a user gives.
 
@@ -55,4 +59,5 @@ class Rules:
             min_contributors = min(_USUAL_CONTRIBUTORS, parties)
         _validate.integer("min_contributors", min_contributors, 1, parties)
         _validate.number("min_share", min_share, above=0, at_most=1)
-        return cls(ring, min_contributors, float(min_share), fixed_contributors, server_blind)
+        check_upload_bits(upload_bits)
+        return cls(ring, min_contributors, float(min_share), fixed_contributors, server_blind, upload_bits)

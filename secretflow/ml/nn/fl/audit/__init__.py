@@ -4,7 +4,7 @@
 ``captured`` from what a training captured (:func:`load_capture`, :func:`observe_capture`); ``defences`` are
 what is done to weights or uploads first; ``padded`` is the upload of the secure aggregation; ``scores``
 compares with the truth, which no attack sees. Needs torch and numpy; the scores need torchmetrics and scipy,
-``padded`` needs this project's aggregator.
+``padded`` and updates that are rounded need this project's aggregator.
 """
 
 from pkgutil import extend_path

@@ -1,0 +1,39 @@
+"""What an aggregation tells of its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from secretflow.device import PYU, PYUObject
+
+from .group import Group
+
+
+class Measured:
+    """What an aggregator inherits to tell what its group has uploaded, and how long that took."""
+
+    _group: Group
+
+    def payload_bytes(self) -> dict[PYU, PYUObject]:
+        """Bytes that each party has uploaded since its client was made: ring elements and masks.
+
+        What is not counted is in :class:`~secretflow.security.aggregation.secagg.usage.Usage`.
+        """
+        return {party: member.payload_bytes() for party, member in self._group.members.items()}
+
+    def round_bytes(self, before: Mapping[PYU, int] | None = None) -> dict[PYU, PYUObject]:
+        """Bytes of each round: for each party a list of ints, one for each sum or average.
+
+        What an agreement about masks takes is counted in the round that it was made for.
+
+        Args:
+            before: how many rounds of each party to leave out; None tells of all.
+        """
+        return {
+            party: member.round_bytes(0 if before is None else before[party])
+            for party, member in self._group.members.items()
+        }
+
+    def take_seconds(self) -> dict[PYU, PYUObject]:
+        """Seconds that each party has spent encoding, padding and opening since this was asked last."""
+        return {party: member.take_aggregation_seconds() for party, member in self._group.members.items()}
