@@ -27,28 +27,49 @@ from secretflow.security.aggregation.secagg.errors import ChannelClosedError
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import Message
 from secretflow.security.aggregation.secagg.pads import Pads
-from secretflow.security.aggregation.secagg.protocol import average_into
+from secretflow.security.aggregation.secagg.protocol import (
+    Exchanges,
+    agree_on_support,
+    average_into,
+    average_updates_into,
+)
 from secretflow.security.aggregation.secagg.ring import Ring, encode_padded
+from secretflow.security.aggregation.secagg.rounding import rounding_key
 from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.server import Server
 from secretflow.security.aggregation.secagg.support import Support
-from secretflow.security.aggregation.secagg.transport.channel import Channel, Listener
+from secretflow.security.aggregation.secagg.transport.channel import Channel, Listener, drive
+from secretflow.security.aggregation.secagg.updates import Sending, Updates
+from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
 __all__ = [
     "SERVER_ACTOR",
+    "AggregationWeights",
     "Call",
     "Channel",
     "ChannelClosedError",
+    "Client",
+    "Exchanges",
     "Listener",
     "Message",
     "Operation",
     "Pads",
     "Ring",
+    "Sending",
+    "Server",
+    "Support",
     "Survivors",
+    "Updates",
     "Uploads",
+    "agree_on_support",
     "aggregators",
+    "average_into",
+    "average_updates_into",
+    "drive",
     "encode_padded",
     "plain_clients",
+    "rounding_clients",
+    "rounding_key",
     "watched_uploads",
 ]
 
@@ -73,6 +94,15 @@ def plain_clients(parties: int) -> tuple[list[Client], Server]:
     clients = [Client(name, names, rules) for name in names]
     agree_all([client.keys for client in clients])
     return clients, Server()
+
+
+def rounding_clients(parties: int, bits: int | None) -> list[Client]:
+    """Clients that have agreed on keys, whose updates have so many bits, or None for whole numbers."""
+    names = [f"party{k:02}" for k in range(parties)]
+    rules = Rules.make(Ring.make(32, None, parties), parties, upload_bits=bits)
+    clients = [Client(name, names, rules) for name in names]
+    agree_all([client.keys for client in clients])
+    return clients
 
 
 class Survivors:

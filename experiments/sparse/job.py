@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from secretflow.security.aggregation.secagg.ballot import Ballot
+
 NUMBER = 4
 """Bytes of a weight on the wire: an element of a ring of 32 bits."""
 
@@ -127,12 +129,13 @@ class Job:
         self._partial_known = self.samples.clone()
 
     def agree(self, at_least: int, shrinks: bool) -> None:
-        """Counts the bytes of an agreement on masks, one for each weight that has travelled so far.
+        """Counts the bytes of an agreement on masks, some bits for each weight that has travelled so far.
 
         Args:
             at_least: as for :meth:`average_living`, of the masks before the change.
             shrinks: whether masks can only shrink; otherwise all weights of the model are agreed on.
         """
         counts = [mask.sum(0) >= at_least for mask in self.masks.values()]
-        self.uploaded += sum(int(each.count_nonzero()) for each in counts) if shrinks else self.size
+        size = sum(int(each.count_nonzero()) for each in counts) if shrinks else self.size
+        self.uploaded += Ballot(self.parties, counting=not shrinks, leaving=True).nbytes(size)
         self._partial_known = None

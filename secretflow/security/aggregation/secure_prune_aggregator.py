@@ -48,6 +48,7 @@ class SecurePruneAggregator(Measured, Aggregator):
       average: against ``t`` parties that pool what they know, set ``min_contributors`` to ``t + 2``;
     * with two parties, each learns the other's numbers from the average itself, whatever the protocol;
     * to the server also each element of what ``axis=None`` adds up;
+    * with ``upload_bits``, the mean over the parties of the largest update in each layer;
     * an error about a number that does not fit names its party's largest magnitude.
 
     Behind every opened element stand at least ``min_contributors`` parties that count: that add their
@@ -85,6 +86,10 @@ class SecurePruneAggregator(Measured, Aggregator):
             up to 32 parties, two thirds for more. A party shares pads with as many peers as that takes (of
             256 with 32 for a third, 76 for two thirds, 255 for 1), and each pad takes time. Who colludes must
             be settled before keys are drawn (bound: ``secagg/neighbours.py``).
+        upload_bits: 8, 4 or 2 have training upload the update of each weight since the last average, rounded
+            at random to so many bits, less than ``upload_bits + ceil(log2 n)`` on the wire; None uploads ring
+            elements. See :class:`~secretflow.security.aggregation.secagg.rounding.Rounding`. :meth:`sum` and
+            averages that are asked for directly know of no last average, so they take numbers whole.
         identities: who the parties are, pinned, so a key exchanged on the way is refused. None takes those of
             the cluster file; without any, keys are the parties' own if nobody can change their messages.
         min_survivors: fewest parties that a round of ``FLModel.fit`` ends with, more than half of them and
@@ -118,6 +123,7 @@ class SecurePruneAggregator(Measured, Aggregator):
         fixed_contributors: bool = True,
         server_blind: bool = False,
         max_colluders: float | None = None,
+        upload_bits: int | None = None,
         identities: Identities | None = None,
         min_survivors: int | None = None,
         round_deadline: float = ROUND_DEADLINE,
@@ -126,7 +132,14 @@ class SecurePruneAggregator(Measured, Aggregator):
         _validate.flag("fixed_contributors", fixed_contributors)
         ring = Ring.make(ring_bits, fxp_bits, count := len(participants))
         rules = Rules.make(
-            ring, count, min_contributors, min_share, fixed_contributors, server_blind, max_colluders
+            ring,
+            count,
+            min_contributors,
+            min_share,
+            fixed_contributors,
+            server_blind,
+            max_colluders,
+            upload_bits=upload_bits,
         )
         self._group = Group(device, participants, rules, identities or identities_here())
         self._agreements = Agreements()
@@ -136,11 +149,6 @@ class SecurePruneAggregator(Measured, Aggregator):
     def participants(self) -> list[PYU]:
         """The parties, in the order in which their keys and weights are given to each other."""
         return list(self._group.parties)
-
-    @property
-    def server_blind(self) -> bool:
-        """Whether the server learns nothing but sizes."""
-        return self._group.rules.server_blind
 
     def host_at(self, hosts: Mapping[PYU, Any]) -> None:
         """Lets the parties' clients live in actors that the parties have anyway: a process less for each.

@@ -128,7 +128,7 @@ def test_of_two_parties_nobody_gets_what_only_one_of_them_keeps_unless_all_have_
     aggregator = consortium.aggregator(2)
     at_parties = list(sf.reveal(aggregator.average_at_parties(data, prune_mask=masks)).values())
     assert [result[0].tolist() for result in at_parties] == [[6, 5, 0], [6, 0, 0]]
-    one_number_and_the_masks = 4 + 3
+    one_number_and_the_masks = 4 + 4
     assert list(sf.reveal(aggregator.payload_bytes()).values()) == [one_number_and_the_masks] * 2
     assert sf.reveal(aggregator.average(data, 0, prune_mask=masks))[0].tolist() == [6, 0, 0]
     agreed = consortium.aggregator(2, min_contributors=1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from secretflow.security.aggregation.secagg.ballot import Ballot
 from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.errors import AggregationError, DisagreementError
@@ -89,7 +90,9 @@ def truth(_: str, total: Message) -> Message:
 def raised(party: str, total: Message) -> Message:
     """As if all kept what Alice alone keeps."""
     if total["encoding"].startswith("mask"):
-        total["body"][0][20:] += 2
+        says = Ballot(3, counting=True, leaving=True)
+        raises = says.cast([np.arange(40) >= 20], [np.zeros(40, bool)])
+        total["body"][0] += 2 * raises
     return total
 
 
@@ -108,12 +111,12 @@ def test_a_server_that_raises_the_counts_of_an_agreement_is_refused_before_anyth
     assert len(cluster.server.uploads) == 1
 
 
-@pytest.mark.parametrize("added", [1, 255])
+@pytest.mark.parametrize("added", [1, 2**32 - 1])
 @pytest.mark.parametrize("checksum", [0, 1, 2**56])
 def test_counts_cannot_be_changed_together_with_their_checksum(added: int, checksum: int) -> None:
     def lie(_: str, total: Message) -> Message:
         if total["encoding"].startswith("mask"):
-            total["body"][0][30:31] += np.uint8(added)
+            total["body"][0][3:4] += np.uint32(added)
             total["body"][1] += np.uint64(checksum)
         return total
 

@@ -107,12 +107,12 @@ def test_n_minus_2_parties_and_the_server_cannot_tell_honest_inputs_of_the_same_
 
 
 def constant_zeros(parties: int) -> list[list[np.ndarray]]:
-    return [[np.zeros(30_000, "f4"), np.zeros(6_000, "i8")] for _ in range(parties)]
+    return [[np.zeros(60_000, "f4"), np.zeros(6_000, "i8")] for _ in range(parties)]
 
 
 def real_weights(parties: int) -> list[list[np.ndarray]]:
     rng = np.random.default_rng(1)
-    return [[rng.normal(0, 0.05, 30_000).astype("f4"), rng.integers(0, 1000, 6_000)] for _ in range(parties)]
+    return [[rng.normal(0, 0.05, 60_000).astype("f4"), rng.integers(0, 1000, 6_000)] for _ in range(parties)]
 
 
 @pytest.mark.parametrize("data", [constant_zeros, real_weights])
@@ -124,7 +124,7 @@ def test_each_padded_upload_and_each_incomplete_sum_is_uniform_and_the_encoding_
     data: Callable[[int], list[list[np.ndarray]]],
     ring_bits: int,
 ) -> None:
-    masks = [[np.arange(30_000) % 5 != k, None] for k in range(3)]
+    masks = [[np.arange(60_000) % 5 != k, None] for k in range(3)]
 
     def run() -> Round:
         return Round(make_clients(3, ring_bits=ring_bits), data(3), masks)
@@ -147,7 +147,7 @@ def test_in_blind_mode_all_that_the_server_sees_is_uniform(
     data: Callable[[int], list[list[np.ndarray]]],
     parties: int,
 ) -> None:
-    masks = [[np.arange(30_000) % 5 != k, None] for k in range(parties)]
+    masks = [[np.arange(60_000) % 5 != k, None] for k in range(parties)]
     clients = make_clients(parties, blind=True)
     blind = Round(clients, data(parties), masks)
     assert all(looks_uniform(body) for body in blind.uploads())

@@ -80,7 +80,9 @@ def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
         )
 
 
-def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> None:
+def check_privacy(
+    dp_strategy: Any, settings: PruneSettings, parties: int, upload_bits: int | None = None
+) -> None:
     """Refuses noise whose account of privacy would not hold.
 
     Every party adds its part of the noise, so all parts must arrive at every weight. With masks of their own
@@ -91,10 +93,11 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         dp_strategy: upstream's ``DPStrategyFL``, or None.
         settings: what the user chose about pruning.
         parties: how many train; all do in each round.
+        upload_bits: bits of an update; None if it travels whole.
 
     Raises:
-        ValueError: masks are the parties' own, layers are clipped one by one, or the noise is split over
-            another number of parties.
+        ValueError: masks are the parties' own, layers are clipped one by one, updates are rounded, or the
+            noise is split over another number of parties.
     """
     noise = getattr(dp_strategy, "model_gdp", None)
     if noise is None:
@@ -108,6 +111,11 @@ def check_privacy(dp_strategy: Any, settings: PruneSettings, parties: int) -> No
         raise ArgumentError(
             "is_clip_each_layer of model_gdp must be False, for the clipped layers together may be longer "
             "than l2_norm_clip, which the noise is for, got True"
+        )
+    if upload_bits is not None:
+        raise ArgumentError(
+            "upload_bits must be None with dp_strategy's model_gdp, for what is rounded off one update is in "
+            f"the next one, which the account of the noise does not know of, got {upload_bits!r}"
         )
     for name in ("num_clients", "num_updates"):
         number = getattr(noise, name, parties)

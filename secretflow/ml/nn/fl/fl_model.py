@@ -125,7 +125,8 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
             if aggregator.survival:
-                check_survivors(self._prune_settings, kwargs.get("dp_strategy"), worker_processes)
+                dp_strategy, bits = kwargs.get("dp_strategy"), aggregator.upload_bits
+                check_survivors(self._prune_settings, dp_strategy, worker_processes, bits)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
             check_worker_processes(worker_processes)
@@ -264,7 +265,9 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         if not options.from_files:
             rows = self._rows(options.x)
             self._audience.decided(lambda: options.check_rows(rows))
-        check_privacy(self.dp_strategy, self._prune_settings, len(self._workers))
+        check_privacy(
+            self.dp_strategy, self._prune_settings, len(self._workers), self._aggregator.upload_bits
+        )
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
         # Another model may have taken the parties' clients in since.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Columns = Mapping[str, Sequence[Any]]
 
 _MOST_NAMES = 10
-_NOT_METRICS = ("density", "loss")
+_NOT_METRICS = ("clipped", "density", "loss")
 
 
 def plot_history(history: Mapping[str, Columns]) -> Figure:

@@ -92,6 +92,7 @@ class FitSession:
             history=self._history,
         )
         self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
+        self._rounds_updates = aggregator.upload_bits is not None
         self._transport = aggregator.transport(options.wait_steps)
 
     def run(self) -> History:
@@ -138,7 +139,7 @@ class FitSession:
         self._rows_known = all(state["rows_known"] for state in states)
         self._transport.run(
             lambda party, start: self._workers[party].begin_fit(start, self._fit, self._rows_known),
-            exchanges_of_start(self._settings, self._rows_known),
+            exchanges_of_start(self._settings, self._rows_known, self._rounds_updates),
         )
         # After a round that failed at one party, another may have taken a step of pruning more. Steps go on
         # until all have come to the end.
@@ -186,7 +187,7 @@ class FitSession:
         def begin(party: PYU, start: int) -> PYUObject:
             return self._workers[party].begin_rounds(start, rounds)
 
-        exchanges = exchanges_of(rounds, self._settings, self._rows_known)
+        exchanges = exchanges_of(rounds, self._settings, self._rows_known, self._rounds_updates)
         self._transport.run(begin, exchanges, rounds=len(rounds))
 
     def _log_privacy(self, this: Round) -> None:
@@ -217,13 +218,21 @@ class FitSession:
         }
         overall: dict[str, float] = {}
         spent = self._take_seconds()
-        told = self._audience.told({device: worker.densities() for device, worker in self._workers.items()})
-        for device, densities in (told or {}).items():
+        told = self._audience.told(
+            {device: [worker.densities(), worker.take_clipped()] for device, worker in self._workers.items()}
+        )
+        for device, (densities, clipped) in (told or {}).items():
             loss = self._losses[device].mean
             columns[device].update(spent[device], **({} if loss is None else {"loss": loss}))
+            columns[device].update({} if clipped is None else {"clipped": clipped})
             columns[device].update({f"density.{name}".rstrip("."): rate for name, rate in densities.items()})
         if told is not None:
-            for name in ("density", "train_seconds", "aggregate_seconds"):
+            for name in (
+                "density",
+                "train_seconds",
+                "aggregate_seconds",
+                *["clipped"] * self._rounds_updates,
+            ):
                 overall[name] = sum(own[name] for own in columns.values()) / len(columns)
             overall.update(_mean_loss(self._losses.values()))
         for device, own in columns.items():

@@ -10,18 +10,22 @@ from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.options import ALL_ROWS, FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.pruning.scores import CRITERIA
 
 
-def check_survivors(settings: PruneSettings, dp_strategy: Any, worker_processes: int | None) -> None:
+def check_survivors(
+    settings: PruneSettings, dp_strategy: Any, worker_processes: int | None, upload_bits: int | None
+) -> None:
     """Refuses what does not go with ``min_survivors``.
 
     Args:
         settings: what the user chose about pruning.
         dp_strategy: upstream's ``DPStrategyFL``, or None.
         worker_processes: in how many processes parties share; None for one each.
+        upload_bits: bits of an update; None if it travels whole.
 
     Raises:
-        ValueError: the parties are not processes, noise would not add up to what its account says, or a party
+        ValueError: the parties are not processes, updates are rounded, noise would not add up to what its account says, or a party
             that comes back could not make up for what it has missed.
     """
     mode = sfd.get_distribution_mode()
@@ -34,15 +38,24 @@ def check_survivors(settings: PruneSettings, dp_strategy: Any, worker_processes:
             "worker_processes must be None with min_survivors, for parties that share a process are lost "
             f"together, got {worker_processes}"
         )
+    if upload_bits is not None:
+        raise ArgumentError(
+            "upload_bits must be None with min_survivors, for who comes back has no last average to tell an "
+            f"update against, got {upload_bits!r}"
+        )
     if dp_strategy is not None:
         raise ArgumentError(
             "dp_strategy must be None with min_survivors, for the noise of who is lost is not there, got "
             f"{dp_strategy!r}"
         )
-    for name, only in (("regrow_percent", 0), ("withhold_percent", 0), ("prune_criterion", "magnitude")):
-        value = getattr(settings, name)
-        if value != only:
-            raise ArgumentError(f"{name} must be {only!r} with min_survivors, got {value!r}")
+    for name in ("regrow_percent", "withhold_percent"):
+        if value := getattr(settings, name):
+            raise ArgumentError(f"{name} must be 0 with min_survivors, got {value!r}")
+    if CRITERIA[settings.prune_criterion].needs_gradient:
+        raise ArgumentError(
+            "prune_criterion must be one that needs no gradients with min_survivors, got "
+            f"{settings.prune_criterion!r}"
+        )
 
 
 def check_surviving_fit(options: FitOptions, over_a_network: bool) -> None:

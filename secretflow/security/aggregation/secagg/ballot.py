@@ -1,54 +1,79 @@
-"""What a party says of each element when masks are agreed on, and what the sum of all parties' says.
-
-A party adds 1 where it contributes and a large number where it leaves: where its numbers are in an earlier
-sum and would not be in the next one. If nobody leaves, the sum is the number of contributors.
-"""
+"""What a party says of each element when masks are agreed on, and what the sum of all parties' says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-_WIDTHS = {15: "u1", 255: "<u2", 2**16 - 1: "<u4"}  # so many parties can all leave without an overflow
+from .lanes import Lanes
+
+_ELEMENT = np.dtype("<u4")
+"""Of what travels. A server that adds something to a sum is found out but with a chance of at most 2^-32, see
+:func:`~.checksum.checksum`; in elements of 64 bits it would not be."""
 
 
-def ballot(
-    contributes: Sequence[np.ndarray | None], leaves: Sequence[np.ndarray | None], parties: int
-) -> np.ndarray:
-    """What one party says, of all arrays with a mask in one row.
+@dataclass(frozen=True)
+class Ballot:
+    """What is said.
 
-    Args:
-        contributes: for each array where it would add its numbers, boolean; None without a mask.
-        leaves: likewise where it has added some before and would no more.
-        parties: how many say something, at most 65,535.
+    Where parties are counted, one that contributes adds 1, and one that leaves, whose numbers are in an
+    earlier sum and would not be in the next one, more than all others together. Where the contributors are
+    known, and none can join, one that leaves adds 1, and nobody else says anything.
 
-    Returns:
-        For each element one byte, or two of more than 15 parties, or four of more than 255.
+    Attributes:
+        parties: how many say something, at most 65,534.
+        counting: whether contributors are counted.
+        leaving: whether parties say that they leave.
     """
-    dtype, large = _wide(parties)
-    says = [np.empty(0, dtype)]
-    for added, left in zip(contributes, leaves, strict=True):
-        if added is not None:
-            says.append(added.astype(dtype))
-            says[-1][left] = large
-    return np.concatenate(says)
 
+    parties: int
+    counting: bool
+    leaving: bool
 
-def tally(total: np.ndarray, parties: int) -> np.ndarray:
-    """How many contribute to each element that may travel.
+    def nbytes(self, size: int) -> int:
+        """Bytes of what a party says of so many elements."""
+        return self._lanes.size_of(size) * _ELEMENT.itemsize
 
-    Args:
-        total: the sum of all parties' ballots.
-        parties: how many there are.
+    def cast(
+        self, contributes: Sequence[np.ndarray | None], leaves: Sequence[np.ndarray | None]
+    ) -> np.ndarray:
+        """What one party says, of all arrays with a mask in one row.
 
-    Returns:
-        uint8, or of more than 255 parties uint16; 0 where somebody leaves.
-    """
-    _, large = _wide(parties)
-    return np.where(total < large, total, 0).astype(np.min_scalar_type(parties))
+        Args:
+            contributes: for each array where it would add its numbers, boolean; None without a mask.
+            leaves: likewise where it has added some before and would no more.
 
+        Returns:
+            Ring elements.
+        """
+        says = [np.empty(0, np.int32)]
+        for added, left in zip(contributes, leaves, strict=True):
+            if added is not None and left is not None:
+                says.append(added * np.int32(self.counting) + left * np.int32(self._leaver))
+        return self._lanes.join(np.concatenate(says)).astype(_ELEMENT)
 
-def _wide(parties: int) -> tuple[np.dtype, int]:
-    most = next(most for most in _WIDTHS if parties <= most)
-    return np.dtype(_WIDTHS[most]), most + 1
+    def tally(self, total: np.ndarray, size: int) -> np.ndarray:
+        """How many contribute to each element, or stay there if they are not counted.
+
+        Args:
+            total: the sum of all parties' ballots.
+            size: how many elements they are about.
+
+        Returns:
+            uint8, or of more than 255 parties uint16; 0 where somebody leaves.
+        """
+        digits, counts = self._lanes.split(total.astype("<u8"), size), np.min_scalar_type(self.parties)
+        if not self.counting:
+            return np.where(digits, 0, self.parties).astype(counts)
+        return np.where(digits <= self.parties, digits, 0).astype(counts)
+
+    @property
+    def _leaver(self) -> int:
+        return (self.parties + 1 if self.counting else 1) * self.leaving
+
+    @cached_property
+    def _lanes(self) -> Lanes:
+        return Lanes.counting(self.parties * max(self._leaver, 1), 8 * _ELEMENT.itemsize)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .support import Support
+from .updates import Sending
 from .weights import AggregationWeights
 
 
@@ -25,9 +26,11 @@ class Call:
         operation: what comes out.
         weights: aggregation weights; None for equal ones.
         support: which elements travel; None for all.
+        sending: how updates travel instead of numbers; None where all numbers travel whole.
     """
 
     number: int
     operation: Operation
     weights: AggregationWeights | None = None
     support: Support | None = None
+    sending: Sending | None = None

@@ -7,29 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from .ballot import ballot, tally
+from .agreeing import Agreeing
 from .call import Call, Operation
-from .caller import Caller
-from .contributions import Contributions
 from .encoder import Encoder
 from .errors import AggregationError
 from .identity import Identities
-from .inputs import ArrayMasks, align_mask, as_arrays
+from .inputs import as_arrays
+from .lanes import pack
 from .layout import Layout
 from .memory import Recycled
-from .message import Message
-from .opening import Opening, check_sum, share_one
+from .message import Message, unpacked
+from .opening import Opening, Steps, share_one
+from .pads import Pads
+from .rounding import Rounding
 from .rules import Rules
-from .stages import Proposed, Uploaded
+from .stages import Uploaded
 from .support import Support
+from .updates import Sending, Updates
 from .usage import timed
 from .weights import AggregationWeights
 
 
-class Client(Caller):
+class Client(Agreeing):
     """One party's side of the aggregation, for arguments and attributes see :class:`~.caller.Caller`."""
 
     _tells_weight = False  # whether the sum of those who are there says how much they weigh
+    _packs = True  # whether the server can unpack
 
     def __init__(
         self,
@@ -39,92 +42,25 @@ class Client(Caller):
         identities: Identities | None = None,
     ) -> None:
         super().__init__(party, names, rules, identities)
-        self._contributions = Contributions(rules.fixed_contributors)
         self._memory = Recycled()
         self._dense_layout: Layout | None = None
+        bits, parties = rules.upload_bits, len(names)
+        self._rounding = None if bits is None else Rounding.make(bits, parties, self._packs)
 
     def go_on_from(self, before: Client) -> None:
         """Takes over to what another client of this party and these parties has contributed."""
         self._contributions = before._contributions
 
-    @timed
-    def propose(self, call: int, data: Any, mask: ArrayMasks, within: Support | None = None) -> Message:
-        """Uploads the own mask, padded: a :func:`~.ballot.ballot` for each maskable element.
-
-        Args:
-            call: number of the call.
-            data: own arrays.
-            mask: own mask, see :func:`~.inputs.align_mask`.
-            within: what travels so far, of which no party's mask has got a new element: only its elements are
-                agreed on. None, or one of data of other shapes, agrees on all.
+    @property
+    def rounding(self) -> Rounding:
+        """What updates are rounded to.
 
         Raises:
-            AggregationError: the mask is not allowed, or has an element that it had not in ``within``.
+            AggregationError: the rules say that all numbers travel whole.
         """
-        self._pending = None
-        arrays, is_list = as_arrays(data)
-        living = align_mask(mask, arrays)
-        layout = Layout.dense(arrays, is_list)
-        if within is not None and within.layout.fits(arrays, is_list):
-            if not within.encloses(living):
-                raise AggregationError(f"the mask of {self.party} has elements that its last one had not")
-            layout = within.layout
-        contributes, leaves = self._contributions.split(layout, living)
-        which = "".join("." if mask is None else "m" for mask in living)
-        body = ballot(layout.travelling(contributes), layout.travelling(leaves), self.parties)
-        pads = self.keys.pads(call, self.transcript.digest)
-        checksum = self.keys.checksum(body)
-        pads.add_to(body)
-        pads.add_to(checksum)
-        self.usage.count_agreement(body.nbytes)
-        self._pending = Proposed(call, layout, living, contributes)
-        return self._message(call, layout, f"mask {which}", [body, checksum])
-
-    @timed
-    def settle(self, total: Message, uncounted: int = 0) -> Support:
-        """Reads from the sum of the masks which elements travel.
-
-        Args:
-            total: the sum of the proposals.
-            uncounted: how many parties do not count by their weight. Which is not known, so an element needs
-                one contributor more for each.
-
-        Raises:
-            AggregationError: no mask was proposed, or the sum is one of other masks.
-            DisagreementError: the sum was changed on its way, or the parties were not told the same before.
-        """
-        proposed, counts = self._read_counts(total)
-        layout = proposed.layout.narrowed(counts, self.parties, self.rules.min_contributors + uncounted)
-        return Support(layout, proposed.living, proposed.contributes, uncounted)
-
-    def _read_counts(self, total: Message) -> tuple[Proposed, list[np.ndarray | None]]:
-        """The last proposal, and for each array how many parties keep each element of its layout."""
-        if not isinstance(self._pending, Proposed):
-            raise AggregationError(f"a mask must be proposed first, but {self.party} {self.stage.value}")
-        proposed = self._pending
-        if (total["call"], total["layout"]) != (proposed.call, self.keys.name_of(proposed.layout)):
-            raise AggregationError("the contributor counts are those of another proposal")
-        self._pending = None
-        opened = self.keys.unblinded(total)
-        check_sum(opened, int(self.keys.checksum(opened["body"][0])[0]))
-        self.transcript.add(total)
-        return proposed, proposed.layout.split_masked(tally(opened["body"][0], self.parties), proposed.living)
-
-    @timed
-    def shared_support(self, data: Any, mask: ArrayMasks) -> Support:
-        """What travels if the own mask is everybody's.
-
-        If another party's mask is another one, their uploads do not add up, and the server says so.
-
-        Args:
-            data: own arrays.
-            mask: own mask, see :func:`~.inputs.align_mask`.
-        """
-        arrays, is_list = as_arrays(data)
-        living = align_mask(mask, arrays)
-        counts = [None if entry is None else np.where(entry, self.parties, 0) for entry in living]
-        layout = Layout.dense(arrays, is_list).narrowed(counts, self.parties, self.rules.min_contributors)
-        return Support(layout, living, uncounted=self.parties, shared=True)
+        if self._rounding is None:
+            raise AggregationError("upload_bits must be 8, 4 or 2 for updates to travel, got None")
+        return self._rounding
 
     @timed
     def upload(self, call: Call, data: Any) -> Message:
@@ -135,9 +71,10 @@ class Client(Caller):
             data: own arrays.
 
         Returns:
-            ``body[0]``: floats that travel, followed by the denominators of partial elements if they are
-            not known yet; ``body[1]``: integers; last a padded zero, by which all see whether the pads
-            cancel. Where parties may be gone the own weight stands before it.
+            ``body[0]``: floats that travel whole, followed by the denominators of partial elements if they
+            are not known yet; ``body[1]``: integers; where updates travel ``body[PACKED]`` has them; last a
+            padded zero, by which all see whether the pads cancel. Where parties may be gone the own weight
+            stands before it.
 
         Raises:
             AggregationError: the input is not allowed, or a number does not fit into the ring. Nothing
@@ -159,15 +96,21 @@ class Client(Caller):
         pads = self.keys.pads(call.number, self.transcript.digest)
         absent = support.absent if support else {}
         encoder = Encoder(self.party, ring, layout, weights, average, pads, absent)
-        floats = self._memory.take(layout.float_size + carried, ring.dtype)
+        places = layout.floats_without(call.sending.updates.which if call.sending else ())
+        whole = places[-1][1].stop if places else 0
+        floats = self._memory.take(whole + carried, ring.dtype)
         integers = np.empty(layout.integer_size, "<u8")
-        encoder.write_floats(floats[: layout.float_size], arrays)
+        encoder.write_floats(floats[:whole], arrays, places)
         if support is not None and carried:
             own = round(float(weights.own) * share_one(ring))
-            floats[layout.float_size :] = support.has_partial * own
-            pads.add_to(floats[layout.float_size :])
+            floats[whole:] = support.has_partial * own
+            pads.add_to(floats[whole:])
         encoder.write_integers(integers, arrays)
-        body, weight_unit = [floats, integers], None
+        body, weight_unit, steps = [floats, integers], None, None
+        if call.sending is not None:
+            assert support is not None  # updates are of what was agreed on
+            steps, lanes = self._steps(call.sending, arrays, support, float(weights.own), pads)
+            body.append(lanes)
         if self._tells_weight and average:
             own_weight, weight_unit = weights.as_element()
             pads.add_to(own_weight)
@@ -180,7 +123,9 @@ class Client(Caller):
             f"exact={weights.exact} denominators={carried}"
         )
         message = self._message(call.number, layout, encoding, [*body, cancelling])
-        self.usage.count_round(floats.nbytes + integers.nbytes)
+        if steps is not None and steps.lanes.is_packed:
+            message["lane_bits"] = steps.lanes.bits
+        self.usage.count_round(sum(part.nbytes for part in body))
         opening = Opening(
             call=call.number,
             layout=layout,
@@ -191,6 +136,7 @@ class Client(Caller):
             weight_total=weights.total if average and np.ndim(weights.total) else None,
             denominators=denominators,
             weight_unit=weight_unit,
+            steps=steps,
         )
         self._pending = Uploaded(opening, weights, support)
         self._record(layout, support, weights)
@@ -219,7 +165,7 @@ class Client(Caller):
         return result
 
     @timed
-    def open_into(self, total: Message, arrays: Sequence[np.ndarray]) -> None:
+    def open_into(self, total: Message, arrays: Sequence[np.ndarray], updates: Updates | None = None) -> None:
         """Reads the sum of the last upload into arrays; what did not travel keeps its value there.
 
         What the own mask has pruned becomes zero, also where the others' average of it came.
@@ -227,12 +173,15 @@ class Client(Caller):
         Args:
             total: the sum.
             arrays: of the shapes of the own data, changed in place.
+            updates: what travelled as updates is of, and what later ones shall be of; None if there are none.
 
         Raises:
             AggregationError: as of :meth:`open`; nothing was changed then.
         """
         uploaded, total = self._ready_to_open(total)
-        uploaded.opening.write(total, arrays)
+        uploaded.opening.write(total, arrays, updates)
+        if updates is not None:
+            updates.take(uploaded.opening.layout, arrays)
         if uploaded.support is not None:
             uploaded.support.keep_pruned(arrays)
 
@@ -242,7 +191,7 @@ class Client(Caller):
 
     def _ready_to_open(self, total: Message) -> tuple[Uploaded, Message]:
         uploaded, told = self._take_uploaded(), total
-        total = self.keys.unblinded(total)
+        total = self.keys.unblinded(unpacked(total, uploaded.opening.lane_size))
         uploaded.opening.check(total)
         self.transcript.add(told)
         if uploaded.support is not None and uploaded.opening.layout.partial.size:
@@ -256,6 +205,22 @@ class Client(Caller):
         uploaded, self._pending = self._pending, None
         return uploaded
 
+    def _steps(
+        self,
+        sending: Sending,
+        arrays: Sequence[np.ndarray],
+        support: Support,
+        share: float,
+        pads: Pads,
+    ) -> tuple[Steps, np.ndarray]:
+        """How the updates of a call are read from a sum, and the own ones, padded and packed."""
+        updates, rounding = sending.updates, self.rounding
+        rounded = updates.round_off(arrays, support, rounding, sending.bounds, share, sending.key)
+        lanes = rounding.lanes.join(np.concatenate([np.empty(0, np.int16), *rounded.steps]))
+        pads.add_to(lanes)
+        sizes = tuple(map(rounding.step, sending.bounds))
+        return Steps(updates.which, sizes, rounding.lanes), pack(lanes, rounding.lanes.bits)
+
     def _record(self, layout: Layout, support: Support | None, weights: AggregationWeights) -> None:
         """Takes down to which elements this party has contributed, as it uploads."""
         self._contributions.record(layout, support, weights.counts)
@@ -264,8 +229,3 @@ class Client(Caller):
         if self._dense_layout is None or not self._dense_layout.fits(arrays, is_list):
             self._dense_layout = Layout.dense(arrays, is_list)
         return self._dense_layout
-
-    def _message(self, call: int, layout: Layout, encoding: str, body: list[np.ndarray]) -> Message:
-        # Of parties that do not share their keys the pads would not cancel, and the sum would be noise.
-        encoding = f"{encoding} session={self.keys.session}"
-        return Message(call=call, layout=self.keys.name_of(layout), encoding=encoding, body=body)

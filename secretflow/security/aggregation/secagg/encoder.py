@@ -41,12 +41,15 @@ class Encoder:
     pads: Pads
     absent: Mapping[int, np.ndarray]
 
-    def write_floats(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
-        """Writes the floats that travel.
+    def write_floats(
+        self, out: np.ndarray, arrays: Sequence[np.ndarray], places: Sequence[tuple[int, slice]]
+    ) -> None:
+        """Writes floats that travel.
 
         Args:
-            out: ``layout.float_size`` ring elements.
+            out: ring elements, one for each.
             arrays: own arrays.
+            places: the numbers of those that are written, each with its place in ``out``.
 
         Raises:
             AggregationError: a number does not fit, or a party's share is too small for the ring.
@@ -54,7 +57,7 @@ class Encoder:
         own, parties = self.shares.own, self.shares.parties
         if self.average and out.size:
             self.shares.check_precision(self.ring, self.party)
-        for k, place in self.layout.float_places:
+        for k, place in places:
             values = arrays[k].ravel()
             scale, limit = self.ring.one, self.ring.capacity / parties
             if self.average and isinstance(own, float):

@@ -11,6 +11,9 @@ from .opening import check_sum
 from .rules import MOST_PARTIES
 from .transcript import Transcript
 
+LIMBS = 4
+"""Ring elements for each integer."""
+
 _LIMBS = np.arange(0, 64, 16, dtype="<u8")[:, None]
 _LIMB = np.uint64(2**16 - 1)
 _LARGEST_SUM = MOST_PARTIES * 2**16

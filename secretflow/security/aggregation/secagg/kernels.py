@@ -42,7 +42,7 @@ def kernel_for(size: int, dtype: np.dtype) -> Kernel:
 
         that returns whether all numbers were finite and within the limit; if not, what it wrote is void.
     """
-    return _compiled() if _pays_off(size, dtype) else _vectorised
+    return _compiled() if pays_off(size, dtype) else _vectorised
 
 
 def scatter_for(size: int, dtype: np.dtype) -> Scatter:
@@ -60,10 +60,11 @@ def scatter_for(size: int, dtype: np.dtype) -> Scatter:
         * numbers: signed integers or floats, shape (m,),
         * scale: what they are divided by, a power of two.
     """
-    return _compiled_scatter() if _pays_off(size, dtype) else _vectorised_scatter
+    return _compiled_scatter() if pays_off(size, dtype) else _vectorised_scatter
 
 
-def _pays_off(size: int, dtype: np.dtype) -> bool:
+def pays_off(size: int, dtype: np.dtype) -> bool:
+    """Whether a compiled loop over so many numbers of a dtype pays off."""
     return size >= COMPILED_FROM and dtype in (np.float32, np.float64) and dtype.isnative
 
 

@@ -135,17 +135,21 @@ class Layout:
     @cached_property
     def float_places(self) -> tuple[tuple[int, slice], ...]:
         """The number of every array of floats, and its place in the vector of all floats that travel."""
-        return self._places("f")
+        return self.places(self._positions("f"))
 
     @cached_property
     def integer_places(self) -> tuple[tuple[int, slice], ...]:
-        """The same of integers."""
-        return self._places("iu")
+        """The number of every array of integers, and its place in the vector of all integers that travel."""
+        return self.places(self._positions("iu"))
 
-    def _places(self, kinds: str) -> tuple[tuple[int, slice], ...]:
-        numbers = self._positions(kinds)
-        ends = [0, *itertools.accumulate(self.sizes[k] for k in numbers)]
-        return tuple((k, slice(*ends[i : i + 2])) for i, k in enumerate(numbers))
+    def floats_without(self, arrays: Sequence[int]) -> tuple[tuple[int, slice], ...]:
+        """The number of every array of floats but some, and its place in the vector of those that travel."""
+        return self.places([k for k in self._positions("f") if k not in arrays])
+
+    def places(self, arrays: Sequence[int]) -> tuple[tuple[int, slice], ...]:
+        """The numbers of some arrays, each with its place in the vector of what travels of them."""
+        ends = [0, *itertools.accumulate(self.sizes[k] for k in arrays)]
+        return tuple((k, slice(*ends[i : i + 2])) for i, k in enumerate(arrays))
 
     def _positions(self, kinds: str) -> list[int]:
         return [k for k, dtype in enumerate(self.dtypes) if np.dtype(dtype).kind in kinds]

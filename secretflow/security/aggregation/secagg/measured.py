@@ -1,4 +1,4 @@
-"""What the parties of an aggregation have uploaded, and how long they have worked, from the driver's side."""
+"""What an aggregator tells of its rules, of what was uploaded and of how long parties have worked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from .group import Group
 
 
 class Measured:
-    """A base of an aggregator: measurements, each at its party."""
+    """A base of an aggregator: its rules, and measurements, each at its party."""
 
     _group: Group
+
+    @property
+    def server_blind(self) -> bool:
+        """Whether the server learns nothing but sizes."""
+        return self._group.rules.server_blind
+
+    @property
+    def upload_bits(self) -> int | None:
+        """Bits that an update is rounded to in training; None if it is not."""
+        return self._group.rules.upload_bits
 
     def payload_bytes(self) -> dict[PYU, PYUObject]:
         """Bytes that each party has uploaded since its client was made: ring elements and masks.

@@ -9,15 +9,32 @@ import numpy as np
 
 from .errors import AggregationError, DisagreementError
 from .kernels import scatter_for
+from .lanes import Lanes
 from .layout import Layout
-from .message import Message
+from .message import PACKED, Message
 from .ring import Ring, decode
+from .updates import Updates
 
 _ROUNDED_OFF = 2.0**-43  # of shares that are floats: 1000 add up to 1 within less
 _CHANGED = (
     "the parties were not told the same, or a sum was changed on its way, by a failure or by a server that "
     "lies; the last sum cannot be read, begin again from what all parties have"
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What travelled as updates, in steps.
+
+    Attributes:
+        arrays: the numbers of the arrays.
+        sizes: of each its step.
+        lanes: how the steps share them.
+    """
+
+    arrays: tuple[int, ...]
+    sizes: tuple[float, ...]
+    lanes: Lanes
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +54,7 @@ class Opening:
             parties that keep it hold, float64 in (0, 1]; None when the messages carry them.
         weight_unit: where parties may be gone, what the element with the weight of those who are there would
             be for all who were weighed; None where messages carry none.
+        steps: what travelled as updates; None if everything travelled whole.
     """
 
     call: int
@@ -48,12 +66,28 @@ class Opening:
     weight_total: np.ndarray | None
     denominators: np.ndarray | None
     weight_unit: float | None = None
+    steps: Steps | None = None
+
+    @property
+    def lane_size(self) -> int:
+        """How many lanes the updates took."""
+        return 0 if self.steps is None else self.steps.lanes.size_of(self._stepped)
+
+    @property
+    def _stepped(self) -> int:
+        """How many numbers travelled as updates."""
+        return 0 if self.steps is None else sum(self.layout.sizes[k] for k in self.steps.arrays)
+
+    @property
+    def _whole(self) -> int:
+        """How many floats travelled whole."""
+        return self.layout.float_size - self._stepped
 
     def read_denominators(self, total: Message) -> np.ndarray:
         """The denominators, known or as they came with this call."""
         if self.denominators is not None:
             return self.denominators
-        return decode(total["body"][0][self.layout.float_size :], share_one(self.ring))
+        return decode(total["body"][0][self._whole :], share_one(self.ring))
 
     def read_share(self, total: Message) -> float:
         """The share of the weight behind the elements that are not partial: 1 where all are there.
@@ -101,23 +135,23 @@ class Opening:
         self.write(total, arrays)
         return arrays if self.layout.is_list else arrays[0]
 
-    def write(self, total: Message, arrays: Sequence[np.ndarray]) -> None:
+    def write(self, total: Message, arrays: Sequence[np.ndarray], updates: Updates | None = None) -> None:
         """Decodes a sum into arrays; what did not travel keeps its value there.
 
         Args:
-            total: the sum.
+            total: the sum, nothing of it packed.
             arrays: of the shapes of the data, changed in place.
+            updates: say what the updates are of, if there are any.
 
         Raises:
             AggregationError: the sum is that of another call, layout or encoding; nothing was changed then.
         """
         self.check(total)
         layout = self.layout
-        elements, scale = total["body"][0][: layout.float_size], self.ring.one
-        numbers = elements.view(elements.dtype.str.replace("u", "i"))
+        numbers, scale = self._numbers(total)
         share = self.read_share(total)
         if layout.partial.size or share != 1.0:
-            numbers, scale = decode(elements, scale), 1.0
+            numbers, scale = numbers / scale, 1.0
             denominators = self.read_denominators(total)
             # Where the division has nothing to divide by, no weight stands behind the element.
             partial = numbers[layout.partial] / np.where(denominators > 0, denominators, 1.0)
@@ -125,6 +159,9 @@ class Opening:
             numbers[layout.partial] = partial
         for k, place in layout.float_places:
             index, array = layout.support[k], arrays[k]
+            if updates is not None and self.steps is not None and k in self.steps.arrays:
+                reference = updates.reference(k)
+                numbers[place] += reference if index is None else reference.take(index)
             if index is None:
                 np.divide(numbers[place].reshape(array.shape), scale, out=array, casting="unsafe")
             elif array.flags.c_contiguous:
@@ -137,6 +174,21 @@ class Opening:
             whole = integers[place].reshape(layout.shapes[k])
             values = whole if divisor is None else _divided(whole, divisor, arrays[k].dtype)
             np.copyto(arrays[k], values, casting="unsafe")
+
+    def _numbers(self, total: Message) -> tuple[np.ndarray, float]:
+        """The sums of all floats that travelled, and what they are to be divided by."""
+        elements = total["body"][0][: self._whole]
+        signed = elements.view(elements.dtype.str.replace("u", "i"))
+        if self.steps is None:
+            return signed, self.ring.one
+        numbers, places = np.empty(self.layout.float_size), dict(self.layout.float_places)
+        for k, place in self.layout.floats_without(self.steps.arrays):
+            numbers[places[k]] = signed[place] / self.ring.one
+        steps = self.steps.lanes.split(total["body"][PACKED], self._stepped)
+        sized = zip(self.layout.places(self.steps.arrays), self.steps.sizes, strict=True)
+        for (k, place), size in sized:
+            np.multiply(steps[place], size, out=numbers[places[k]])
+        return numbers, 1.0
 
 
 def _divided(whole: np.ndarray, divisor: float | np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -6,6 +6,7 @@ Whoever drives a generator decides how messages travel; what is said is the same
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,12 +14,18 @@ import numpy as np
 
 from .call import Call, Operation
 from .client import Client
+from .errors import AggregationError
 from .inputs import ArrayMasks
+from .integers import LIMBS
 from .message import Message
 from .support import Support
+from .updates import Sending, Updates
 from .weights import AggregationWeights
 
 _Result = TypeVar("_Result")
+
+_MAGNITUDE_ONE = 2.0**40
+_LARGEST_UPDATE = 2.0**13  # of 255 parties, in those units, the sum fits into 63 bits
 
 Exchanges: TypeAlias = Generator[Message, Message, _Result]
 """Messages for the server, each answered by the sum of all parties' messages; then a result."""
@@ -50,6 +57,7 @@ def average_into(
     data: Any,
     weights: AggregationWeights | None = None,
     support: Support | None = None,
+    updates: Updates | None = None,
 ) -> Exchanges[None]:
     """Averages with the others, into arrays of the own.
 
@@ -59,9 +67,52 @@ def average_into(
         data: own arrays.
         weights: as for :class:`~.call.Call`.
         support: as for :class:`~.call.Call`.
+        updates: what later updates are of; None if there are none.
     """
     total = yield client.upload(Call(client.next_call(), Operation.AVERAGE, weights, support), data)
-    client.open_into(total, arrays)
+    client.open_into(total, arrays, updates)
+
+
+def average_updates_into(
+    client: Client,
+    arrays: Sequence[np.ndarray],
+    updates: Updates,
+    weights: AggregationWeights | None,
+    support: Support,
+    key: bytes,
+) -> Exchanges[None]:
+    """Averages with the others as :func:`average_into` does; what travels are rounded updates.
+
+    Args:
+        client: of this party.
+        arrays: own arrays, changed in place.
+        updates: of this party.
+        weights: as for :class:`~.call.Call`.
+        support: as for :class:`~.call.Call`.
+        key: as for :class:`~.updates.Sending`.
+
+    Raises:
+        AggregationError: a number is not finite, or an update is 8,192 or more.
+    """
+    bounds = yield from _agree_on_bounds(client, updates.largest(arrays, support, client.party), updates)
+    sending = Sending(updates, bounds, key)
+    call = Call(client.next_call(), Operation.AVERAGE, weights, support, sending)
+    total = yield client.upload(call, arrays)
+    client.open_into(total, arrays, updates)
+
+
+def _agree_on_bounds(client: Client, largest: Sequence[float], updates: Updates) -> Exchanges[list[float]]:
+    for k, magnitude in zip(updates.which, largest, strict=True):
+        if magnitude >= _LARGEST_UPDATE:
+            raise AggregationError(
+                f"data[{k}] of {client.party} must be within {_LARGEST_UPDATE:g} of the last average, got "
+                f"{magnitude:g} from it; a lower learning rate may help"
+            )
+    own = np.array([math.ceil(magnitude * _MAGNITUDE_ONE) for magnitude in largest], np.int64)
+    sums = yield from add_up(client, own)
+    client.usage.count_agreement(own.nbytes * LIMBS)
+    mean = sums / (_MAGNITUDE_ONE * client.present())
+    return [client.rounding.bound(float(largest)) for largest in mean]
 
 
 def add_up(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
@@ -93,3 +144,14 @@ def confirm(client: Client, what: bytes) -> Exchanges[None]:
     """
     client.transcript.mix(what)
     yield from add_up(client, np.empty(0, np.int64))
+
+
+def is_everybodys(client: Client, digest: int) -> Exchanges[bool]:
+    """Whether all parties have the same; if not, they learn no more than that.
+
+    Args:
+        client: of this party.
+        digest: 48 bits of what this party has; of something that nobody else can have, random ones.
+    """
+    total = yield from add_up(client, np.array([digest], np.int64))
+    return int(total[0]) == digest * client.present()

@@ -9,6 +9,7 @@ from secretflow import _validate
 
 from .neighbours import EVERYBODY_UP_TO, degree_for
 from .ring import Ring
+from .rounding import check_upload_bits
 
 MOST_PARTIES = 1000
 """So many aggregation weights add up in 64 bits, and their parts of one still count in a ring of 32."""
@@ -32,6 +33,7 @@ class Rules:
         server_blind: whether one party adds a pad that only the parties can take off.
         neighbours: with how many others a party shares pads; None with all.
         dropped: how many parties may be gone from a call, for the neighbours to be enough.
+        upload_bits: bits of an update in training, see :class:`~.rounding.Rounding`; None for whole numbers.
     """
 
     ring: Ring
@@ -41,6 +43,7 @@ class Rules:
     server_blind: bool = False
     neighbours: int | None = None
     dropped: int = 0
+    upload_bits: int | None = None
 
     @classmethod
     def make(
@@ -53,6 +56,7 @@ class Rules:
         server_blind: bool = False,
         max_colluders: float | None = None,
         dropped: int = 0,
+        upload_bits: int | None = None,
     ) -> Rules:
         """Validates what a user gives.
 
@@ -72,11 +76,18 @@ class Rules:
         _validate.integer("min_contributors", min_contributors, 1, parties)
         _validate.number("min_share", min_share, above=0, at_most=1)
         _validate.number("max_colluders", max_colluders, at_least=0, at_most=1, optional=True)
+        check_upload_bits(upload_bits)
         if max_colluders is None:
             max_colluders = 1.0 if parties <= EVERYBODY_UP_TO else _USUAL_COLLUDERS
         colluders = min(floor(max_colluders * parties + _ROUNDED_OFF), parties - 2)
         degree = degree_for(parties, colluders, dropped)
-        neighbours = None if degree == parties - 1 else degree
         return cls(
-            ring, min_contributors, float(min_share), fixed_contributors, server_blind, neighbours, dropped
+            ring,
+            min_contributors,
+            float(min_share),
+            fixed_contributors,
+            server_blind,
+            neighbours=None if degree == parties - 1 else degree,
+            dropped=dropped,
+            upload_bits=upload_bits,
         )

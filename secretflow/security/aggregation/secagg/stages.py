@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .ballot import Ballot
 from .layout import Layout
 from .opening import Opening
 from .support import Support
@@ -33,12 +34,32 @@ class Proposed:
         layout: whose elements are agreed on.
         living: for each array the own flat mask, boolean, or None where everything lives.
         contributes: for each array where the party would add its numbers, boolean, or None where everywhere.
+        ballot: what was said of elements.
+        among: the last agreement, if all that was said is who leaves.
     """
 
     call: int
     layout: Layout
     living: Sequence[np.ndarray | None]
     contributes: Sequence[np.ndarray | None]
+    ballot: Ballot
+    among: Support | None
+
+    def counts(self, total: np.ndarray) -> list[np.ndarray | None]:
+        """For each array how many parties contribute to each element of the layout; None where all do.
+
+        Args:
+            total: the sum of the ballots.
+        """
+        pairs = zip(self.layout.sizes, self.living, strict=True)
+        size = sum(size for size, mask in pairs if mask is not None)
+        rows = self.layout.split_masked(self.ballot.tally(total, size), self.living)
+        if self.among is None:
+            return rows
+        return [
+            row if row is None or before is None else np.where(row, before, 0).astype(np.uint8)
+            for row, before in zip(rows, self.among.counts, strict=True)
+        ]
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # it holds what is the party's own

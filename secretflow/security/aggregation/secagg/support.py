@@ -25,6 +25,7 @@ class Support:
         absent: by the number of an array the positions, among its elements that travel, to which the party
             adds nothing; ascending, and nothing for an array without any.
         has_partial: to which elements of ``layout.partial`` the party adds its numbers, boolean.
+        counts: for each array how many parties contribute to each element that travels; None where all do.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Support:
         self.uncounted = uncounted
         self.shared = shared
         self._living = living
+        self.counts: list[np.ndarray | None] = [None] * len(living)
         self.absent: dict[int, np.ndarray] = {}
         present = np.ones(layout.float_size, bool)
         self._private: list[tuple[int, np.ndarray]] = []
@@ -77,6 +79,23 @@ class Support:
     def remember_denominators(self, shares: AggregationWeights, denominators: np.ndarray) -> None:
         """Keeps denominators, so that calls of equal weights need not carry them."""
         self._known = shares, denominators
+
+    def inherit_denominators(self, last: Support, stay: Sequence[np.ndarray | None]) -> None:
+        """Takes denominators over, which are the same where the contributors are.
+
+        Args:
+            last: the support before, in which there were more elements.
+            stay: for each array which of its elements are in this one, boolean; None if all are.
+        """
+        if last._known is None:
+            return
+        weights, denominators = last._known
+        here = np.ones(last.layout.float_size, bool)
+        for k, place in last.layout.float_places:
+            found = stay[k]
+            if found is not None:
+                here[place] = found
+        self._known = weights, denominators[here[last.layout.partial]]
 
     def keep_pruned(self, opened: Sequence[np.ndarray]) -> None:
         """Sets elements to zero that travel, but that the own mask has pruned.

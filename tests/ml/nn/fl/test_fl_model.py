@@ -15,6 +15,7 @@ import secretflow as sf
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl import GradientCapture
 from secretflow.ml.nn.fl.audit import load_capture
+from secretflow.security.aggregation.secagg.ballot import Ballot
 
 from .conftest import CLASSES, FEATURES, Mlp, Task
 from .measures import BATCH, DENSE, LIVING, PRUNABLE, STEPS, weights_of, zero_fractions
@@ -90,14 +91,16 @@ class TestTraining:
         rounds = [epoch for h in histories for epoch in h.local_history["alice_round_payload_bytes"]]
         for (*_, last), living in zip(rounds, LIVING[:3], strict=True):
             # Equal rows and seeds: both parties have the same mask. A mask that regrows may be anywhere.
-            assert last == (PRUNABLE if regrow_percent else before) + 4 * (living + DENSE)
+            ballot = Ballot(2, counting=regrow_percent > 0, leaving=True)
+            assert last == ballot.nbytes(PRUNABLE if regrow_percent else before) + 4 * (living + DENSE)
             before = living
 
     def test_the_round_that_prunes_uploads_the_pruned_weights(self, task: Task) -> None:
         # Equal rows and seeds: both parties have the same mask, so the support has the living size.
         history = task.make_model().fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
         living = round(history.global_history["density"][0] * PRUNABLE)
-        dense_rounds, mask, last = (STEPS - 1) * 4 * (PRUNABLE + DENSE), PRUNABLE, 4 * (living + DENSE)
+        dense_rounds, last = (STEPS - 1) * 4 * (PRUNABLE + DENSE), 4 * (living + DENSE)
+        mask = Ballot(2, counting=False, leaving=True).nbytes(PRUNABLE)
         assert history.local_history["alice_payload_bytes"] == [dense_rounds + mask + last]
         assert history.global_history["payload_bytes"] == [2 * (dense_rounds + mask + last)]
 

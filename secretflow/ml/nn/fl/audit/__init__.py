@@ -5,8 +5,8 @@ own, and :class:`~.callback.LeakageAudit` while a training runs. Its parts are o
 ``views`` makes an attacker's :class:`~secretflow.ml.nn.fl.attacks.Observation` from what parties compute,
 ``captured`` from what a training captured (:func:`load_capture`, :func:`observe_capture`); ``defences`` are
 what is done to weights or uploads first; ``padded`` is the upload of the secure aggregation; ``scores``
-compares with the truth, which no attack sees. ``padded`` needs this project's aggregator, the callback
-SecretFlow, and all else torch and what upstream brings.
+compares with the truth, which no attack sees. ``padded`` and updates that are rounded need this project's
+aggregator, the callback SecretFlow, and all else torch and what upstream brings.
 """
 
 from pkgutil import extend_path

@@ -18,6 +18,7 @@ from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.net import by_first_name, called, in_mode
 from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.audit.defences import support
+from secretflow.security.aggregation.secagg.rounding import rounded_update, rounding_key
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -139,6 +140,31 @@ def weight_update(party: PartyStep, steps: int, learning_rate: float) -> tuple[t
         state |= {name: state[name] - learning_rate * step for name, step in zip(names, living, strict=True)}
         total = [sum_ + step for sum_, step in zip(total, living, strict=True)]
     return tuple(array / steps for array in total)
+
+
+def rounded(
+    update: Sequence[torch.Tensor], upload_bits: int, parties: int, seed: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """View: one party's update as ``SecurePruneAggregator(upload_bits=...)`` has it rounded.
+
+    It is what stands behind the pads, so that of one party is seen by nobody who follows the protocol; the
+    average of several is :func:`plain_aggregate` of them.
+
+    Args:
+        update: of the party, or its gradient; each array is a layer.
+        upload_bits: 8, 4 or 2.
+        parties: how many upload, with equal weights and updates as large as this one.
+        seed: decides, with the number of the layer, how is rounded.
+
+    Raises:
+        ValueError: updates are not rounded to so many bits.
+    """
+    return tuple(
+        torch.from_numpy(
+            rounded_update(array.numpy(force=True), upload_bits, parties, rounding_key(seed, "", 0, layer))
+        )
+        for layer, array in enumerate(update)
+    )
 
 
 def plain_aggregate(uploads: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, ...]:

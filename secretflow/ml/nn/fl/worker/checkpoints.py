@@ -9,6 +9,7 @@ import torch
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.plain_values import held, released
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.worker.kept_updates import NOTHING_KEPT
 from secretflow.ml.nn.fl.worker.training import LocalTraining
 
 _OptimizerKinds = list[tuple[str, list[int]]]
@@ -33,6 +34,7 @@ def checkpoint_of(training: LocalTraining, settings: PruneSettings, epoch: int) 
         "prune_mask": training.masked.entries(),
         "mask_changed": training.mask_changed,
         "withheld": withholding.differences if withholding else [],
+        "updates": training.updates.state(),
     }
 
 
@@ -84,6 +86,8 @@ def take_checkpoint(checkpoint: dict[str, Any], training: LocalTraining) -> None
     if training.withholding:
         kept = checkpoint["withheld"] or [torch.zeros_like(old) for old in training.withholding.differences]
         training.withholding.differences = kept
+    # Checkpoints of earlier versions have none.
+    training.updates.load(checkpoint.get("updates", NOTHING_KEPT))
     training.rounds_trained = checkpoint["rounds"]
     training.mask_changed = checkpoint["mask_changed"]
 

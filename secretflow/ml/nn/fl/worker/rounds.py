@@ -28,24 +28,31 @@ from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     agree_on_support,
     average_into,
+    average_updates_into,
     confirm,
+    is_everybodys,
 )
+from secretflow.security.aggregation.secagg.rounding import rounding_key
 from secretflow.security.aggregation.secagg.support import Support
+from secretflow.security.aggregation.secagg.updates import Updates
 from secretflow.security.aggregation.secagg.weighing import WEIGHING_EXCHANGES, weigh, weigh_rounds
 from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
 _Result = TypeVar("_Result")
 
 
-def exchanges_of_start(settings: PruneSettings, rows_known: bool) -> int:
+def exchanges_of_start(settings: PruneSettings, rows_known: bool, rounds_updates: bool = False) -> int:
     """How many messages each party sends in :meth:`PartyRounds.start`."""
-    return 2 + rows_known * WEIGHING_EXCHANGES + (settings.mask_scope == "local")
+    return 2 + rows_known * WEIGHING_EXCHANGES + (settings.mask_scope == "local") + rounds_updates
 
 
-def exchanges_of(rounds: Sequence[Round], settings: PruneSettings, rows_known: bool) -> int:
+def exchanges_of(
+    rounds: Sequence[Round], settings: PruneSettings, rows_known: bool, rounds_updates: bool = False
+) -> int:
     """How many messages each party sends in :meth:`PartyRounds.rounds`."""
     agreements = sum(this.prunes for this in rounds) if settings.mask_scope == "local" else 0
-    return len(rounds) * (1 if rows_known else 1 + WEIGHING_EXCHANGES) + agreements
+    each = 1 + (not rows_known) * WEIGHING_EXCHANGES + rounds_updates
+    return len(rounds) * each + agreements
 
 
 def _until_not_lost(make: Callable[[], Exchanges[_Result]]) -> Exchanges[_Result]:
@@ -88,6 +95,7 @@ class PartyRounds:
         self._weights: list[AggregationWeights] | None = None
         self._uncounted = 0  # most parties that do not count in a round, if that is known before
         self._support: Support | None = None
+        self._updates: Updates | None = None
         self._prunes_own = settings.mask_scope == "local"
         self.epoch_is_over = False
         self.lost = 0
@@ -96,14 +104,26 @@ class PartyRounds:
     def start(self) -> Exchanges[None]:
         """Gives all parties the average of their weights, under masks that they agree on.
 
+        Where updates travel, and all parties have the last average already, they keep that, to the bit.
+
         Raises:
             AggregationError: the parties do not mean the same fit.
         """
         yield from self.settle()
         arrays = self._training.arrays()
+        if self._client.rules.upload_bits is not None:
+            training, support = self._training, self._support
+            assert support is not None  # as it is settled
+            self._updates = training.updates.begin(training.names(), arrays, training.updated())
+            if (yield from is_everybodys(self._client, self._updates.digest(arrays, support))):
+                yield from confirm(self._client, b"the last average")  # in the place of the next one
+                return
+            self._updates.begin_anew()
         try:
             with self._tensors_named():
-                yield from average_into(self._client, arrays, arrays, support=self._support)
+                yield from average_into(
+                    self._client, arrays, arrays, support=self._support, updates=self._updates
+                )
         except RoundLostError:
             return  # what was released is not uploaded again, and the first round has the next average
         self._training.take_back(arrays)
@@ -158,6 +178,8 @@ class PartyRounds:
         # What was chosen stands for how: a function has another name in every process.
         settings = replace(self._settings, prunable=tuple(mask))
         state = sha256(repr((settings, self._fit.shared(), self._fit.adds_noise)).encode())
+        if self._client.rules.upload_bits is not None:
+            state.update(repr(self._training.updated()).encode())
         if not self._prunes_own:
             for entry in mask.values():
                 state.update(entry.tobytes())
@@ -213,7 +235,7 @@ class PartyRounds:
                 # The account of the noise is one of equal parts.
                 shares = None if self._fit.adds_noise else weights
                 with self._tensors_named():
-                    yield from average_into(self._client, arrays, upload, shares, self._support)
+                    yield from self._average(this, arrays, upload, shares)
             except RoundLostError:
                 if not agreed:
                     training.masked.use(before)
@@ -229,4 +251,21 @@ class PartyRounds:
             if this.prunes and not self._prunes_own:
                 training.prune(this.passed)
                 self._support = self._client.shared_support(training.arrays(), training.mask_of_arrays())
+                if self._updates is not None:
+                    self._updates.take_all(training.arrays())
             self.epoch_is_over = this.ends_epoch
+
+    def _average(
+        self,
+        this: Round,
+        arrays: list[np.ndarray],
+        upload: list[np.ndarray],
+        weights: AggregationWeights | None,
+    ) -> Exchanges[None]:
+        """Averages what is uploaded into arrays of the model."""
+        client, support = self._client, self._support
+        if self._updates is None or support is None:
+            yield from average_into(client, arrays, upload, weights, support)
+            return
+        key = rounding_key(self._fit.random_seed, client.party, this.epoch, this.number)
+        yield from average_updates_into(client, arrays, self._updates, weights, support, key)

@@ -18,6 +18,7 @@ from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.capture_files import modules_evaluating, optimizer_settings, write_capture
+from secretflow.ml.nn.fl.worker.kept_updates import KeptUpdates
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
 
@@ -99,6 +100,7 @@ class LocalTraining:
         self.trainer = trainer
         self.rounds_trained = 0
         self.mask_changed = False
+        self.updates = KeptUpdates()
         self._averaged = averaged
         self._restart_data = restart_data
         self._nan_in_data = nan_in_data
@@ -175,6 +177,14 @@ class LocalTraining:
     def names(self) -> list[str]:
         """The names of :meth:`arrays`."""
         return list(self._averaged())
+
+    def updated(self) -> list[str]:
+        """The names of those of :meth:`arrays` that are trained, whose updates can travel instead of them.
+
+        Running statistics of batch normalisation travel whole: a rounded variance could be negative.
+        """
+        parameters = dict(self.trainer.model.named_parameters(remove_duplicate=False))
+        return [name for name in self.names() if name in parameters]
 
     def mask_of_arrays(self) -> ListMask:
         """The mask as it goes with :meth:`arrays`."""

@@ -55,6 +55,8 @@ class SurvivingClient(Client):
 
     _key_ring = SurvivorKeys
     _tells_weight = True
+    _packs = False  # the server takes pads off a sum, for which its elements must be whole
+    _all_stay = False
     keys: SurvivorKeys
 
     def __init__(

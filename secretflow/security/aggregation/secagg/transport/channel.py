@@ -25,7 +25,7 @@ from typing import TypedDict, TypeVar
 import numpy as np
 
 from ..errors import AggregationError, ChannelClosedError
-from ..message import Message
+from ..message import PACKED, Message
 
 _Result = TypeVar("_Result")
 
@@ -42,12 +42,14 @@ class _Header(TypedDict):
 
     Attributes:
         body: dtype and size of each array that follows.
+        lane_bits: see :class:`~..message.Message`; None if nothing is packed.
     """
 
     call: int
     layout: str
     encoding: str
     body: list[tuple[str, int]]
+    lane_bits: int | None
 
 
 _open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
@@ -96,13 +98,8 @@ class Channel:
         Raises:
             ChannelClosedError: the other end has gone.
         """
-        body = [(part.dtype.str, part.size) for part in message["body"]]
-        header = _Header(
-            call=message["call"], layout=message["layout"], encoding=message["encoding"], body=body
-        )
-        text = json.dumps(header).encode()
         try:
-            self._send_all([_LENGTH.pack(len(text)) + text, *(part.data for part in message["body"])])
+            self._send_all(frame(message))
         except OSError as error:
             raise ChannelClosedError(f"the other end of the channel has gone: {error}") from None
 
@@ -120,7 +117,12 @@ class Channel:
             )
         header = _parsed(self._read(np.empty(length, np.uint8)).tobytes())
         body = [self._read(np.empty(size, dtype)) for dtype, size in header["body"]]
-        return Message(call=header["call"], layout=header["layout"], encoding=header["encoding"], body=body)
+        message = Message(
+            call=header["call"], layout=header["layout"], encoding=header["encoding"], body=body
+        )
+        if header["lane_bits"] is not None:
+            message["lane_bits"] = header["lane_bits"]
+        return message
 
     def fileno(self) -> int:
         """The number of the socket, for whoever waits for one of several."""
@@ -154,6 +156,13 @@ class Channel:
                 raise ChannelClosedError("the other end of the channel has gone")
             rest = rest[received:]
         return array
+
+
+def frame(message: Message) -> list[bytes | memoryview]:
+    """A message as it goes over a channel, in parts one behind the other."""
+    body = [(part.dtype.str, part.size) for part in message["body"]]
+    text = json.dumps({**message, "body": body}).encode()
+    return [_LENGTH.pack(len(text)) + text, *(part.data for part in message["body"])]
 
 
 def drive(
@@ -208,11 +217,15 @@ def _parsed(text: bytes) -> _Header:
             layout=fields["layout"],
             encoding=fields["encoding"],
             body=[(dtype, size) for dtype, size in fields["body"]],
+            lane_bits=fields.get("lane_bits"),
         )
     except (ValueError, TypeError, KeyError):
         raise AggregationError("what came over a channel is no message") from None
     well = isinstance(header["call"], int) and isinstance(header["layout"], str)
     well = well and isinstance(header["encoding"], str)
+    bits, packed = header["lane_bits"], header["body"][PACKED:][:1]
+    if bits is not None:
+        well = well and isinstance(bits, int) and 0 < bits < 64 and [d for d, _ in packed] == ["<u8"]
     for dtype, size in header["body"]:
         well = well and dtype in _DTYPES and isinstance(size, int) and 0 <= size <= _MOST_ELEMENTS
     if not well:

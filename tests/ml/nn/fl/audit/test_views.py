@@ -13,6 +13,7 @@ from secretflow.ml.nn.fl.audit.views import (
     observe_sparse,
     party_gradient,
     plain_aggregate,
+    rounded,
     weight_update,
 )
 from secretflow.security.aggregation.secagg.message import add_up
@@ -138,3 +139,16 @@ def test_attacks_on_padded_uploads_do_no_better_than_noise(make_party):
     assert sum(error < SUCCESS_MSE for error in open_errors) >= 5
     assert not any(error < SUCCESS_MSE for error in padded_errors)
     assert np.median(padded_errors) > 0.9 * np.median(noise_errors)
+
+
+@pytest.mark.parametrize(("bits", "within"), [(8, 0.02), (4, 0.2), (2, 1.2)])
+def test_a_rounded_update_is_near_its_update_and_lies_on_few_steps(make_party, bits, within):
+    update = party_gradient(make_party(batch=2))
+    seen = rounded(update, bits, parties=3)
+    for whole, few in zip(update, seen, strict=True):
+        assert few.shape == whole.shape and few.dtype == whole.dtype
+        largest = whole.abs().max()
+        assert (few - whole).abs().max() <= within * largest
+        assert len(few.unique()) <= 2 ** (bits + 1)
+    other = rounded(update, bits, parties=3, seed=1)
+    assert any(not torch.equal(a, b) for a, b in zip(seen, other, strict=True))

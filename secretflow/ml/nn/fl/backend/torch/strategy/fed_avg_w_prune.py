@@ -226,6 +226,10 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
         """Seconds spent training since this was asked last."""
         return self._training.take_seconds()
 
+    def take_clipped(self) -> float | None:
+        """What part of the updates was clipped since this was asked last; None if none are rounded."""
+        return self._training.updates.take_clipped()
+
     def check_capture(self) -> None:
         """Looks whether the gradients to capture have a place.
 
