@@ -25,8 +25,8 @@ def check_survivors(
         upload_bits: bits of an update; None if it travels whole.
 
     Raises:
-        ValueError: the parties are not processes, updates are rounded, noise would not add up to what its account says, or a party
-            that comes back could not make up for what it has missed.
+        ValueError: the parties are not processes, updates are rounded, noise would not add up to what its
+            account says, or a party that comes back could not make up for what it has missed.
     """
     mode = sfd.get_distribution_mode()
     if mode not in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.RAY_PRODUCTION):
