@@ -26,9 +26,9 @@ def test_runs_differ_in_the_rules_and_cost_bytes_less_with_them(parties: None) -
     generator = np.random.default_rng(0)
     images = Images(
         generator.integers(0, 256, (1000, 28, 28), np.uint8),
-        generator.integers(0, 10, 1000),
+        generator.integers(0, 10, 1000, np.uint8),
         generator.integers(0, 256, (50, 28, 28), np.uint8),
-        generator.integers(0, 10, 50),
+        generator.integers(0, 10, 50, np.uint8),
     )
     case = cells([5], [0.1], [1])[0]
     recipe = replace(recipe_of(case), rows=1000, epochs=2, prune_end_epoch=1, test_rows=50)

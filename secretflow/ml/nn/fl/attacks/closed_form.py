@@ -17,7 +17,7 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior
-from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.layers import first_layer
 from secretflow.ml.nn.fl.attacks.observation import (
     Observation,
@@ -108,7 +108,7 @@ def _recover(observation: Observation, prior: GaussianPrior | None) -> Reconstru
         image = torch.zeros_like(image)
     return Reconstruction(
         images=image.to(observation.gradients[0].dtype).view(1, *observation.image_shape),
-        labels=labels_from_gradient(observation),
+        labels=labels_or_a_guess(observation),
         loss=float((~known).float().mean()) if sound else math.inf,
         history=(),
         iteration=0,

@@ -51,6 +51,34 @@ def labels_from_gradient(observation: Observation) -> torch.Tensor:
         ValueError: the net has no such layer, the batch holds more rows than there are classes, or the layer
             has no bias and its features can be negative, or are, where that matters.
     """
+    scores = _scores(observation)
+    what = "other than zero to read labels off them, as they are until the net is sure of every row"
+    _validate.check(bool(scores.any()), "gradients", "zeros", what)
+    return _smallest(scores, observation.batch_size)
+
+
+def labels_or_a_guess(observation: Observation) -> torch.Tensor:
+    """Labels for an attack to go on with: :func:`labels_from_gradient`, or a guess where a gradient is zero.
+
+    Args:
+        observation: what the attacker has.
+
+    Returns:
+        int64 of shape (batch,).
+
+    Raises:
+        TypeError: it is not an observation.
+        ValueError: as of :func:`labels_from_gradient`, but for gradients of zero.
+    """
+    return _smallest(_scores(observation), observation.batch_size)
+
+
+def _smallest(scores: torch.Tensor, batch: int) -> torch.Tensor:
+    return scores.topk(batch, largest=False).indices
+
+
+def _scores(observation: Observation) -> torch.Tensor:
+    """A score of each class, the smallest for labels; zeros where the gradient tells nothing."""
     _validate.instance("observation", observation, Observation, "an Observation")
     batch, classes = observation.batch_size, observation.classes
     what = f"at most the number of classes, {classes}, to read labels off a gradient"
@@ -58,21 +86,18 @@ def labels_from_gradient(observation: Observation) -> torch.Tensor:
     layer = last_layer(observation)
     one = single_score(observation) if layer is None and batch == 1 else None
     if one is not None:
-        return (observation.gradients[one] < 0).long()
+        score = observation.gradients[one].reshape(())
+        return torch.stack([-score, score])
     if layer is None:
         raise ValueError(
             "model must end in a fully connected layer of its own to read labels off a gradient, got one "
             "without; dlg_attack guesses labels, and takes known ones"
         )
     if layer.bias is not None:
-        scores = observation.gradients[layer.bias]
-    else:
-        assert layer.weight is not None
-        rows = observation.gradients[layer.weight]
-        scores = _scores_of_rows(rows.T if layer.by_column else rows, batch, layer.signed)
-    what = "other than zero to read labels off them, as they are until the net is sure of every row"
-    _validate.check(bool(scores.any()), "gradients", "zeros", what)
-    return scores.topk(batch, largest=False).indices
+        return observation.gradients[layer.bias]
+    assert layer.weight is not None
+    rows = observation.gradients[layer.weight]
+    return _scores_of_rows(rows.T if layer.by_column else rows, batch, layer.signed)
 
 
 def _scores_of_rows(rows: torch.Tensor, batch: int, signed: bool) -> torch.Tensor:
@@ -137,5 +162,5 @@ def idlg_attack(
     check_observations(observations, progress)
     for observation in observations:
         _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for iDLG")
-    labels = torch.stack([labels_from_gradient(observation) for observation in observations])
+    labels = torch.stack([labels_or_a_guess(observation) for observation in observations])
     return dlg_attack(observations, settings, progress, labels)

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.net import Tensors
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, check_observations
 from secretflow.ml.nn.fl.attacks.public import flat, living_coordinates
@@ -134,6 +134,6 @@ def _check_same(observation: Observation, first: Observation, living: torch.Tens
 
 def _label(observation: Observation) -> torch.Tensor:
     try:
-        return labels_from_gradient(observation)
+        return labels_or_a_guess(observation)
     except ValueError:
         return torch.full((1,), -1)

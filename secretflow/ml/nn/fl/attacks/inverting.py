@@ -16,7 +16,7 @@ import torch
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.adam import BatchedSignedAdam, SignedAdamSettings
 from secretflow.ml.nn.fl.attacks.dlg import one_hot_labels
-from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.objective import Objective, cosine_distance
 from secretflow.ml.nn.fl.attacks.observation import (
     Observation,
@@ -86,7 +86,7 @@ def inverting_attack(
     check_observations(observations, progress)
     _validate.instance("settings", settings, InvertingSettings, "InvertingSettings")
     if labels is None:
-        known = torch.stack([labels_from_gradient(observation) for observation in observations])
+        known = torch.stack([labels_or_a_guess(observation) for observation in observations])
     else:
         known = labels
     objective = Objective(

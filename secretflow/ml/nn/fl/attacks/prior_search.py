@@ -18,7 +18,7 @@ import torch
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.dlg import one_hot_labels
 from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior
-from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.lbfgs import BatchedLBFGS, Evaluate, LBFGSSettings
 from secretflow.ml.nn.fl.attacks.objective import Arrays, Objective
 from secretflow.ml.nn.fl.attacks.observation import (
@@ -149,7 +149,7 @@ def prior_attack(
     _validate.check(len(prior.mean) == numbers, "prior", len(prior.mean), f"of rows of {numbers} numbers")
     known = labels
     if known is None:
-        known = torch.stack([labels_from_gradient(observation) for observation in observations])
+        known = torch.stack([labels_or_a_guess(observation) for observation in observations])
     objective = _OnComponents(
         Objective(observations, likelihood_distance(settings.noise), one_hot_labels(known, observations)),
         prior,

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.idlg import labels_from_gradient
+from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, check_observations
 
@@ -76,7 +76,7 @@ def token_attack(observations: Sequence[Observation]) -> list[Reconstruction]:
         if len(tokens):
             row = torch.cat([tokens[:steps], tokens[-1:].expand(max(0, steps - len(tokens)))])
         try:
-            labels = labels_from_gradient(observation)
+            labels = labels_or_a_guess(observation)
         except ValueError:
             labels = torch.full((1,), -1)
         seconds = time.perf_counter() - started
