@@ -16,6 +16,7 @@ from secretflow import _validate
 from secretflow.device import reveal, wait
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.party_paths import path_of
 
 
@@ -89,7 +90,8 @@ class TensorBoard(Callback):
 
     Columns of all parties together are under ``global/<name>``, those of one party under
     ``local/<party>_<name>``; the step is the number of the epoch since the model was made, from 1, so a
-    resumed run goes on where it was stopped.
+    resumed run goes on where it was stopped. Each number of an array, such as the accuracy of each class, has
+    a curve of its own, ``global/<name>/<index>``; arrays of more than 100 numbers have none.
 
     Args:
         log_dir: folder for the event files.
@@ -130,8 +132,10 @@ class TensorBoard(Callback):
         for place, columns in (("global", history.global_history), ("local", history.local_history)):
             for name, values in columns.items():
                 tag = f"{place}/{name}"
-                if len(values) > self._written.get(tag, 0) and not isinstance(values[-1], list):
-                    self._writer.add_scalar(tag, float(values[-1]), self._trained + epoch + 1)
+                if len(values) > self._written.get(tag, 0):
+                    for indices, number in numbers_of(values[-1]).items():
+                        curve = "/".join([tag, *map(str, indices)])
+                        self._writer.add_scalar(curve, number, self._trained + epoch + 1)
                     self._written[tag] = len(values)
         self._writer.flush()
 

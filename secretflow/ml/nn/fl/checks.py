@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
@@ -18,13 +17,14 @@ from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.audience import Audience
-from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
+from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes, tensors_of
 from secretflow.ml.nn.fl.backend.torch.units import unit_groups
 from secretflow.ml.nn.fl.options import ALL_ROWS
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import _strategy_dispatcher
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
+from secretflow.security.privacy import DPStrategyFL
 
 PRUNE_STRATEGY = "fed_avg_w_prune"
 
@@ -192,7 +192,15 @@ def check_gpus(num_gpus: float, device_list: Sequence[PYU], processes: int | Non
         )
 
 
-def check_choices(server: Any, random_seed: int | None, skip_bn: bool, wp_strategy: bool | None) -> None:
+def check_choices(
+    server: Any,
+    random_seed: int | None,
+    skip_bn: bool,
+    wp_strategy: bool | None,
+    consensus_num: int = 1,
+    dp_strategy: DPStrategyFL | None = None,
+    simulation: bool = False,
+) -> None:
     """Refuses what upstream would pass on as it is.
 
     Args:
@@ -200,15 +208,21 @@ def check_choices(server: Any, random_seed: int | None, skip_bn: bool, wp_strate
         random_seed: of the initial weights.
         skip_bn: whether batch normalisation stays at the parties.
         wp_strategy: the name of the first version for the strategy.
+        consensus_num: upstream's, of strategies that stop early.
+        dp_strategy: upstream's.
+        simulation: upstream's.
 
     Raises:
         TypeError: one is of another type.
         ValueError: one is out of its range.
     """
     _validate.instance("server", server, PYU, "a PYU")
-    seed = int(random_seed) if isinstance(random_seed, np.integer) else random_seed
-    _validate.integer("random_seed", seed, 0, 2**32 - 1, optional=True)
+    _validate.integer("random_seed", random_seed, 0, 2**32 - 1, optional=True)
     _validate.flag("skip_bn", skip_bn)
+    _validate.integer("consensus_num", consensus_num, 1)
+    kinds = (DPStrategyFL, type(None))
+    _validate.instance("dp_strategy", dp_strategy, kinds, "a DPStrategyFL or None")
+    _validate.flag("simulation", simulation)
     allowed = wp_strategy is None or wp_strategy is True
     _validate.check(allowed, "wp_strategy", wp_strategy, f"True or None with strategy={PRUNE_STRATEGY!r}")
 
@@ -251,10 +265,14 @@ def check_model(model: Any, settings: PruneSettings) -> None:
     except Exception as error:
         logging.debug("the model cannot be built without memory: %r", error)
         return
+    if not isinstance(module, torch.nn.Module):
+        raise WrongTypeError(
+            f"model must be a function that builds a module of torch's, got one that builds {module!r}"
+        )
     prunable_shapes(module, settings.prunable)
     if settings.prune_structure is not None:
         unit_groups(module, settings.prune_structure, settings.prunable)
-    for name, value in module.state_dict().items():
+    for name, value in tensors_of(module).items():
         if value.dtype == torch.bfloat16:
             raise ArgumentError(
                 f"model must hold float32 numbers, got bfloat16 in {name} of {type(module).__name__}; keep "
@@ -269,8 +287,12 @@ def check_model(model: Any, settings: PruneSettings) -> None:
 
 def _check_builders(builder: TorchModel) -> None:
     """Refuses what has been built already: every party builds its own."""
+    metrics = builder.metrics
+    if metrics is not None and not isinstance(metrics, (list, tuple)):
+        shown = getattr(metrics, "__name__", type(metrics).__name__)
+        raise WrongTypeError(f"metrics must be a list of functions that build, got {shown}; [{shown}] is one")
     given = {"model_fn": builder.model_fn, "loss_fn": builder.loss_fn, "optim_fn": builder.optim_fn}
-    given.update({f"metrics[{k}]": metric for k, metric in enumerate(builder.metrics or [])})
+    given.update({f"metrics[{k}]": metric for k, metric in enumerate(metrics or [])})
     for name, value in given.items():
         built = isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
         if value is not None and (built or not callable(value)):

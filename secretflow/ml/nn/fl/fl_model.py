@@ -6,6 +6,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from secretflow import _validate
 from secretflow.device import PYU, PYUObject, reveal
 from secretflow.device.shared_process import SharedProcesses
 from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
@@ -116,7 +117,8 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
         self.wp_strategy = strategy == PRUNE_STRATEGY
         if self.wp_strategy:
-            check_choices(server, random_seed, skip_bn, wp_strategy)
+            upstreams = {name: kwargs[name] for name in ("dp_strategy", "simulation") if name in kwargs}
+            check_choices(server, random_seed, skip_bn, wp_strategy, consensus_num, **upstreams)
             self._prune_settings = PruneSettings(**chosen)
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
@@ -210,9 +212,16 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
 
         Returns:
             The average, at each party if there are masks.
+
+        Raises:
+            TypeError: the masks are something else.
         """
         if init_mask is None:
             return super().initialize_weights()
+        at_parties = isinstance(init_mask, (list, tuple)) and len(init_mask) == len(self._workers)
+        at_parties = at_parties and all(isinstance(mask, PYUObject) for mask in init_mask)
+        what = "a list of masks, one at each party, as initialize_masks_prune_rates gives them, or None"
+        _validate.check(at_parties, "init_mask", init_mask, what, TypeError)
         average = self._aggregator.average_at_parties(
             [worker.get_weights() for worker in self._workers.values()],
             prune_mask=init_mask,
@@ -233,7 +242,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             TypeError: features and labels are of different types or are no numbers.
             ValueError: an argument is out of its range or of other parties than those that train.
         """
-        check_fit_keywords(kwargs, [field.name for field in fields(FitOptions)])
+        check_fit_keywords(args, kwargs, [field.name for field in fields(FitOptions)])
         if not self.wp_strategy:
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))

@@ -22,6 +22,7 @@ from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
 from secretflow.ml.nn.fl.history import History, MetricsRecorder
+from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.plan import Round, plan_epochs, warn_of_another_end
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -264,5 +265,9 @@ def _mean_loss(losses: Iterable[EpochLoss]) -> dict[str, float]:
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """What the progress bar shows of an epoch: the metrics and the density."""
-    return {name: values[-1] for name, values in columns.items() if not name.endswith(("bytes", "seconds"))}
+    """What the progress bar shows of an epoch: the density, and the metrics that are one number."""
+    return {
+        name: values[-1]
+        for name, values in columns.items()
+        if not name.endswith(("bytes", "seconds")) and numbers_of(values[-1], dimensions=0)
+    }

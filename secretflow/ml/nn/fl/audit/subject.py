@@ -198,7 +198,8 @@ def _loss_of(model: Any) -> str | None:
 
 
 def _state(net: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+    state = net.state_dict().items()
+    return {name: value.detach().clone() for name, value in state if isinstance(value, torch.Tensor)}
 
 
 def _own(net: nn.Module, weights: Weights | str | Path) -> dict[str, torch.Tensor]:

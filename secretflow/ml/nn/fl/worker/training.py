@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.batches import moved
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
+from secretflow.ml.nn.fl.backend.torch.masked_model import tensors_of
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
@@ -22,6 +25,7 @@ from secretflow.ml.nn.fl.worker.kept_updates import KeptUpdates
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
 
+_OF_ONE_ROW = "Expected more than 1 value per channel"  # torch's words
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
 
 
@@ -80,6 +84,7 @@ class LocalTraining:
         averaged: gives what is averaged by name, sharing memory with the model.
         restart_data: begins the party's data anew, for an epoch.
         nan_in_data: says where the party's data are NaN.
+        size_of_data: says how many rows they are and in what batches.
         settings: what the user chose about pruning.
         party: own name.
         capture: which gradients to write to this party's own disk; None for none.
@@ -92,6 +97,7 @@ class LocalTraining:
         averaged: Callable[[], Mapping[str, torch.Tensor]],
         restart_data: Callable[[], None],
         nan_in_data: Callable[[], list[str]],
+        size_of_data: Callable[[], str],
         settings: PruneSettings,
         party: str,
         capture: GradientCapture | None,
@@ -104,6 +110,7 @@ class LocalTraining:
         self._averaged = averaged
         self._restart_data = restart_data
         self._nan_in_data = nan_in_data
+        self._size_of_data = size_of_data
         self._settings = settings
         self._party = party
         self._capture = capture if capture and capture.party == party else None
@@ -143,7 +150,7 @@ class LocalTraining:
             is_last: whether this is the last round of a fit, for captures.
 
         Raises:
-            ValueError: the loss is NaN.
+            ValueError: the loss is NaN, or batch normalisation met a batch of one row.
         """
         started = time.perf_counter()
         self.trainer.model.train()
@@ -152,7 +159,8 @@ class LocalTraining:
             self.withholding.begin(list(self._uploaded_parameters().values()))
             self.masked.zero_pruned()
         try:
-            samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
+            with self._lone_row_named():
+                samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
             self._check_loss()
         except BaseException:
             self._give_up()
@@ -233,6 +241,20 @@ class LocalTraining:
         cause = f"NaN is in {' and '.join(places)}" if places else "a lower learning rate may help"
         raise ValueError(f"the loss of {self._party} must be a number, got NaN; {cause}")
 
+    @contextmanager
+    def _lone_row_named(self) -> Iterator[None]:
+        """Says what to do where batch normalisation meets a batch of one row, which torch's error does not."""
+        try:
+            yield
+        except ValueError as error:
+            if _OF_ONE_ROW not in str(error):
+                raise
+            raise ArgumentError(
+                "batch_size must leave no batch of one row for batch normalisation in training, got "
+                f"{self._size_of_data()} of {self._party}; choose one that leaves two rows or more for the last "
+                f"batch, leave a row out, or give steps_per_epoch a number, with which all batches are full: {error}"
+            ) from error
+
     def _give_up(self) -> None:
         """Nothing that was withheld shall be left in the weights of a round that failed."""
         if self.withholding:
@@ -258,7 +280,7 @@ class LocalTraining:
         model = self.trainer.model
 
         def before(batch: Batch) -> Callable[[], None]:
-            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            weights = {name: value.detach().cpu().clone() for name, value in tensors_of(model).items()}
 
             def after() -> None:
                 write_capture(
