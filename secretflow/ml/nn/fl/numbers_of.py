@@ -17,8 +17,8 @@ def numbers_of(value: Any, dimensions: int = 2) -> dict[tuple[int, ...], float]:
         dimensions: most dimensions of an array.
 
     Returns:
-        Of one number itself, under ``()``. Empty for what is no number and no array of them, and for an array of
-        more than :data:`MOST_NUMBERS` numbers or more dimensions.
+        Of one number itself, under ``()``. Empty for what is no number and no array of them, and for an array
+        of more than :data:`MOST_NUMBERS` numbers or more dimensions.
     """
     if isinstance(value, (list, tuple, dict, str, type(None))):
         return {}

@@ -28,7 +28,8 @@ _NOT_METRICS = ("clipped", "density", "loss")
 def plot_history(history: Mapping[str, Columns]) -> Figure:
     """Draws what a fit recorded: metrics, loss and densities over rounds, metrics over uploaded bytes.
 
-    A metric that is a vector, such as the accuracy of each class, has a line for each number; a matrix has none.
+    A metric that is a vector, such as the accuracy of each class, has a line for each number. A matrix has
+    none.
 
     Args:
         history: what ``FLModel.fit`` returned, with at least one epoch.
@@ -118,7 +119,7 @@ def _rounds(local: Columns) -> list[int]:
 
 
 def _curves(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[float]]]:
-    """The curves of a metric by what to call them: one, or one for each number of a vector; none of a matrix."""
+    """The curves of a metric by what to call them: one for each number of a vector, none of a matrix."""
     by_epoch = [numbers_of(value, dimensions=1) for value in values]
     for place in by_epoch[0] if by_epoch else ():
         label = "".join([name, *(f"[{index}]" for index in place)])

@@ -61,7 +61,7 @@ def by_party(objects: Sequence[PYUObject], name: str, parties: Sequence[PYU]) ->
     """
     if not hasattr(objects, "__len__") or not all(isinstance(item, DeviceObject) for item in objects):
         raise AggregationError(
-            f"{name} must be one object for each party, at that party, as a function of a PYU returns them, got "
+            f"{name} must be one object for each party, as alice(function)() gives one at alice, got "
             f"a {type(objects).__name__} of something else"
         )
     if not objects:

@@ -315,7 +315,7 @@ def test_a_metric_that_keeps_rows_outlives_a_validation(
 def test_no_metric_sees_a_gradient(devices: SimpleNamespace) -> None:
     seen: list[bool] = []
 
-    class Watching(MyError):
+    class Watching(MyError):  # noqa: N818
         def update(self, predicted: torch.Tensor, y: torch.Tensor) -> None:
             seen.append(predicted.requires_grad or y.requires_grad)
             super().update(predicted, y)

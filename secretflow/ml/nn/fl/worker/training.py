@@ -243,7 +243,7 @@ class LocalTraining:
 
     @contextmanager
     def _lone_row_named(self) -> Iterator[None]:
-        """Says what to do where batch normalisation meets a batch of one row, which torch's error does not."""
+        """Says what to do where batch normalisation meets a batch of one row, as torch does not."""
         try:
             yield
         except ValueError as error:
@@ -251,8 +251,8 @@ class LocalTraining:
                 raise
             raise ArgumentError(
                 "batch_size must leave no batch of one row for batch normalisation in training, got "
-                f"{self._size_of_data()} of {self._party}; choose one that leaves two rows or more for the last "
-                f"batch, leave a row out, or give steps_per_epoch a number, with which all batches are full: {error}"
+                f"{self._size_of_data()} of {self._party}; choose one that leaves two rows or more for the "
+                "last batch, or give steps_per_epoch a number, with which all batches are full"
             ) from error
 
     def _give_up(self) -> None:
