@@ -6,7 +6,6 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from secretflow import _validate
 from secretflow.device import PYU, PYUObject, reveal
 from secretflow.device.shared_process import SharedProcesses
 from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
@@ -19,7 +18,6 @@ from secretflow.ml.nn.fl.checks import (
     check_capture,
     check_choices,
     check_gpus,
-    check_model,
     check_privacy,
     check_server_agg_method,
     check_steps,
@@ -32,6 +30,7 @@ from secretflow.ml.nn.fl.evaluation import WithEvaluation
 from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.keywords import check_fit_keywords, check_keywords
+from secretflow.ml.nn.fl.model_checks import check_model
 from secretflow.ml.nn.fl.model_files import WithModelFiles
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -42,6 +41,7 @@ from secretflow.ml.nn.fl.surviving_fit import WithSurvivors
 from secretflow.ml.nn.fl.survivor_checks import check_survivors
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
+from secretflow.security.aggregation.secagg.arguments import by_party
 
 
 class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
@@ -214,14 +214,11 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             The average, at each party if there are masks.
 
         Raises:
-            TypeError: the masks are something else.
+            AggregationError: the masks are not one at each party.
         """
         if init_mask is None:
             return super().initialize_weights()
-        at_parties = isinstance(init_mask, (list, tuple)) and len(init_mask) == len(self._workers)
-        at_parties = at_parties and all(isinstance(mask, PYUObject) for mask in init_mask)
-        what = "a list of masks, one at each party, as initialize_masks_prune_rates gives them, or None"
-        _validate.check(at_parties, "init_mask", init_mask, what, TypeError)
+        by_party(init_mask, "init_mask", list(self._workers))
         average = self._aggregator.average_at_parties(
             [worker.get_weights() for worker in self._workers.values()],
             prune_mask=init_mask,

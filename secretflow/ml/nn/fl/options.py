@@ -161,8 +161,8 @@ class FitOptions:
                 f"arrays, got {weights!r}"
             )
         for number, weight in weights.items():
-            _validate.integer("class_weight's keys", _validate.plain(number), 0)
-            _validate.number(f"class_weight[{number!r}]", _validate.plain(weight), at_least=0)
+            _validate.integer("class_weight's keys", number, 0)
+            _validate.number(f"class_weight[{number!r}]", weight, at_least=0)
 
     @property
     def from_files(self) -> bool:

@@ -38,20 +38,24 @@ class Counting(nn.Module):
         return self.linear(x)
 
 
+@pytest.mark.parametrize("skip_bn", [False, True])
 @pytest.mark.parametrize("as_tensor", [False, True])
-def test_it_is_not_averaged_and_is_saved(devices: SimpleNamespace, tmp_path: Path, as_tensor: bool) -> None:
+def test_it_is_not_averaged_and_is_saved(
+    devices: SimpleNamespace, tmp_path: Path, as_tensor: bool, skip_bn: bool
+) -> None:
     def net() -> nn.Module:
         return nn.Sequential(Counting(as_tensor), nn.Tanh())
 
     options = {
         "prune_end_rate": 0.5,
+        "skip_bn": skip_bn,
         "gradient_capture": GradientCapture(f"{tmp_path}/capture", "alice"),
     }
     model = fitted(devices, (20, 10), net, nn.CrossEntropyLoss, epochs=2, options=options)
     arrays = [sf.reveal(worker.get_weights()) for worker in model._workers.values()]
     assert [array.shape for array in arrays[0]] == [(CLASSES, FEATURES), (CLASSES,)]
     model.save_model(f"{tmp_path}/model")
-    again = build(devices, net, nn.CrossEntropyLoss, prune_end_rate=0.5)
+    again = build(devices, net, nn.CrossEntropyLoss, prune_end_rate=0.5, skip_bn=skip_bn)
     before = dict(worker_of(again).model.state_dict())
     again.load_model(f"{tmp_path}/model")
     saved, loaded = (worker_of(each).model.state_dict() for each in (model, again))

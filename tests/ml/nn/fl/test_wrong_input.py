@@ -206,12 +206,13 @@ CALLS: dict[str, Call] = {
         called={"state_dict": r"state_dict(\['w'\])?"},
     ),
     "export_dense_small": Call(
-        export_dense_small, lambda *_: {"model": linear()}, {"model": [None, 3, linear]}
+        export_dense_small, lambda *_: {"model": linear()}, {"model": [None, 3, linear]}, any=("inputs",)
     ),
     "save_dense_small": Call(
         save_dense_small,
         lambda _, folder: {"model": linear(), "path": folder / "f"},
         {"model": [None, 3], "path": [None, 3]},
+        any=("inputs",),  # the model's own
     ),
     "load_dense_small": Call(
         load_dense_small,
@@ -360,6 +361,30 @@ CALLS: dict[str, Call] = {
         {"observations": [None, [], [1]], "public": [None], "settings": [None, 3], "distort": [3]},
     ),
     "RidgeSettings": Call(attacks.RidgeSettings, lambda *_: {}, {"features": COUNT, "seed": [-1, 0.5, "1"]}),
+    "learn_row_gradients": Call(
+        attacks.learn_row_gradients,
+        lambda *_: {"observation": observation(), "public": public_rows()},
+        {"observation": [None], "public": [None], "features": COUNT, "seed": [-1, 0.5], "distort": [3]},
+    ),
+    "candidate_scores": Call(
+        attacks.candidate_scores,
+        lambda *_: {
+            "learned": attacks.learn_row_gradients(observation(), public_rows()),
+            "observations": [observation()],
+            "candidates": public_rows(),
+        },
+        {"learned": [None, 3], "observations": [None, [], [1]], "candidates": [None, 3], "seed": [-1, 0.5]},
+    ),
+    "read_neurons": Call(
+        attacks.read_neurons,
+        lambda *_: {"observation": observation()},
+        {"observation": [None, 3], "prior": [3]},
+    ),
+    "token_attack": Call(
+        attacks.token_attack,
+        lambda *_: {"observations": [observation()]},
+        {"observations": [None, [], [1]]},
+    ),
     "LearnedSettings": Call(
         attacks.LearnedSettings,
         lambda *_: {},
@@ -495,6 +520,8 @@ CALLS: dict[str, Call] = {
             "min_contributors": [0, 3, 1.5],
             "min_share": [-1, 2, "0"],
             "max_colluders": [-1, 2, "0"],
+            "min_survivors": [0, 3, 1.5],
+            "round_deadline": [0, *NUMBER],
             "fixed_contributors": FLAG,
             "server_blind": FLAG,
             "identities": [3, "keys"],
@@ -634,9 +661,7 @@ def test_wrong_input_of_a_method_is_refused_in_one_sentence(devices: SimpleNames
     for argument, values in wrong.items():
         for value in values:
             with pytest.raises(REFUSALS) as refusal:
-                method(model)(
-                    **{**(right if name in ("predict", "evaluate", "fit") else {}), argument: value}
-                )
+                method(model)(**{**right, argument: value})
             assert re.match(rf"{argument} {FORM}", str(refusal.value), re.DOTALL), (
                 argument,
                 value,
@@ -665,6 +690,7 @@ def test_every_public_name_of_attacks_and_audit_is_walked() -> None:
         attacks.GaussianPrior,
         attacks.RidgeInverter,
         attacks.LearnedInverter,
+        attacks.RowGradients,
         audit.Capture,
         audit.Knowledge,
         audit.PartyStep,

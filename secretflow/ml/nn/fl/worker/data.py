@@ -261,14 +261,6 @@ def nan_in(loader: Any) -> list[str]:
     return places
 
 
-def size_of(loader: Any) -> str:
-    """How many rows the batches of a loader have, in words, as far as it is known."""
-    rows = getattr(loader, "dataset", None)
-    size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    told = f"{len(rows)} rows" if isinstance(rows, Sized) else "rows"
-    return f"{told} in batches of {size}" if size else f"{told} in batches"
-
-
 def rows_by_round(loader: Any, ends: Sequence[int]) -> list[int] | None:
     """Rows in each round of an epoch.
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.batches import moved
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
 from secretflow.ml.nn.fl.backend.torch.masked_model import tensors_of
@@ -22,10 +20,10 @@ from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.capture_files import modules_evaluating, optimizer_settings, write_capture
 from secretflow.ml.nn.fl.worker.kept_updates import KeptUpdates
+from secretflow.ml.nn.fl.worker.lone_rows import lone_row_named
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
 
-_OF_ONE_ROW = "Expected more than 1 value per channel"  # torch's words
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
 
 
@@ -159,7 +157,7 @@ class LocalTraining:
             self.withholding.begin(list(self._uploaded_parameters().values()))
             self.masked.zero_pruned()
         try:
-            with self._lone_row_named():
+            with lone_row_named(self._party, self._size_of_data):
                 samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
             self._check_loss()
         except BaseException:
@@ -240,20 +238,6 @@ class LocalTraining:
         places = self._nan_in_data()
         cause = f"NaN is in {' and '.join(places)}" if places else "a lower learning rate may help"
         raise ValueError(f"the loss of {self._party} must be a number, got NaN; {cause}")
-
-    @contextmanager
-    def _lone_row_named(self) -> Iterator[None]:
-        """Says what to do where batch normalisation meets a batch of one row, as torch does not."""
-        try:
-            yield
-        except ValueError as error:
-            if _OF_ONE_ROW not in str(error):
-                raise
-            raise ArgumentError(
-                "batch_size must leave no batch of one row for batch normalisation in training, got "
-                f"{self._size_of_data()} of {self._party}; choose one that leaves two rows or more for the "
-                "last batch, or give steps_per_epoch a number, with which all batches are full"
-            ) from error
 
     def _give_up(self) -> None:
         """Nothing that was withheld shall be left in the weights of a round that failed."""

@@ -22,7 +22,8 @@ from secretflow.ml.nn.fl.plan import PartyState, Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
-from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round, size_of
+from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
+from secretflow.ml.nn.fl.worker.lone_rows import size_of
 from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.saving import WithFiles
@@ -202,6 +203,10 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
     def epoch_is_over(self) -> bool:
         """Whether an epoch has been trained that :meth:`end_epoch` has not counted: a driver was stopped."""
         return self._rounds is not None and self._rounds.epoch_is_over
+
+    def rounds_ended(self) -> int:
+        """How many rounds of the last fit have come to their end, those that were lost included."""
+        return 0 if self._rounds is None else self._rounds.ended
 
     def end_epoch(self) -> List[float | None]:
         """Takes the metrics of an epoch whose last average has been taken up, and counts it.
