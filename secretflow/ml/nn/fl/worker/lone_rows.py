@@ -29,8 +29,8 @@ def lone_row_named(party: str, size_of_data: Callable[[], str]) -> Iterator[None
             raise
         raise ArgumentError(
             "batch_size must leave no batch of one row for batch normalisation in training, got "
-            f"{size_of_data()} of {party}; choose one that leaves two rows or more for the last batch, or give "
-            "steps_per_epoch a number, with which all batches are full"
+            f"{size_of_data()} of {party}; choose one that leaves two rows or more for the last batch, or "
+            "give steps_per_epoch a number, with which all batches are full"
         ) from error
 
 
