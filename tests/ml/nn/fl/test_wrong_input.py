@@ -520,6 +520,7 @@ CALLS: dict[str, Call] = {
             "min_contributors": [0, 3, 1.5],
             "min_share": [-1, 2, "0"],
             "max_colluders": [-1, 2, "0"],
+            "upload_bits": [1, 16, "8"],
             "min_survivors": [0, 3, 1.5],
             "round_deadline": [0, *NUMBER],
             "fixed_contributors": FLAG,
