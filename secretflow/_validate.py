@@ -14,15 +14,23 @@ function              accepts                                      message
 All take the argument's name, then its value (:func:`check` takes the condition before both).
 A value of the wrong type raises TypeError, one out of its range ValueError. An integer and a choice raise
 ValueError for both: to whoever made it, 1.5 epochs or a misspelt word is one and the same mistake. The
-message shows the value, so check no secrets and no arrays with these functions.
+message shows the value, so check no secrets and no arrays with these functions. NumPy's scalars are taken as
+Python's; :func:`plain_fields` makes them so, for they compute in fewer bits and travel worse.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from secretflow.errors import ArgumentError, WrongTypeError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _OWN: dict[type[Exception], type[Exception]] = {ValueError: ArgumentError, TypeError: WrongTypeError}
 
@@ -64,7 +72,7 @@ def integer(
     if value is None and optional:
         return
     fits = (
-        isinstance(value, int)
+        isinstance(value, (int, np.integer))
         and not isinstance(value, bool)
         and value >= at_least
         and (at_most is None or value <= at_most)
@@ -104,7 +112,7 @@ def number(
     told = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
     what = " ".join(filter(None, ("a number" if told else "a finite number", told)))
     what += " or None" if optional else ""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise WrongTypeError(f"{name} must be {what}, got {value!r}")
     fits = (
         math.isfinite(value)
@@ -141,7 +149,7 @@ def flag(name: str, value: object) -> None:
     Raises:
         TypeError: the value is no bool.
     """
-    check(isinstance(value, bool), name, value, "True or False", TypeError)
+    check(isinstance(value, (bool, np.bool_)), name, value, "True or False", TypeError)
 
 
 def instance(name: str, value: object, types: type | tuple[type, ...], what: str) -> None:
@@ -157,3 +165,26 @@ def instance(name: str, value: object, types: type | tuple[type, ...], what: str
         TypeError: the value is of none of the types.
     """
     check(isinstance(value, types), name, value, what, TypeError)
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy's, and those in a tuple, as Python's; all else as it is.
+
+    Args:
+        value: what the user gave.
+    """
+    if type(value) is tuple:
+        return tuple(map(plain, value))
+    if isinstance(value, np.floating):
+        return float(value)  # a longdouble has no Python number of its own
+    return value.item() if isinstance(value, (np.bool_, np.integer, np.str_)) else value
+
+
+def plain_fields(settings: DataclassInstance) -> None:
+    """Makes the fields of a dataclass :func:`plain`, in place; for the beginning of ``__post_init__``.
+
+    Args:
+        settings: may be frozen.
+    """
+    for field in fields(settings):
+        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +84,59 @@ def test_what_is_allowed_passes() -> None:
     _validate.one_of("x", "a", iter(("a", "b")))
     _validate.flag("x", False)
     _validate.instance("x", 1.0, (int, float), "a number")
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.uint64])
+def test_an_integer_of_numpys_is_one(kind: Any) -> None:
+    _validate.integer("x", kind(5), 1, 5)
+    _validate.number("x", kind(5), above=4)
+    with pytest.raises(ValueError, match="x must be an integer of at least 6, got"):
+        _validate.integer("x", kind(5), 6)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble])
+def test_a_number_of_numpys_is_one(kind: Any) -> None:
+    _validate.number("x", kind(0.5), above=0, at_most=1)
+    for wrong in (kind("nan"), kind("inf"), kind(2)):
+        with pytest.raises(ValueError, match="x must be a number"):
+            _validate.number("x", wrong, above=0, at_most=1)
+    with pytest.raises(ValueError, match="x must be an integer"):
+        _validate.integer("x", kind(1), 1)
+
+
+def test_a_flag_of_numpys_is_one_and_no_number() -> None:
+    _validate.flag("x", np.bool_(True))
+    with pytest.raises(TypeError, match="x must be a finite number"):
+        _validate.number("x", np.bool_(True))
+
+
+@dataclass(frozen=True)
+class Settings:
+    value: Any
+
+    def __post_init__(self) -> None:
+        _validate.plain_fields(self)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.int64(5), 5),
+        (np.float32(0.5), 0.5),
+        (np.longdouble(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.str_("a"), "a"),
+        ((np.uint8(1), 2, "b"), (1, 2, "b")),
+        ([np.int64(1)], [1]),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_what_settings_keep_is_pythons(given: Any, kept: Any) -> None:
+    value = Settings(given).value
+    assert value == kept and type(value) is type(kept)
+    if isinstance(kept, tuple):
+        assert [type(part) for part in value] == [type(part) for part in kept]
 
 
 def _passes(check: Callable[[], Any]) -> bool:

@@ -37,7 +37,7 @@ _SAFE_TO_UNPICKLE = {
 
 
 class ColourLeNet(LeNet):
-    """The same LeNet for colour images of 32x32 pixels.
+    """A LeNet for colour images of 32x32 pixels.
 
     Args:
         classes: outputs, at least 2.

@@ -15,10 +15,22 @@ from ray.exceptions import RayActorError, RaySystemError
 from torch.utils.data import DataLoader, TensorDataset
 
 import secretflow as sf
+from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.session import FitSession
 from secretflow.security.aggregation.secagg.transport.local import LocalTransport
 
 from .training import BATCH, BROKEN_ROUND, DIES, FAILS, ROUNDS, make_data, make_model
+
+
+class Heard(Callback):
+    """Keeps of which rounds it has heard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds: list[int] = []
+
+    def on_train_batch_end(self, batch: int) -> None:
+        self.rounds.append(batch)
 
 
 @pytest.mark.parametrize("broken_round", [BROKEN_ROUND, ROUNDS])
@@ -28,8 +40,16 @@ def test_a_party_that_fails_between_rounds_says_why_and_the_next_fit_is_right(
 ) -> None:
     model = make_model(ray_devices, mask_scope=mask_scope)
     for _ in range(2):
+        heard = Heard()
         with pytest.raises(RuntimeError, match="this row cannot be learned"):
-            model.fit(**make_data(ray_devices, FAILS, broken_round), batch_size=BATCH, epochs=1, verbose=0)
+            model.fit(
+                **make_data(ray_devices, FAILS, broken_round),
+                batch_size=BATCH,
+                epochs=1,
+                callbacks=heard,
+                verbose=0,
+            )
+        assert heard.rounds == list(range(broken_round - 1))
     assert model.epochs_trained() == 0
     away.clear()
     history = model.fit(**make_data(ray_devices), batch_size=BATCH, epochs=2, verbose=0)

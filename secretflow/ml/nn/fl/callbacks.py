@@ -3,7 +3,8 @@
 With ``fed_avg_w_prune`` several rounds are run together, for speed. ``on_train_batch_begin`` and
 ``on_train_batch_end`` are called for each of them, in order, once they have been run. A callback that has to
 see or change the model between two rounds says so with the attribute ``needs_model_each_round = True``; then
-each round is run by itself.
+each round is run by itself. When a round fails, callbacks hear of those that went well before ``fit`` raises
+the error; over the network they do not hear of those that were run together with it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from secretflow import _validate
 from secretflow.device import reveal, wait
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.party_paths import path_of
 
 
@@ -89,7 +91,8 @@ class TensorBoard(Callback):
 
     Columns of all parties together are under ``global/<name>``, those of one party under
     ``local/<party>_<name>``; the step is the number of the epoch since the model was made, from 1, so a
-    resumed run goes on where it was stopped.
+    resumed run goes on where it was stopped. Each number of an array, such as the accuracy of each class, has
+    a curve of its own, ``global/<name>/<index>``; arrays of more than 100 numbers have none.
 
     Args:
         log_dir: folder for the event files.
@@ -130,8 +133,10 @@ class TensorBoard(Callback):
         for place, columns in (("global", history.global_history), ("local", history.local_history)):
             for name, values in columns.items():
                 tag = f"{place}/{name}"
-                if len(values) > self._written.get(tag, 0) and not isinstance(values[-1], list):
-                    self._writer.add_scalar(tag, float(values[-1]), self._trained + epoch + 1)
+                if len(values) > self._written.get(tag, 0):
+                    for indices, number in numbers_of(values[-1]).items():
+                        curve = "/".join([tag, *map(str, indices)])
+                        self._writer.add_scalar(curve, number, self._trained + epoch + 1)
                     self._written[tag] = len(values)
         self._writer.flush()
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-import numpy as np
 import ray
-import torch
 
 import secretflow.distributed as sfd
 from secretflow import _validate
 from secretflow.device import PYU
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.errors import ArgumentError, WrongTypeError
-from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.audience import Audience
-from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes
-from secretflow.ml.nn.fl.backend.torch.units import unit_groups
 from secretflow.ml.nn.fl.options import ALL_ROWS
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import _strategy_dispatcher
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.security.aggregation.secure_prune_aggregator import SecurePruneAggregator
+from secretflow.security.privacy import DPStrategyFL
 
 PRUNE_STRATEGY = "fed_avg_w_prune"
 
@@ -192,7 +187,15 @@ def check_gpus(num_gpus: float, device_list: Sequence[PYU], processes: int | Non
         )
 
 
-def check_choices(server: Any, random_seed: int | None, skip_bn: bool, wp_strategy: bool | None) -> None:
+def check_choices(
+    server: Any,
+    random_seed: int | None,
+    skip_bn: bool,
+    wp_strategy: bool | None,
+    consensus_num: int = 1,
+    dp_strategy: DPStrategyFL | None = None,
+    simulation: bool = False,
+) -> None:
     """Refuses what upstream would pass on as it is.
 
     Args:
@@ -200,15 +203,21 @@ def check_choices(server: Any, random_seed: int | None, skip_bn: bool, wp_strate
         random_seed: of the initial weights.
         skip_bn: whether batch normalisation stays at the parties.
         wp_strategy: the name of the first version for the strategy.
+        consensus_num: upstream's, of strategies that stop early.
+        dp_strategy: upstream's.
+        simulation: upstream's.
 
     Raises:
         TypeError: one is of another type.
         ValueError: one is out of its range.
     """
     _validate.instance("server", server, PYU, "a PYU")
-    seed = int(random_seed) if isinstance(random_seed, np.integer) else random_seed
-    _validate.integer("random_seed", seed, 0, 2**32 - 1, optional=True)
+    _validate.integer("random_seed", random_seed, 0, 2**32 - 1, optional=True)
     _validate.flag("skip_bn", skip_bn)
+    _validate.integer("consensus_num", consensus_num, 1)
+    kinds = (DPStrategyFL, type(None))
+    _validate.instance("dp_strategy", dp_strategy, kinds, "a DPStrategyFL or None")
+    _validate.flag("simulation", simulation)
     allowed = wp_strategy is None or wp_strategy is True
     _validate.check(allowed, "wp_strategy", wp_strategy, f"True or None with strategy={PRUNE_STRATEGY!r}")
 
@@ -226,56 +235,3 @@ def check_strategy(strategy: Any, backend: str) -> None:
     end = f"_{backend}"
     known = sorted(name.removesuffix(end) for name in _strategy_dispatcher._ops if name.endswith(end))
     _validate.one_of("strategy", strategy, known)
-
-
-def check_model(model: Any, settings: PruneSettings) -> None:
-    """Refuses a model with nothing to prune, or with what cannot be averaged, before any worker starts.
-
-    The model is built without memory for its weights. One that cannot be built so is left to the workers,
-    which check theirs.
-
-    Args:
-        model: as ``FLModel`` gets it.
-        settings: what the user chose about pruning.
-
-    Raises:
-        ValueError: the model is not allowed.
-    """
-    builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
-    if not callable(builder.model_fn):
-        raise ArgumentError(f"model must be a TorchModel or a function that builds a module, got {model!r}")
-    _check_builders(builder)
-    try:
-        with torch.device("meta"):
-            module = builder.model_fn(**builder.kwargs)
-    except Exception as error:
-        logging.debug("the model cannot be built without memory: %r", error)
-        return
-    prunable_shapes(module, settings.prunable)
-    if settings.prune_structure is not None:
-        unit_groups(module, settings.prune_structure, settings.prunable)
-    for name, value in module.state_dict().items():
-        if value.dtype == torch.bfloat16:
-            raise ArgumentError(
-                f"model must hold float32 numbers, got bfloat16 in {name} of {type(module).__name__}; keep "
-                "the weights in float32, and compute with torch.autocast in a training_step"
-            )
-        if value.dtype == torch.bool or value.dtype.is_complex:
-            raise ArgumentError(
-                f"model must hold real numbers, for others have no average, got {value.dtype} in {name} of "
-                f"{type(module).__name__}; register_buffer(..., persistent=False) keeps a buffer at a party"
-            )
-
-
-def _check_builders(builder: TorchModel) -> None:
-    """Refuses what has been built already: every party builds its own."""
-    given = {"model_fn": builder.model_fn, "loss_fn": builder.loss_fn, "optim_fn": builder.optim_fn}
-    given.update({f"metrics[{k}]": metric for k, metric in enumerate(builder.metrics or [])})
-    for name, value in given.items():
-        built = isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
-        if value is not None and (built or not callable(value)):
-            kind = type(value).__name__
-            raise WrongTypeError(
-                f"{name} must be a class or a function that builds, for every party builds its own, got a "
-                f"built {kind}; give {kind} itself, or lambda: {kind}(...)"
-            )

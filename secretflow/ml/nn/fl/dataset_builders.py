@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from secretflow import _validate
 from secretflow.data.horizontal import HDataFrame
 from secretflow.device import PYU
 from secretflow.errors import ArgumentError
@@ -41,10 +42,14 @@ def build_datasets(
         How many batches each party has.
 
     Raises:
+        TypeError: what a party has is no function.
         ValueError: a party has no function, or the parties have unequal numbers of batches, or none.
     """
     if missing := sorted(device.party for device in workers if device not in builders):
         raise ArgumentError(f"dataset_builder must have an entry for every party, got none for {missing}")
+    for builder in builders.values():
+        what = "a function for every party"
+        _validate.check(callable(builder), "dataset_builder", builder, what, TypeError)
     steps = audience.told(
         {
             device.party: worker.build_dataset_from_builder(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from os import fspath
 from typing import Any
 
+from secretflow import _validate
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
@@ -53,6 +54,9 @@ class WithEvaluation:
         Returns:
             The metrics over all rows, and by the name of each party its own. Both are empty at the driver of
             a blind server.
+
+        Raises:
+            TypeError: ``x`` or ``y`` is of another type.
         """
         if not self.wp_strategy:
             return super().evaluate(  # type: ignore[misc]
@@ -66,6 +70,10 @@ class WithEvaluation:
                 random_seed,
                 dataset_builder,
             )
+        labelled = dataset_builder is not None and y is None
+        kinds = (HDataFrame, FedNdarray, str)
+        what = "an HDataFrame, a FedNdarray, or with paths the name of a column"
+        _validate.check(labelled or isinstance(y, kinds), "y", y, what, TypeError)
         how = {"batch_size": batch_size, "dataset_builder": dataset_builder, "stage": "eval", "epochs": 1}
         model: Any = self
         if isinstance(x, Mapping):

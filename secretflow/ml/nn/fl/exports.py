@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from secretflow import _validate
 from secretflow.device import PYU, wait
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
@@ -32,12 +33,14 @@ class WithExports:
             is_test: adds the party's name to the folder, for parties that share a disk.
 
         Raises:
+            TypeError: ``path`` is no path, or ``is_test`` neither True nor False.
             ValueError: the strategy does not prune.
         """
         if not self.wp_strategy:
             raise ArgumentError(
                 f"strategy must be {PRUNE_STRATEGY!r} for export_sparse, got {self.strategy!r}"
             )
+        _validate.flag("is_test", is_test)
         wait(
             [worker.export_sparse(path_of(device, path, is_test)) for device, worker in self._workers.items()]
         )
@@ -54,6 +57,7 @@ class WithExports:
             is_test: as there.
 
         Raises:
+            TypeError: ``path`` is no path, or ``is_test`` neither True nor False.
             ValueError: the strategy does not prune, or removes no whole units.
         """
         if not self.wp_strategy:
@@ -65,6 +69,7 @@ class WithExports:
                 f"prune_structure must be one of {', '.join(map(repr, PRUNE_STRUCTURES))} for "
                 "export_dense_small, got None"
             )
+        _validate.flag("is_test", is_test)
         wait(
             [
                 worker.export_dense_small(path_of(device, path, is_test))

@@ -18,7 +18,6 @@ from secretflow.ml.nn.fl.checks import (
     check_capture,
     check_choices,
     check_gpus,
-    check_model,
     check_privacy,
     check_server_agg_method,
     check_steps,
@@ -31,6 +30,7 @@ from secretflow.ml.nn.fl.evaluation import WithEvaluation
 from secretflow.ml.nn.fl.exports import WithExports
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.keywords import check_fit_keywords, check_keywords
+from secretflow.ml.nn.fl.model_checks import check_model
 from secretflow.ml.nn.fl.model_files import WithModelFiles
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -41,6 +41,7 @@ from secretflow.ml.nn.fl.surviving_fit import WithSurvivors
 from secretflow.ml.nn.fl.survivor_checks import check_survivors
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
+from secretflow.security.aggregation.secagg.arguments import by_party
 
 
 class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
@@ -116,7 +117,8 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
         self.wp_strategy = strategy == PRUNE_STRATEGY
         if self.wp_strategy:
-            check_choices(server, random_seed, skip_bn, wp_strategy)
+            upstreams = {name: kwargs[name] for name in ("dp_strategy", "simulation") if name in kwargs}
+            check_choices(server, random_seed, skip_bn, wp_strategy, consensus_num, **upstreams)
             self._prune_settings = PruneSettings(**chosen)
             self._objective = LocalObjective.chosen(
                 kwargs.pop("local_objective", None), kwargs.pop("mu", 0.0)
@@ -210,9 +212,13 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
 
         Returns:
             The average, at each party if there are masks.
+
+        Raises:
+            AggregationError: the masks are not one at each party.
         """
         if init_mask is None:
             return super().initialize_weights()
+        by_party(init_mask, "init_mask", list(self._workers))
         average = self._aggregator.average_at_parties(
             [worker.get_weights() for worker in self._workers.values()],
             prune_mask=init_mask,
@@ -233,7 +239,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             TypeError: features and labels are of different types or are no numbers.
             ValueError: an argument is out of its range or of other parties than those that train.
         """
-        check_fit_keywords(kwargs, [field.name for field in fields(FitOptions)])
+        check_fit_keywords(args, kwargs, [field.name for field in fields(FitOptions)])
         if not self.wp_strategy:
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))

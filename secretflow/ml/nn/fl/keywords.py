@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -40,17 +40,21 @@ def check_keywords(keywords: Mapping[str, Any], strategy: str) -> None:
     _refuse_unknown("FLModel", f" with {strategy!r}", keywords, known, [*known, *_OWN_KEYWORDS])
 
 
-def check_fit_keywords(keywords: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuses a keyword of ``fit`` that it does not have.
+def check_fit_keywords(args: Sequence[Any], keywords: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuses a keyword of ``fit`` that it does not have, and a call without features or labels.
 
     Args:
-        keywords: of the call.
-        known: those that there are.
+        args: of the call.
+        keywords: likewise.
+        known: those that there are, in order.
 
     Raises:
-        TypeError: there is one; the message suggests what may have been meant.
+        TypeError: one is unknown, with what may have been meant, or missing.
     """
     _refuse_unknown("fit", "", keywords, known, known)
+    for name in ("x", "y")[len(args) :]:
+        if name not in keywords:
+            raise WrongTypeError(f"{name} must be given, got none: fit(x, y) takes features and labels")
 
 
 def _refuse_unknown(

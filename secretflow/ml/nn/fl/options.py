@@ -91,6 +91,7 @@ class FitOptions:
     steps_per_epoch: int | str | Mapping[PYU, int] | None = None
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         for name in ("epochs", "aggregate_freq", "validation_freq", "wait_steps"):
             _validate.integer(name, getattr(self, name), 1)
         _validate.one_of("sampler_method", self.sampler_method, ("batch", "poisson"))
@@ -113,8 +114,7 @@ class FitOptions:
         if asked is None:
             return
         for steps in asked.values() if isinstance(asked, Mapping) else [asked]:
-            plain = _plain(steps)
-            whole = isinstance(plain, int) and not isinstance(plain, bool) and plain > 0
+            whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool) and steps > 0
             what = "an integer of at least 1, one for each party, 'all' or None"
             _validate.check(whole or asked == ALL_ROWS, "steps_per_epoch", steps, what)
         if asked != ALL_ROWS and not self.shuffle:
@@ -135,9 +135,9 @@ class FitOptions:
         by_party = isinstance(self.batch_size, Mapping)
         sizes = self.batch_size.values() if by_party else [self.batch_size]  # type: ignore[union-attr]
         for size in sizes:
-            _validate.integer("batch_size", _plain(size), 1, optional=True)
+            _validate.integer("batch_size", size, 1, optional=True)
         _validate.flag("shuffle", self.shuffle)
-        _validate.integer("random_seed", _plain(self.random_seed), 0, 2**32 - 1, optional=True)
+        _validate.integer("random_seed", self.random_seed, 0, 2**32 - 1, optional=True)
         _validate.integer("max_batch_size", self.max_batch_size, 1)
         _validate.integer("prefetch_buffer_size", self.prefetch_buffer_size, 1, optional=True)
         called = all(isinstance(callback, Callback) for callback in self.own_callbacks)
@@ -161,8 +161,8 @@ class FitOptions:
                 f"arrays, got {weights!r}"
             )
         for number, weight in weights.items():
-            _validate.integer("class_weight's keys", _plain(number), 0)
-            _validate.number(f"class_weight[{number!r}]", _plain(weight), at_least=0)
+            _validate.integer("class_weight's keys", number, 0)
+            _validate.number(f"class_weight[{number!r}]", weight, at_least=0)
 
     @property
     def from_files(self) -> bool:
@@ -253,11 +253,6 @@ class FitOptions:
                     f"batch_size must be at most {own}, the rows of {device}, got {batch_size}; with "
                     f"steps_per_epoch={ALL_ROWS!r} a batch may have fewer rows"
                 )
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy's as one of Python's."""
-    return value.item() if isinstance(value, (np.integer, np.floating)) else value
 
 
 def check_parties(name: str, held: Any, parties: set[PYU]) -> None:

@@ -5,13 +5,15 @@ Each function returns a figure, which a notebook shows and ``figure.savefig("run
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.numbers_of import numbers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +28,9 @@ _NOT_METRICS = ("clipped", "density", "loss")
 def plot_history(history: Mapping[str, Columns]) -> Figure:
     """Draws what a fit recorded: metrics, loss and densities over rounds, metrics over uploaded bytes.
 
+    A metric that is a vector, such as the accuracy of each class, has a line for each number. A matrix has
+    none.
+
     Args:
         history: what ``FLModel.fit`` returned, with at least one epoch.
 
@@ -36,11 +41,13 @@ def plot_history(history: Mapping[str, Columns]) -> Figure:
     overall, local = history["global_history"], history["local_history"]
     rounds = _rounds(local)
     figure, ((metrics, loss), (density, upload)) = _figure(2, 2, (10.0, 7.0))
-    names = _metric_names(overall)
-    for name in names:
-        metrics.plot(rounds, overall[name], marker="o", markersize=3, label=name)
-        sent = [total / 1e6 for total in accumulate(overall["payload_bytes"])]
-        upload.plot(sent, overall[name], marker="o", markersize=3, label=name)
+    curves = {
+        label: values for name in _metric_names(overall) for label, values in _curves(name, overall[name])
+    }
+    sent = [total / 1e6 for total in accumulate(overall["payload_bytes"])]
+    for name, values in curves.items():
+        metrics.plot(rounds, values, marker="o", markersize=3, label=name)
+        upload.plot(sent, values, marker="o", markersize=3, label=name)
     if "loss" in overall:
         loss.plot(rounds, overall["loss"], marker="o", markersize=3, color="tab:red")
     _draw_densities(density, rounds, overall, local)
@@ -58,7 +65,7 @@ def plot_history(history: Mapping[str, Columns]) -> Figure:
     lowest, highest = min(0, *overall.get("loss", [0])), max(0, *overall.get("loss", [0])) or 1
     loss.set_ylim(lowest, highest + 0.05 * (highest - lowest))
     for axes in (metrics, upload):
-        if names and all(0 <= float(value) <= 1 for name in names for value in overall[name]):
+        if curves and all(0 <= value <= 1 for values in curves.values() for value in values):
             axes.set_ylim(0, 1.02)
     for axes in (metrics, density):
         if 0 < len(axes.get_lines()) <= _MOST_NAMES:
@@ -109,6 +116,15 @@ def _rounds(local: Columns) -> list[int]:
     raise ArgumentError(
         "history must be one of fed_avg_w_prune with an epoch or more, got one without rounds"
     )
+
+
+def _curves(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[float]]]:
+    """The curves of a metric by what to call them: one for each number of a vector, none of a matrix."""
+    by_epoch = [numbers_of(value, dimensions=1) for value in values]
+    for place in by_epoch[0] if by_epoch else ():
+        label = "".join([name, *(f"[{index}]" for index in place)])
+        # NaN where a metric was not defined in an epoch, not even its shape.
+        yield label, [numbers.get(place, math.nan) for numbers in by_epoch]
 
 
 def _metric_names(overall: Columns) -> list[str]:

@@ -17,11 +17,13 @@ from typing import Any
 from tqdm import tqdm
 
 from secretflow.device import PYU, PYUObject, reveal
+from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
 from secretflow.errors import StateError
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
 from secretflow.ml.nn.fl.history import History, MetricsRecorder
+from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.plan import Round, plan_epochs, warn_of_another_end
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -91,6 +93,7 @@ class FitSession:
             steps=fit.steps,
             history=self._history,
         )
+        self._told = 0  # rounds of this fit that callbacks have heard of
         self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
         self._rounds_updates = aggregator.upload_bits is not None
         self._transport = aggregator.transport(options.wait_steps)
@@ -169,19 +172,42 @@ class FitSession:
             count = 1 if self._round_by_round else self._transport.rounds_at_once()
             now, rounds = rounds[:count], rounds[count:]
             callbacks.on_train_batch_begin(batch=now[0].first_step)
-            self._train(now)
+            try:
+                self._train(now)
+            except Exception:
+                self._tell(now[: self._ended_before_error()])
+                raise
             if now[-1].ends_epoch:
                 # Before callbacks hear of the last round, for what they evaluate would pass for metrics of
                 # training; and of all at once, for after a failure all must have trained as many epochs.
                 ended = {device: worker.end_epoch() for device, worker in self._workers.items()}
                 losses = self._audience.told(ended) or {}
                 self._losses = {device: EpochLoss(*loss) for device, loss in losses.items()}
-            for this in now:
-                if this is not now[0]:
-                    callbacks.on_train_batch_begin(batch=this.first_step)
-                self._log_privacy(this)
-                callbacks.on_train_batch_end(batch=this.first_step)
+            self._tell(now)
             progress.update(len(now))
+
+    def _tell(self, rounds: Sequence[Round]) -> None:
+        """Has callbacks hear of rounds that were run together; they know already that the first has begun."""
+        for this in rounds:
+            if this is not rounds[0]:
+                self._callbacks.on_train_batch_begin(batch=this.first_step)
+            self._log_privacy(this)
+            self._told += 1
+            self._callbacks.on_train_batch_end(batch=this.first_step)
+
+    def _ended_before_error(self) -> int:
+        """How many rounds callbacks have not heard of that ended at all parties before one failed.
+
+        Over the network drivers may meet an error at different places, where a question would find no answer.
+        """
+        if get_distribution_mode() not in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG):
+            return 0
+        try:
+            ended = reveal([worker.rounds_ended() for worker in self._workers.values()])
+        except Exception as error:  # a party's process is gone, which the user is told anyway
+            logging.debug("how many rounds ended is not known: %r", error)
+            return 0
+        return max(0, min(ended) - self._told)
 
     def _train(self, rounds: Sequence[Round]) -> None:
         def begin(party: PYU, start: int) -> PYUObject:
@@ -264,5 +290,9 @@ def _mean_loss(losses: Iterable[EpochLoss]) -> dict[str, float]:
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """What the progress bar shows of an epoch: the metrics and the density."""
-    return {name: values[-1] for name, values in columns.items() if not name.endswith(("bytes", "seconds"))}
+    """What the progress bar shows of an epoch: the density, and the metrics that are one number."""
+    return {
+        name: values[-1]
+        for name, values in columns.items()
+        if not name.endswith(("bytes", "seconds")) and numbers_of(values[-1], dimensions=0)
+    }

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from secretflow import _validate
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.units.groups import Followed, followed
 from secretflow.ml.nn.fl.backend.torch.units.thinned import thinned
@@ -43,9 +44,11 @@ def export_dense_small(model: nn.Module, inputs: Any = None) -> fx.GraphModule:
         prediction: what depends on training mode within ``forward`` is that of evaluation.
 
     Raises:
+        TypeError: ``model`` is no module.
         ValueError: :mod:`torch.fx` cannot follow the model, and the message names the layer; the small net
             does not compute the same; or ``inputs`` are needed.
     """
+    _validate.instance("model", model, nn.Module, "a module of torch's")
     found = followed(model)
     return _checked(model, found, _read_units(model, found), inputs)
 
@@ -63,8 +66,10 @@ def save_dense_small(model: nn.Module, path: str | PathLike[str], inputs: Any = 
         inputs: as for :func:`export_dense_small`.
 
     Raises:
+        TypeError: ``model`` is no module, or ``path`` no path.
         ValueError: as of :func:`export_dense_small`.
     """
+    _validate.instance("model", model, nn.Module, "a module of torch's")
     found = followed(model)
     kept = _read_units(model, found)
     numbers = {
@@ -86,9 +91,11 @@ def load_dense_small(path: str | PathLike[str], model: nn.Module) -> fx.GraphMod
         As :func:`export_dense_small`, on the CPU.
 
     Raises:
+        TypeError: ``model`` is no module, or ``path`` no path.
         FileNotFoundError: there is no file.
         ValueError: the file is damaged, or not one of this model.
     """
+    _validate.instance("model", model, nn.Module, "a module of torch's")
     state = load_sparse(path)
     stored = {
         name.removeprefix(_KEPT): state.pop(name).numpy() for name in list(state) if name.startswith(_KEPT)

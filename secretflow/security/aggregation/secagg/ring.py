@@ -41,6 +41,7 @@ class Ring:
             ValueError: a number is out of its range, or the sum of the parties' numbers would have no
                 bit left before the point.
         """
+        bits, fxp_bits = _validate.plain(bits), _validate.plain(fxp_bits)
         _validate.one_of("ring_bits", bits, _DEFAULT_FXP_BITS)
         if fxp_bits is None:
             fxp_bits = _DEFAULT_FXP_BITS[bits]

@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn, optim
+from torchmetrics import Accuracy
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 import secretflow as sf
 from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 from secretflow.ml.nn.fl.callbacks import Checkpoint, TensorBoard
 from secretflow.ml.nn.fl.sparse_model import load_sparse
 from secretflow.security.aggregation import SecurePruneAggregator
 
-from .conftest import Task, model_def
+from .conftest import Mlp, Task, model_def
 
 RUN = Path(__file__).with_name("resumed_run.py")
 
@@ -127,6 +131,37 @@ def test_tensorboard_has_every_number_of_the_history(task: Task, tmp_path: Path)
         scalars = events.Scalars(name)
         assert [scalar.step for scalar in scalars] == ([1, 2, 3] if len(values) == 3 else [1, 3])
         np.testing.assert_allclose([scalar.value for scalar in scalars], np.array(values, float), rtol=1e-6)
+
+
+def vectors() -> TorchModel:
+    """A net with metrics that are a number, a vector and a matrix."""
+    metrics = [
+        metric_wrapper(Accuracy, task="multiclass", num_classes=3),
+        metric_wrapper(Accuracy, task="multiclass", num_classes=3, average="none"),
+        metric_wrapper(MulticlassConfusionMatrix, num_classes=3),
+    ]
+    return TorchModel(Mlp, nn.CrossEntropyLoss, optim_wrapper(optim.SGD, lr=0.1), metrics)
+
+
+def test_metrics_of_several_numbers_are_drawn_number_by_number(
+    task: Task, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    history = task.make_model(model=vectors()).fit(
+        task.x, task.y, epochs=2, batch_size=8, verbose=1, callbacks=[TensorBoard(tmp_path)]
+    )
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    by_class = history.global_history["multiclassaccuracy_2"]
+    for k in range(3):
+        values = [scalar.value for scalar in events.Scalars(f"global/multiclassaccuracy_2/{k}")]
+        np.testing.assert_allclose(values, [epoch[k] for epoch in by_class])
+    matrix = history.global_history["multiclassconfusionmatrix"]
+    assert events.Scalars("global/multiclassconfusionmatrix/2/1")[-1].value == matrix[-1][2, 1]
+    assert "local/alice_train_multiclassaccuracy_2/0" in events.Tags()["scalars"]
+    labels = [line.get_label() for line in history.plot().axes[0].get_lines()]
+    assert labels == ["multiclassaccuracy", *(f"multiclassaccuracy_2[{k}]" for k in range(3))]
+    shown = capfd.readouterr().err
+    assert "multiclassaccuracy=" in shown and "confusionmatrix=" not in shown
 
 
 def test_tensorboard_goes_on_where_a_run_was_stopped(task: Task, tmp_path: Path) -> None:

@@ -278,6 +278,53 @@ def test_metrics_of_training_are_weighted_by_the_rows_trained_on(devices: Simple
     assert counts == list(ROWS)
 
 
+class OwnStep(BaseModule):
+    """Gives its metrics the output as it is, with its graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(FEATURES, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+    def training_step(self, batch: Any, batch_idx: int, *_: Any, **__: Any) -> torch.Tensor:
+        x, y = batch
+        predicted = self(x)
+        for metric in self.metrics:
+            metric.update(predicted, y)
+        return nn.functional.mse_loss(predicted, y)
+
+    validation_step = training_step
+
+
+@pytest.mark.parametrize("net", [lambda: Net("real"), OwnStep])
+@pytest.mark.parametrize("strategy", ["fed_avg_w_prune", "fed_avg_w"])
+def test_a_metric_that_keeps_rows_outlives_a_validation(
+    devices: SimpleNamespace, net: Any, strategy: str
+) -> None:
+    x, y = spread(devices, ROWS[:2], X[:101]), spread(devices, ROWS[:2], LABELS["real"][:101])
+    metrics = [tr.SpearmanCorrCoef, tr.CosineSimilarity, tr.MeanSquaredError]
+    model = build(devices, net, nn.MSELoss, metrics, strategy=strategy, lr=0.01)
+    history = model.fit(x, y, validation_data=(x, y), batch_size=9, epochs=2, verbose=0)
+    for name in ("spearmancorrcoef", "cosinesimilarity", "meansquarederror"):
+        assert np.isfinite(history.global_history[name]).all()
+        assert np.isfinite(history.global_history[f"val_{name}"]).all()
+
+
+def test_no_metric_sees_a_gradient(devices: SimpleNamespace) -> None:
+    seen: list[bool] = []
+
+    class Watching(MyError):  # noqa: N818
+        def update(self, predicted: torch.Tensor, y: torch.Tensor) -> None:
+            seen.append(predicted.requires_grad or y.requires_grad)
+            super().update(predicted, y)
+
+    x, y = spread(devices, ROWS[:2], X[:101]), spread(devices, ROWS[:2], LABELS["real"][:101])
+    build(devices, lambda: Net("real"), nn.MSELoss, [Watching]).fit(x, y, batch_size=9, verbose=0)
+    assert seen and not any(seen)
+
+
 def test_metrics_of_other_settings_are_not_added() -> None:
     one, other = (tc.BinaryAccuracy(threshold=threshold) for threshold in (0.5, 0.6))
     parts = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from secretflow.ml.nn.callbacks import Callback, EarlyStoppingEpoch
 
-from .conftest import Task
+from .conftest import Mlp, Task
 from .measures import BATCH
 
 
@@ -65,6 +66,42 @@ class TestCallbacks:
         )
         one_epoch = ["batch 0", "batch 2", "batch 4"]
         assert seen == [*one_epoch, "epoch 0", *one_epoch, "epoch 1"]
+
+    @pytest.mark.parametrize("wait_steps", [1, 4, 100])
+    def test_callbacks_hear_of_every_round_that_ended_before_one_fails(
+        self, task: Task, wait_steps: int
+    ) -> None:
+        heard: list[tuple[str, int]] = []
+
+        class Witness(Callback):
+            def on_train_batch_begin(self, batch: int) -> None:
+                heard.append(("begin", batch))
+
+            def on_train_batch_end(self, batch: int) -> None:
+                heard.append(("end", batch))
+
+        class FailsAtLast(Mlp):
+            left = 2 * 13 + 2  # the other party has its turn first
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                FailsAtLast.left -= self.training
+                if not FailsAtLast.left:
+                    raise RuntimeError("this step fails")
+                return super().forward(x)
+
+        model = task.make_model(net=FailsAtLast)
+        with pytest.raises(RuntimeError, match="this step fails"):
+            model.fit(
+                *(task.x, task.y),
+                batch_size=2,
+                epochs=2,
+                callbacks=[Witness()],
+                wait_steps=wait_steps,
+                verbose=0,
+            )
+        told = [(kind, batch) for batch in range(13) for kind in ("begin", "end")]
+        assert heard[: len(told)] == told
+        assert heard[len(told) :] in ([], [("begin", 13)])
 
     def test_early_stopping_ends_the_training(self, task: Task) -> None:
         stop = EarlyStoppingEpoch(monitor="val_multiclassaccuracy", min_delta=2, patience=2)

@@ -94,6 +94,12 @@ class Schedule:
         ([1, {"a": partial(print)}], "functools.partial"),
         (np.array([object()]), "numpy.ndarray"),
         (np.datetime64("2024-01-01"), "numpy.datetime64"),
+        (np.longdouble("0.1"), "longdouble"),
+        (np.clongdouble(1j), "clongdouble"),
+        ({np.longdouble("0.1"): 1}, "longdouble"),
+        (np.zeros(2, np.longdouble), "numpy.ndarray of float128"),
+        (np.zeros(2, ">f4"), "numpy.ndarray of >f4"),
+        (np.array(["a"]), "numpy.ndarray of <U1"),
     ],
     ids=str,
 )
@@ -135,6 +141,13 @@ PLAIN = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+def test_a_rate_that_no_file_can_hold_is_refused_by_name(task: Task, tmp_path: Path) -> None:
+    model = task.make_model(optimizer=optim_wrapper(optim.SGD, lr=np.longdouble("0.1")))
+    with pytest.raises(ValueError, match=r"optimizer_state_dict.*\['lr'\] must be .* got a numpy.longdouble"):
+        model.save_model(f"{tmp_path}/model", is_test=True)
+    assert not list(tmp_path.rglob("*"))
 
 
 def equal(one: Any, other: Any) -> bool:

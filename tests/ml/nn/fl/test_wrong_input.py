@@ -18,14 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchmetrics as tm
 from torch import nn
 
+import secretflow as sf
 from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.core.torch import TorchModel, optim_wrapper
 from secretflow.ml.nn.fl import CaptureRounds, GradientCapture, attacks, audit
 from secretflow.ml.nn.fl.audit import defences, padded, scores, views
 from secretflow.ml.nn.fl.callbacks import Checkpoint, TensorBoard
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.small_model import export_dense_small, load_dense_small, save_dense_small
 from secretflow.ml.nn.fl.sparse_model import export_sparse, load_sparse
 from secretflow.ml.nn.fl.worker.capture_files import Capture, write_capture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
@@ -164,7 +168,7 @@ PRUNING = {
     "regrow_percent": [-1, 100, "1"],
     "withhold_percent": [-1, 100, "1"],
     "prune_criterion": ["random", 2],
-    "prunable": [3, [], [1]],
+    "prunable": [3, [], [1], lambda name: True],
     "prune_structure": ["channel", 1],
     "step_power": [-1, "1"],
 }
@@ -200,6 +204,20 @@ CALLS: dict[str, Call] = {
         lambda _, folder: {"state_dict": {"w": torch.ones(2)}, "path": folder / "f"},
         {"state_dict": [None, [1], {"w": 1}], "path": [None, 3]},
         called={"state_dict": r"state_dict(\['w'\])?"},
+    ),
+    "export_dense_small": Call(
+        export_dense_small, lambda *_: {"model": linear()}, {"model": [None, 3, linear]}, any=("inputs",)
+    ),
+    "save_dense_small": Call(
+        save_dense_small,
+        lambda _, folder: {"model": linear(), "path": folder / "f"},
+        {"model": [None, 3], "path": [None, 3]},
+        any=("inputs",),  # the model's own
+    ),
+    "load_dense_small": Call(
+        load_dense_small,
+        lambda *_: {"path": "f", "model": linear()},
+        {"path": [None, 3, "/no/such/file"], "model": [None, 3]},
     ),
     "load_sparse": Call(
         load_sparse, lambda *_: {"path": "f"}, {"path": [None, 3, "/no/such/file", __file__]}
@@ -343,6 +361,30 @@ CALLS: dict[str, Call] = {
         {"observations": [None, [], [1]], "public": [None], "settings": [None, 3], "distort": [3]},
     ),
     "RidgeSettings": Call(attacks.RidgeSettings, lambda *_: {}, {"features": COUNT, "seed": [-1, 0.5, "1"]}),
+    "learn_row_gradients": Call(
+        attacks.learn_row_gradients,
+        lambda *_: {"observation": observation(), "public": public_rows()},
+        {"observation": [None], "public": [None], "features": COUNT, "seed": [-1, 0.5], "distort": [3]},
+    ),
+    "candidate_scores": Call(
+        attacks.candidate_scores,
+        lambda *_: {
+            "learned": attacks.learn_row_gradients(observation(), public_rows()),
+            "observations": [observation()],
+            "candidates": public_rows(),
+        },
+        {"learned": [None, 3], "observations": [None, [], [1]], "candidates": [None, 3], "seed": [-1, 0.5]},
+    ),
+    "read_neurons": Call(
+        attacks.read_neurons,
+        lambda *_: {"observation": observation()},
+        {"observation": [None, 3], "prior": [3]},
+    ),
+    "token_attack": Call(
+        attacks.token_attack,
+        lambda *_: {"observations": [observation()]},
+        {"observations": [None, [], [1]]},
+    ),
     "LearnedSettings": Call(
         attacks.LearnedSettings,
         lambda *_: {},
@@ -477,6 +519,10 @@ CALLS: dict[str, Call] = {
             "ring_bits": [16, "32", None],
             "min_contributors": [0, 3, 1.5],
             "min_share": [-1, 2, "0"],
+            "max_colluders": [-1, 2, "0"],
+            "upload_bits": [1, 16, "8"],
+            "min_survivors": [0, 3, 1.5],
+            "round_deadline": [0, *NUMBER],
             "fixed_contributors": FLAG,
             "server_blind": FLAG,
             "identities": [3, "keys"],
@@ -495,7 +541,7 @@ CALLS: dict[str, Call] = {
         {
             "server": [None, "carol"],
             "device_list": [[], None, ["alice", "bob"]],
-            "model": [None, 3],
+            "model": [None, 3, lambda: 3, TorchModel(lambda: 3), TorchModel(lambda: nn.Linear(4, 0))],
             "aggregator": [None, 3],
             "strategy": ["fed_avg_prune"],
             "backend": ["tensorflow", None],
@@ -507,8 +553,11 @@ CALLS: dict[str, Call] = {
             "local_objective": ["sgd"],
             "mu": ["1", -1],
             "num_gpus": [-1, "1"],
+            "worker_processes": COUNT,
+            "consensus_num": COUNT,
+            "dp_strategy": [3, "noise"],
+            "simulation": FLAG,
         },
-        any=("consensus_num",),  # upstream's, of other strategies
     ),
     "fit": Call(
         FitOptions,
@@ -540,12 +589,42 @@ CALLS: dict[str, Call] = {
         called={"class_weight": r"class_weight(\[0\])?", "x": "[xy]", "validation_data": "validation_data"},
     ),
 }
+
+
+def by_name(model: FLModel, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes the names of parties for them."""
+    parties = {device.party: device for device in model.device_list}
+
+    def call(**arguments: Any) -> Any:
+        named = arguments.copy()
+        for name, value in arguments.items():
+            if isinstance(value, dict):
+                named[name] = {parties[party]: part for party, part in value.items()}
+        return method(**named)
+
+    return call
+
+
 METHODS: dict[str, tuple[dict[str, list[Any]], Callable[[FLModel], Callable[..., Any]]]] = {
     "save_model": ({"model_path": [None, 3, {}]}, lambda model: model.save_model),
     "load_model": ({"model_path": [None, 3, {}, "/no/such/file"]}, lambda model: model.load_model),
-    "export_sparse": ({"path": [None, 3, {}]}, lambda model: model.export_sparse),
+    "export_sparse": ({"path": [None, 3, {}], "is_test": [3, "x"]}, lambda model: model.export_sparse),
+    "initialize_weights": (
+        {"init_mask": [3, [], [1, 2], "masks"]},
+        lambda model: model.initialize_weights,
+    ),
+    "fit": (
+        {
+            "dataset_builder": [{"alice": 3, "bob": 3}],
+            "y": [None, 3],
+        },
+        lambda model: by_name(model, model.fit),
+    ),
     "predict": ({"x": [None, 3], "batch_size": [0, "2"]}, lambda model: model.predict),
-    "evaluate": ({"batch_size": [0, "2"]}, lambda model: model.evaluate),
+    "evaluate": (
+        {"batch_size": [0, "2"], "y": [None, 3], "dataset_builder": [{"alice": 3, "bob": 3}]},
+        lambda model: by_name(model, model.evaluate),
+    ),
 }
 
 
@@ -577,11 +656,13 @@ def test_wrong_input_is_refused_in_one_sentence(
 def test_wrong_input_of_a_method_is_refused_in_one_sentence(devices: SimpleNamespace, name: str) -> None:
     wrong, method = METHODS[name]
     model = own_model(devices)
-    right = {k: v for k, v in fit_of(devices).items() if name != "predict" or k != "y"}
+    right: dict[str, Any] = {k: v for k, v in fit_of(devices).items() if name != "predict" or k != "y"}
+    if name not in ("predict", "evaluate", "fit"):
+        right = {"path": "run/model"} if name == "export_sparse" else {}
     for argument, values in wrong.items():
         for value in values:
             with pytest.raises(REFUSALS) as refusal:
-                method(model)(**{**(right if name in ("predict", "evaluate") else {}), argument: value})
+                method(model)(**{**right, argument: value})
             assert re.match(rf"{argument} {FORM}", str(refusal.value), re.DOTALL), (
                 argument,
                 value,
@@ -610,6 +691,7 @@ def test_every_public_name_of_attacks_and_audit_is_walked() -> None:
         attacks.GaussianPrior,
         attacks.RidgeInverter,
         attacks.LearnedInverter,
+        attacks.RowGradients,
         audit.Capture,
         audit.Knowledge,
         audit.PartyStep,
@@ -617,3 +699,64 @@ def test_every_public_name_of_attacks_and_audit_is_walked() -> None:
     for package in (attacks, audit):
         public = {getattr(package, name) for name in package.__all__}
         assert public - told - results == set()
+
+
+def test_a_fit_without_labels_says_what_is_missing(devices: SimpleNamespace) -> None:
+    x = fit_of(devices)["x"]
+    for call, name in ((lambda: own_model(devices).fit(x), "y"), (lambda: own_model(devices).fit(y=x), "x")):
+        with pytest.raises(TypeError, match=rf"^{name} must be given, got none"):
+            call()
+
+
+def test_metrics_are_a_list(devices: SimpleNamespace) -> None:
+    for metrics in (tm.MeanSquaredError, tm.MeanSquaredError(), "mse"):
+        model = TorchModel(linear, nn.MSELoss, optim_wrapper(torch.optim.SGD, lr=0.1), metrics)
+        right = CALLS["FLModel"].right(devices, Path())
+        with pytest.raises(TypeError, match=r"^metrics must be a list of functions .* got "):
+            FLModel(**{**right, "model": model})
+
+
+def test_a_dataset_builder_returns_batches_and_their_number(devices: SimpleNamespace) -> None:
+    for built in (3, [1], ([], 0), ([], "2")):
+        builders = {device: lambda *_, built=built, **__: built for device in (devices.alice, devices.bob)}
+        with pytest.raises(REFUSALS, match=r"^dataset_builder.* must be .*, got "):
+            own_model(devices).fit(**fit_of(devices), dataset_builder=builders)
+
+
+def test_no_layer_that_is_pruned_is_empty(devices: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match=r"^model must have weights .* got weight of shape \(0, 4\)"):
+        build(devices, lambda: nn.Linear(4, 0), nn.CrossEntropyLoss)
+
+
+def test_an_aggregator_takes_objects_at_parties(devices: SimpleNamespace) -> None:
+    aggregator = CALLS["FLModel"].right(devices, Path())["aggregator"]
+    for data in ([1, 2], 3, [np.ones(2)] * 2):
+        with pytest.raises(AggregationError, match=r"^data must be one object for each party, .* got "):
+            aggregator.sum(data, axis=0)
+
+
+class Normalised(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(FEATURES, 5), nn.BatchNorm1d(5), nn.Linear(5, CLASSES))
+
+
+def test_a_batch_of_one_row_for_batch_normalisation_is_explained(devices: SimpleNamespace) -> None:
+    x, y = table(26)
+    model = build(devices, Normalised, nn.CrossEntropyLoss)
+    message = r"^batch_size must leave no batch of one row .*, got 13 rows in batches of 4 of alice; choose "
+    with pytest.raises(ValueError, match=message):
+        model.fit(spread(devices, (13, 13), x), spread(devices, (13, 13), y), batch_size=4, verbose=0)
+    how = {"batch_size": 4, "steps_per_epoch": 4, "shuffle": True, "verbose": 0}
+    model.fit(spread(devices, (13, 13), x), spread(devices, (13, 13), y), **how)
+
+
+@pytest.mark.parametrize(("outputs", "got"), [(1, "a tensor without dimensions"), (3, "3 for 1 rows")])
+def test_an_output_without_its_rows_is_explained(devices: SimpleNamespace, outputs: int, got: str) -> None:
+    class Squeezed(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).squeeze()
+
+    x, _ = table(9)
+    model = build(devices, lambda: Squeezed(FEATURES, outputs), nn.MSELoss)
+    with pytest.raises(ValueError, match=rf"^model must give .*, got {got}; a forward that ends in squeeze"):
+        sf.reveal(list(model.predict(spread(devices, (5, 4), x), batch_size=4).values()))

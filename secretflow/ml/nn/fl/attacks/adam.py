@@ -34,6 +34,7 @@ class SignedAdamSettings:
     upper: float = 1.0
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         _validate.integer("steps", self.steps, 1)
         _validate.number("learning_rate", self.learning_rate, above=0)
         ordered = self.lower < self.upper

@@ -34,6 +34,7 @@ class LBFGSSettings:
     tolerance_change: float = 1e-9
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         for name in ("evaluations", "history"):
             _validate.integer(name, getattr(self, name), 1)
         _validate.number("learning_rate", self.learning_rate, above=0)

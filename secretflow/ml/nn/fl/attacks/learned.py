@@ -54,6 +54,7 @@ class LearnedSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         for name, least in (("features", 1), ("width", 1), ("epochs", 1), ("batch", 2)):
             _validate.integer(name, getattr(self, name), least)
         _validate.integer("seed", self.seed, 0)

@@ -47,6 +47,9 @@ def candidate_scores(
         ValueError: they are of different numbers of rows, or the candidates do not fit the net.
     """
     check_observations(observations)
+    _validate.instance("learned", learned, RowGradients, "RowGradients, of learn_row_gradients")
+    _validate.instance("candidates", candidates, PublicRows, "PublicRows")
+    _validate.integer("seed", seed, 0)
     rows = observations[0].batch_size
     for observation in observations:
         what = f"{rows}, as in the first observation"

@@ -46,6 +46,7 @@ def read_neurons(observation: Observation, prior: GaussianPrior | None = None) -
         ValueError: the input goes into no fully connected layer with bias.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
+    _validate.instance("prior", prior, (GaussianPrior, type(None)), "a GaussianPrior or None")
     numbers = first_layer(observation)
     what = "one that begins with a fully connected layer with bias"
     _validate.check(numbers is not None, "model", type(observation.model()).__name__, what)

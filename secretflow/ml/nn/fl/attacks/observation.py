@@ -67,6 +67,7 @@ class Observation:
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         shape = self.image_shape
         whole = isinstance(shape, tuple) and len(shape) > 0 and all(type(side) is int for side in shape)
         _validate.check(whole, "image_shape", shape, "a tuple of integers", TypeError)

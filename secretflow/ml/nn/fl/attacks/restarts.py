@@ -81,6 +81,7 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         for name in ("iterations", "restarts", "patience", "lanes"):
             _validate.integer(name, getattr(self, name), 1)
         _validate.integer("record_every", self.record_every, 1, optional=True)

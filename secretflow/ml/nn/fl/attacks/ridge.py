@@ -46,6 +46,7 @@ class RidgeSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         _validate.integer("features", self.features, 1)
         _validate.integer("seed", self.seed, 0)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.inverter import Features, features_of
 from secretflow.ml.nn.fl.attacks.net import batch_norms, statistics_of
 from secretflow.ml.nn.fl.attacks.observation import Observation
@@ -112,6 +113,11 @@ def learn_row_gradients(
         TypeError: something is of the wrong type.
         ValueError: the rows do not fit the net, or its output is random.
     """
+    _validate.instance("observation", observation, Observation, "an Observation")
+    _validate.instance("public", public, PublicRows, "PublicRows")
+    _validate.check(distort is None or callable(distort), "distort", distort, "a function or None", TypeError)
+    _validate.integer("features", features, 1)
+    _validate.integer("seed", seed, 0)
     single = single_row(observation, public)
     made, seen = features_of(public_gradients(single, public, distort), features, seed)
     return RowGradients(single, made, seen, public)

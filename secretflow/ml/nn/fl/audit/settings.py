@@ -44,6 +44,7 @@ class AuditSettings:
     show_rows: bool = True
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         least = {"batch_size": 1, "local_steps": 1, "rows": 2, "candidates": 2, "public": 10, "seed": 0}
         for name, number in least.items():
             _validate.integer(name, getattr(self, name), number)

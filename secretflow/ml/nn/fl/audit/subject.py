@@ -109,7 +109,7 @@ def _two_scores(_: nn.Module, __: object, score: torch.Tensor) -> torch.Tensor:
 
 
 def _two_logarithms(_: nn.Module, __: object, probability: torch.Tensor) -> torch.Tensor:
-    """The same of a probability."""
+    """Scores whose cross entropy is the binary one of a probability."""
     p = probability.reshape(len(probability), 1).clamp(1e-7, 1 - 1e-7)
     return torch.cat([(1 - p).log(), p.log()], dim=1)
 
@@ -198,7 +198,8 @@ def _loss_of(model: Any) -> str | None:
 
 
 def _state(net: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+    state = net.state_dict().items()
+    return {name: value.detach().clone() for name, value in state if isinstance(value, torch.Tensor)}
 
 
 def _own(net: nn.Module, weights: Weights | str | Path) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any, TypeAlias
 
 from secretflow import _validate
@@ -120,6 +121,7 @@ class PruneSettings:
     prune_structure: str | None = None
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         self._take_preset()
         number, integer, one_of, check = (
             _validate.number,
@@ -152,7 +154,10 @@ class PruneSettings:
         else:
             what = f"None with prune_schedule={self.prune_schedule!r}; only 'cubic' has an end"
             check(end is None, "prune_end_epoch", end, what)
-        if self.prunable is not None and not callable(self.prunable):
+        if callable(self.prunable):
+            what = "a function of two arguments, the name of a parameter and the parameter"
+            check(_takes_two(self.prunable), "prunable", self.prunable, what, TypeError)
+        elif self.prunable is not None:
             names = (self.prunable,) if isinstance(self.prunable, str) else self.prunable
             fits = isinstance(names, (tuple, list)) and all(isinstance(name, str) and name for name in names)
             what = "names or patterns of parameters, or a function of a name and a parameter"
@@ -219,3 +224,13 @@ class PruneSettings:
             return self.prune_end_rate
         progress = (epoch - self.prune_start_epoch) / (self.prune_end_epoch - self.prune_start_epoch)
         return self.prune_end_rate + (1 - self.prune_end_rate) * (1 - min(1.0, progress)) ** 3
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    try:
+        signature(function).bind("name", "parameter")
+    except TypeError:
+        return False
+    except ValueError:  # of a builtin nothing is known
+        return True
+    return True

@@ -34,6 +34,7 @@ class CaptureRounds:
     after_mask_change: bool = False
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         numbers = self.numbers
         whole = isinstance(numbers, tuple) and all(type(number) is int for number in numbers)
         _validate.check(whole, "rounds", numbers, "a tuple of integers", TypeError)
@@ -86,6 +87,7 @@ class GradientCapture:
     rounds: tuple[int, ...] | CaptureRounds = (0,)
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         if isinstance(self.directory, PathLike):
             object.__setattr__(self, "directory", fspath(self.directory))
         for name in ("directory", "party"):

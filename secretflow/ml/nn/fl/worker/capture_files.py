@@ -176,21 +176,25 @@ def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
     Args:
         optimizer: the party's.
+
+    Returns:
+        Numbers of NumPy's and torch's are Python's, and what JSON has not is text.
     """
-    plain = (bool, int, float, str, type(None))
     groups = [
-        {
-            name: list(value)
-            if isinstance(value, tuple)
-            else value
-            if isinstance(value, plain)
-            else str(value)
-            for name, value in group.items()
-            if name != "params"
-        }
+        {str(name): _for_json(value) for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
     return {"name": type(optimizer).__name__, "groups": groups}
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        value = value.tolist()  # of a single number the number
+    if isinstance(value, (list, tuple)):
+        return [_for_json(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(name): _for_json(part) for name, part in value.items()}
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def modules_evaluating(net: nn.Module) -> tuple[str, ...]:

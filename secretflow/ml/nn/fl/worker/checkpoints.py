@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -50,8 +51,7 @@ def check_fits(checkpoint: dict[str, Any], training: LocalTraining, settings: Pr
         ValueError: it is not; the message says what differs.
     """
     model = training.trainer.model
-    saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    saved, own = (_shapes(state) for state in (checkpoint["model_state_dict"], model.state_dict()))
     shapes = {name: tuple(entry.shape) for name, entry in checkpoint["prune_mask"].items()}
     if saved != own or shapes != {name: entry.shape for name, entry in training.masked.mask.items()}:
         raise ArgumentError("it holds another model or its masks")
@@ -98,3 +98,8 @@ def _optimizer_kinds(model: Any) -> _OptimizerKinds:
         (type(optimizer).__name__, [len(group["params"]) for group in optimizer.param_groups])
         for optimizer in model._optimizers
     ]
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
+    """Of each entry of a ``state_dict`` its shape; None for an extra state that is no tensor."""
+    return {name: tuple(v.shape) if isinstance(v, torch.Tensor) else None for name, v in state.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from secretflow import _validate
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
 from secretflow.ml.nn.fl.backend.torch.evaluation import evaluation_mode
@@ -109,7 +110,17 @@ class PartyData:
 
         Returns:
             How many batches.
+
+        Raises:
+            TypeError: the function returns something else.
+            ValueError: it is no number of batches.
         """
-        dataset, steps = dataset_builder(x if isinstance(x, str) else [x, *arrays], stage=stage)
+        built = dataset_builder(x if isinstance(x, str) else [x, *arrays], stage=stage)
+        pair = isinstance(built, (tuple, list)) and len(built) == 2
+        _validate.check(
+            pair, "dataset_builder", built, "a function that returns batches and how many", TypeError
+        )
+        dataset, steps = built
+        _validate.integer("dataset_builder's number of batches", steps, 1)
         setattr(self, f"{stage}_set", dataset)
         return steps

@@ -76,6 +76,7 @@ class PartyRounds:
 
     Attributes:
         epoch_is_over: whether the last round that was trained ended an epoch.
+        ended: how many rounds of the fit have come to their end.
         lost: how many rounds have no average, for a party was lost in their last step.
     """
 
@@ -98,6 +99,7 @@ class PartyRounds:
         self._updates: Updates | None = None
         self._prunes_own = settings.mask_scope == "local"
         self.epoch_is_over = False
+        self.ended = 0
         self.lost = 0
         self._before: list[np.ndarray] = []  # the weights with which a round began
 
@@ -242,6 +244,7 @@ class PartyRounds:
                 training.take(start)
                 self.epoch_is_over = this.ends_epoch
                 self.lost += 1
+                self.ended += 1
                 continue
             except BaseException:
                 training.masked.use(before)
@@ -254,6 +257,7 @@ class PartyRounds:
                 if self._updates is not None:
                     self._updates.take_all(training.arrays())
             self.epoch_is_over = this.ends_epoch
+            self.ended += 1
 
     def _average(
         self,

@@ -15,6 +15,7 @@ from secretflow.ml.nn.fl.backend.torch.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from secretflow.ml.nn.fl.backend.torch.masked_model import tensors_of
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.small_model import save_dense_small
 from secretflow.ml.nn.fl.sparse_model import export_sparse
@@ -71,7 +72,7 @@ class WithFiles:
     def export_sparse(self, path: str) -> None:
         """Writes the living weights, see :func:`~secretflow.ml.nn.fl.sparse_model.export_sparse`."""
         self._training.masked.zero_pruned()
-        export_sparse(self.model.state_dict(), path)
+        export_sparse(tensors_of(self.model), path)
 
     def export_dense_small(self, path: str) -> None:
         """Writes the small model, see :func:`~secretflow.ml.nn.fl.small_model.save_dense_small`."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from secretflow import _validate
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.batches import row_count
 
@@ -52,6 +53,7 @@ class LocalObjective:
     mu: float = 0.0
 
     def __post_init__(self) -> None:
+        _validate.plain_fields(self)
         if isinstance(self.mu, bool) or not isinstance(self.mu, (int, float)):
             raise TypeError(f"mu must be a number, got {self.mu!r}")
         if self.name not in TRAINERS:

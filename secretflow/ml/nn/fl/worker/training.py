@@ -13,12 +13,14 @@ import torch
 
 from secretflow.ml.nn.fl.backend.torch.batches import moved
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
+from secretflow.ml.nn.fl.backend.torch.masked_model import tensors_of
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.capture_files import modules_evaluating, optimizer_settings, write_capture
 from secretflow.ml.nn.fl.worker.kept_updates import KeptUpdates
+from secretflow.ml.nn.fl.worker.lone_rows import lone_row_named
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
 
@@ -80,6 +82,7 @@ class LocalTraining:
         averaged: gives what is averaged by name, sharing memory with the model.
         restart_data: begins the party's data anew, for an epoch.
         nan_in_data: says where the party's data are NaN.
+        size_of_data: says how many rows they are and in what batches.
         settings: what the user chose about pruning.
         party: own name.
         capture: which gradients to write to this party's own disk; None for none.
@@ -92,6 +95,7 @@ class LocalTraining:
         averaged: Callable[[], Mapping[str, torch.Tensor]],
         restart_data: Callable[[], None],
         nan_in_data: Callable[[], list[str]],
+        size_of_data: Callable[[], str],
         settings: PruneSettings,
         party: str,
         capture: GradientCapture | None,
@@ -104,6 +108,7 @@ class LocalTraining:
         self._averaged = averaged
         self._restart_data = restart_data
         self._nan_in_data = nan_in_data
+        self._size_of_data = size_of_data
         self._settings = settings
         self._party = party
         self._capture = capture if capture and capture.party == party else None
@@ -143,7 +148,7 @@ class LocalTraining:
             is_last: whether this is the last round of a fit, for captures.
 
         Raises:
-            ValueError: the loss is NaN.
+            ValueError: the loss is NaN, or batch normalisation met a batch of one row.
         """
         started = time.perf_counter()
         self.trainer.model.train()
@@ -152,7 +157,8 @@ class LocalTraining:
             self.withholding.begin(list(self._uploaded_parameters().values()))
             self.masked.zero_pruned()
         try:
-            samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
+            with lone_row_named(self._party, self._size_of_data):
+                samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
             self._check_loss()
         except BaseException:
             self._give_up()
@@ -258,7 +264,7 @@ class LocalTraining:
         model = self.trainer.model
 
         def before(batch: Batch) -> Callable[[], None]:
-            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            weights = {name: value.detach().cpu().clone() for name, value in tensors_of(model).items()}
 
             def after() -> None:
                 write_capture(

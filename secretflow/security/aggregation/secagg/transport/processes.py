@@ -110,7 +110,7 @@ def hang_up(tenants: Sequence[Tenant[Participant]]) -> None:
 
 
 def _in_turn(tenant: Tenant[Participant], exchanges: Exchanges[Any]) -> Exchanges[Any]:
-    """The same exchanges, each step of which is this party's turn."""
+    """A party's exchanges, each step of which is its turn."""
     total: Any = None
     with contextlib.closing(exchanges):
         while True:

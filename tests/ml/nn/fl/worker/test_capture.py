@@ -4,6 +4,7 @@ import os
 import re
 import stat
 
+import numpy as np
 import pytest
 import torch
 
@@ -228,3 +229,22 @@ def test_settings_of_an_optimiser_without_its_name_are_refused(tmp_path, parts):
 def test_a_choice_of_no_round_is_refused():
     with pytest.raises(ValueError, match="rounds"):
         CaptureRounds()
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ((torch.tensor(0.5), torch.tensor(0.75)), [0.5, 0.75]),
+        (torch.tensor([1.0, 2.0]), [1.0, 2.0]),
+        (np.float32(0.5), 0.5),
+        ([np.int64(3), {"a": np.arange(2)}], [3, {"a": [0, 1]}]),
+        ({2: (True, None)}, {"2": [True, None]}),
+        ({"a": torch.float32}, {"a": "torch.float32"}),
+        ((1j, "x"), ["1j", "x"]),
+    ],
+    ids=str,
+)
+def test_whatever_a_group_holds_can_be_written(tmp_path, parts, value, written):
+    optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(2))], "note": value}], lr=0.1)
+    write_capture(str(tmp_path / "capture"), **parts, optimizer=optimizer_settings(optimizer))
+    assert load_capture(tmp_path / "capture").optimizer["groups"][0]["note"] == written

@@ -9,6 +9,10 @@ from torch import nn
 
 from secretflow.errors import ArgumentError
 
+SQUEEZED = (
+    "; a forward that ends in squeeze() takes the rows away too where there is one: squeeze(1) does not"
+)
+
 
 def moved(held: Any, device: torch.device) -> Any:
     """Tensors, and tuples, lists and dictionaries of them, on a device."""
@@ -48,7 +52,8 @@ def rows_of(output: Any) -> list[Any]:
         return [dict(zip(output, row, strict=True)) for row in columns]
     if isinstance(output, (list, tuple)) and output:
         return list(zip(*map(rows_of, output), strict=True))
+    got = "a tensor without dimensions" if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
     raise ArgumentError(
         "model must give a tensor with an entry for each row, or a tuple or dictionary of such tensors, got "
-        f"{type(output).__name__}"
+        f"{got}{SQUEEZED if isinstance(output, torch.Tensor) else ''}"
     )

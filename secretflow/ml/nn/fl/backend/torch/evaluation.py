@@ -12,7 +12,7 @@ from torch import nn
 
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.core.torch import BaseModule
-from secretflow.ml.nn.fl.backend.torch.batches import moved, outputs_of, row_count, rows_of
+from secretflow.ml.nn.fl.backend.torch.batches import SQUEEZED, moved, outputs_of, row_count, rows_of
 from secretflow.ml.nn.fl.backend.torch.local_metrics import (
     flat_metrics,
     local_metric,
@@ -186,6 +186,7 @@ class Evaluation:
                 if len(rows) != row_count(x):
                     raise ArgumentError(
                         f"model must give one output for each row, got {len(rows)} for {row_count(x)} rows"
+                        + (SQUEEZED if row_count(x) == 1 else "")
                     )
                 predicted += rows
         return predicted

@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,8 @@ def value_of(metric: torchmetrics.Metric) -> Any:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            value = metric.compute()
+            with torch.no_grad():
+                value = metric.compute()
         except ValueError:  # torchmetrics' word for too few rows
             return torch.tensor(torch.nan)
     if any(_MEANINGLESS.search(str(warning.message)) for warning in caught):
@@ -86,7 +86,7 @@ def local_metric(metric: torchmetrics.Metric, name: str, party: str, rows: int) 
 def metrics_kept(metrics: Sequence[torchmetrics.Metric]) -> Iterator[None]:
     """Gives the metrics back, afterwards, what they had counted before."""
     each = [part for metric in metrics for part in metric.modules() if isinstance(part, torchmetrics.Metric)]
-    states = [(deepcopy(part.metric_state), part._update_count, part._computed) for part in each]
+    states = [(_copied(part.metric_state), part._update_count, part._computed) for part in each]
     try:
         yield
     finally:
@@ -94,3 +94,15 @@ def metrics_kept(metrics: Sequence[torchmetrics.Metric]) -> Iterator[None]:
             for name, value in state.items():
                 setattr(part, name, value)
             part._update_count, part._computed = count, computed
+
+
+def _copied(states: Any) -> Any:
+    """A copy of tensors, and of lists and dictionaries of them, without the graphs that gave them.
+
+    A step of the user's own may give a metric what has gradients.
+    """
+    if isinstance(states, dict):
+        return {name: _copied(state) for name, state in states.items()}
+    if isinstance(states, list):
+        return [_copied(part) for part in states]
+    return states.detach().clone() if isinstance(states, torch.Tensor) else states

@@ -20,6 +20,8 @@ from secretflow.ml.nn.fl.pruning import (
     pruned_units,
 )
 
+_EXTRA_STATE = "_extra_state"  # the last part of a name in the state_dict
+
 
 def prunable_shapes(model: nn.Module, choice: Prunable = None) -> dict[str, tuple[int, ...]]:
     """The shapes of a model's prunable parameters by name; of those that share memory one is there.
@@ -50,9 +52,15 @@ def full_mask_of(model: nn.Module, choice: Prunable = None) -> Mask:
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of a model's ``state_dict``; writing into them does not disturb a graph of autograd."""
-    state = model.state_dict()
-    return {name: value.data for name, value in state.items() if isinstance(value, torch.Tensor)}
+    """The tensors of a model's ``state_dict``; writing into them does not disturb a graph of autograd.
+
+    What a module's ``get_extra_state`` adds is not there: it may be a copy, or anything else.
+    """
+    return {
+        name: value.data
+        for name, value in model.state_dict().items()
+        if isinstance(value, torch.Tensor) and name.rpartition(".")[2] != _EXTRA_STATE
+    }
 
 
 def views_in(model: nn.Module, mask: Mask) -> dict[str, View]:

@@ -46,19 +46,21 @@ def as_plain(value: Any, name: str) -> Any:
         ValueError: there is something else; the message says where.
     """
     kind = type(value)
-    if isinstance(value, np.generic) and value.dtype.kind in "biufcUS":
+    if isinstance(value, np.generic) and type(value.item()) in _LEAVES:  # a longdouble stays one
         return value.item()
-    if kind is np.ndarray and value.dtype.kind in "biufc" and value.dtype.isnative:
-        return {_ARRAY: torch.from_numpy(value.copy())}
+    if kind is np.ndarray and (tensor := _tensor_of(value)) is not None:
+        return {_ARRAY: tensor}
     if kind in (dict, OrderedDict):
         return _like(value, ((as_plain(k, name), as_plain(v, f"{name}[{k!r}]")) for k, v in value.items()))
     if kind in (list, tuple, set):
         return kind(as_plain(item, f"{name}[{k}]") for k, item in enumerate(value))
     if kind in _LEAVES:
         return value
+    of = f" of {value.dtype}" if kind is np.ndarray else ""
     raise ArgumentError(
         f"{name} must be a tensor, number or text, or a list or dictionary of them, for a checkpoint to be "
-        f"readable, got a {kind.__module__}.{kind.__qualname__}; keep it out of what is saved"
+        f"readable, got a {kind.__module__}.{kind.__qualname__}{of}; keep it out of what is saved, or give "
+        "numbers as Python's"
     )
 
 
@@ -92,6 +94,14 @@ def held(value: Any) -> Any:
 def released(value: Any) -> Any:
     """A copy of what :func:`held` gave, with the arrays."""
     return value.array if isinstance(value, Held) else _mapped(value, released)
+
+
+def _tensor_of(array: np.ndarray) -> torch.Tensor | None:
+    """A tensor of the same numbers; None where torch has none of that type."""
+    try:
+        return torch.from_numpy(array.copy())
+    except (TypeError, ValueError):  # such as longdouble, text and another byte order
+        return None
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -43,6 +43,11 @@ def prunable_parameters(model: nn.Module, choice: Prunable = None) -> dict[str, 
         found = recomputed.get(name)
         if found is not None and found.how not in _SCALING:
             raise _unprunable(found.tensor, found.how)
+        if not is_lazy(parameters[name]) and not parameters[name].numel():
+            raise ArgumentError(
+                f"model must have weights in every layer that is pruned, got {name} of shape "
+                f"{tuple(parameters[name].shape)}; take that layer out, or leave it out with prunable"
+            )
         if is_lazy(parameters[name]):
             raise ArgumentError(
                 f"model must know the shape of every weight, got {name} without one; call the model on a "

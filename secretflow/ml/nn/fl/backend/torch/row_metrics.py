@@ -61,6 +61,8 @@ class RowMetrics:
             self._update(predicted, y)
 
     def _update(self, predicted: torch.Tensor, y: torch.Tensor) -> None:
+        # A metric that keeps rows would keep the graph of every batch with them.
+        predicted, y = predicted.detach(), y.detach()
         for metric in self._metrics:
             metric.update(predicted, labels_for(metric, predicted, y))
 

@@ -15,6 +15,7 @@ from secretflow.ml.nn.fl.backend.torch.list_masks import (
     mask_model,  # noqa: F401 - found here by the names of the first version
     prune_by_percentile,  # noqa: F401
 )
+from secretflow.ml.nn.fl.backend.torch.masked_model import tensors_of
 from secretflow.ml.nn.fl.backend.torch.own_norms import names_without_norms
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
 from secretflow.ml.nn.fl.plan import PartyState, Round
@@ -22,6 +23,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
+from secretflow.ml.nn.fl.worker.lone_rows import size_of
 from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.saving import WithFiles
@@ -75,6 +77,7 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
             self._averaged,
             self._reset_data_iter,
             lambda: nan_in(self.train_set),
+            lambda: size_of(self.train_set),
             settings,
             party,
             gradient_capture,
@@ -201,6 +204,10 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
         """Whether an epoch has been trained that :meth:`end_epoch` has not counted: a driver was stopped."""
         return self._rounds is not None and self._rounds.epoch_is_over
 
+    def rounds_ended(self) -> int:
+        """How many rounds of the last fit have come to their end, those that were lost included."""
+        return 0 if self._rounds is None else self._rounds.ended
+
     def end_epoch(self) -> List[float | None]:
         """Takes the metrics of an epoch whose last average has been taken up, and counts it.
 
@@ -273,7 +280,7 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
 
     def _averaged(self) -> Dict[str, torch.Tensor]:
         """What is averaged, sharing memory with the model."""
-        state = {n: v for n, v in self.model.state_dict().items() if n not in self._own_buffers}
+        state = {n: v for n, v in tensors_of(self.model).items() if n not in self._own_buffers}
         kept = names_without_norms(self.model) if self.skip_bn else state
         return {name: state[name] for name in kept if name in state}
 
