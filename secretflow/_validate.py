@@ -78,7 +78,7 @@ def integer(
         and (at_most is None or value <= at_most)
     )
     bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
-    check(fits, name, value, f"an integer {bounds}{' or None' if optional else ''}")
+    check(bool(fits), name, value, f"an integer {bounds}{' or None' if optional else ''}")
 
 
 def number(
@@ -121,7 +121,7 @@ def number(
         and (below is None or value < below)
         and (at_most is None or value <= at_most)
     )
-    check(fits, name, value, what)
+    check(bool(fits), name, value, what)
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:

@@ -81,12 +81,15 @@ class Rules:
             max_colluders = 1.0 if parties <= EVERYBODY_UP_TO else _USUAL_COLLUDERS
         colluders = min(floor(max_colluders * parties + _ROUNDED_OFF), parties - 2)
         # Parties compare how these are written.
-        told = _validate.plain((min_contributors, float(min_share), fixed_contributors, server_blind))
+        plain = _validate.plain
         degree = degree_for(parties, colluders, dropped)
         return cls(
             ring,
-            *told,
+            plain(min_contributors),
+            float(min_share),
+            plain(fixed_contributors),
+            plain(server_blind),
             neighbours=None if degree == parties - 1 else degree,
             dropped=dropped,
-            upload_bits=_validate.plain(upload_bits),
+            upload_bits=plain(upload_bits),
         )

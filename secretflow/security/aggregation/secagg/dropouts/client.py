@@ -74,9 +74,7 @@ class SurvivingClient(Client):
             )
         gone = survivor_rules.parties - survivor_rules.min_survivors
         if rules.neighbours is not None and gone > rules.dropped:
-            raise AggregationError(
-                f"neighbours must be enough for {gone} parties that are gone, got rules for {rules.dropped}"
-            )
+            raise AggregationError(f"neighbours must be enough for {gone} gone parties, got {rules.dropped}")
         super().__init__(party, names, rules, identities)
         self.names = tuple(names)
         self.survivors = self.names
