@@ -215,8 +215,8 @@ def check_choices(
     _validate.integer("random_seed", random_seed, 0, 2**32 - 1, optional=True)
     _validate.flag("skip_bn", skip_bn)
     _validate.integer("consensus_num", consensus_num, 1)
-    kinds = (DPStrategyFL, type(None))
-    _validate.instance("dp_strategy", dp_strategy, kinds, "a DPStrategyFL or None")
+    adds_noise = dp_strategy is None or hasattr(dp_strategy, "model_gdp")
+    _validate.check(adds_noise, "dp_strategy", dp_strategy, "a DPStrategyFL or None", TypeError)
     _validate.flag("simulation", simulation)
     allowed = wp_strategy is None or wp_strategy is True
     _validate.check(allowed, "wp_strategy", wp_strategy, f"True or None with strategy={PRUNE_STRATEGY!r}")
