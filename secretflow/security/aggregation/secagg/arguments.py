@@ -59,14 +59,14 @@ def by_party(objects: Sequence[PYUObject], name: str, parties: Sequence[PYU]) ->
     Raises:
         AggregationError: they are not one for each party.
     """
+    if objects is None or (hasattr(objects, "__len__") and not len(objects)):
+        raise AggregationError(
+            f"{name} must be one object for each party (The data should not be None or empty), got {objects}"
+        )
     if not hasattr(objects, "__len__") or not all(isinstance(item, DeviceObject) for item in objects):
         raise AggregationError(
             f"{name} must be one object for each party, as alice(function)() gives one at alice, got "
             f"a {type(objects).__name__} of something else"
-        )
-    if not objects:
-        raise AggregationError(
-            f"{name} must be one object for each party (The data should not be None or empty), got {objects}"
         )
     if len(objects) != len(parties):
         raise AggregationError(
