@@ -133,6 +133,12 @@ def capture(folder: Path) -> Capture:
     return Capture(**{k: v for k, v in parts_of_capture(folder).items() if k != "directory"})
 
 
+def own_csv(folder: Path) -> Path:
+    path = folder / "patients.csv"
+    path.write_text("age,died\n" + "".join(f"{40 + row},{row % 2}\n" for row in range(8)))
+    return path
+
+
 def fit_of(devices: SimpleNamespace) -> dict[str, Any]:
     x, y = table(8)
     return {"x": spread(devices, (4, 4), x), "y": spread(devices, (4, 4), y), "batch_size": 2}
@@ -509,6 +515,67 @@ CALLS: dict[str, Call] = {
         {"labels": [None, torch.zeros(3)], "truth": [None, torch.zeros(3)]},
         called={"truth": "(labels|truth)"},
     ),
+    "AuditSettings": Call(
+        audit.AuditSettings,
+        lambda *_: {},
+        {
+            **dict.fromkeys(("batch_size", "local_steps", "rows", "candidates", "public"), COUNT),
+            "parties": [8, (1,), (2.5,)],
+            "density": [0, 1.5, "1"],
+            "bits": [1, 2.5, "8"],
+            "learning_rate": NUMBER,
+            "minutes": [0, *NUMBER],
+            "seed": [-1, 0.5],
+            "show_rows": FLAG,
+        },
+    ),
+    "Rows": Call(
+        audit.Rows,
+        lambda *_: {
+            "x": torch.rand(4, 3),
+            "y": torch.tensor([0, 1, 0, 1]),
+            "kind": "table",
+            "labels": ("no", "yes"),
+        },
+        {
+            "x": [
+                None,
+                torch.rand(4),
+                torch.rand(3, 3),
+                torch.rand(4, 3).double(),
+                torch.full((4, 3), math.nan),
+            ],
+            "y": [None, torch.rand(4), torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 2, 3])],
+            "kind": ["text", None],
+            "labels": [(), ("no",)],
+            "columns": [(audit.Column("age", 0),)],
+        },
+        ("value_range", "padding", "words"),
+    ),
+    "read_csv": Call(
+        audit.read_csv,
+        lambda _, folder: {"path": own_csv(folder), "label": "died"},
+        {"label": ["dead", None], "drop": [("weight",)], "scale": ["log", None]},
+        ("path",),
+    ),
+    "read_arrays": Call(
+        audit.read_arrays,
+        lambda _, folder: {"path": own_csv(folder)},
+        {},
+        ("path",),
+    ),
+    "read_images": Call(
+        audit.read_images,
+        lambda _, folder: {"folder": folder},
+        {"folder": ["/nowhere"], "size": COUNT},
+        ("grey",),
+    ),
+    "audit": Call(
+        audit.audit,
+        lambda *_: {"model": linear, "rows": None},
+        {"rows": [None, torch.rand(4, 3)]},
+        ("model", "settings", "loss", "weights", "captures", "public", "out", "verbose"),
+    ),
     "SecurePruneAggregator": Call(
         SecurePruneAggregator,
         lambda devices, _: {"device": devices.carol, "participants": [devices.alice, devices.bob]},
@@ -692,7 +759,9 @@ def test_every_public_name_of_attacks_and_audit_is_walked() -> None:
         attacks.RidgeInverter,
         attacks.LearnedInverter,
         attacks.RowGradients,
+        audit.AuditReport,
         audit.Capture,
+        audit.Column,
         audit.Knowledge,
         audit.PartyStep,
     }

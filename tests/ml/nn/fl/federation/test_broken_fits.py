@@ -103,10 +103,10 @@ def test_parties_one_step_of_a_shared_mask_apart_are_told_what_to_do(
     model.save_model(str(tmp_path / "model"), is_test=True)
     open_into = Client.open_into
 
-    def broken_at_bob(client: Client, total: Any, arrays: Any) -> None:
+    def broken_at_bob(client: Client, *args: Any) -> None:
         if client.party == "bob":
             raise KeyboardInterrupt
-        open_into(client, total, arrays)
+        open_into(client, *args)
 
     train = FitSession._train
 
