@@ -14,7 +14,7 @@ FAST := 'not slow and not production and not install and not index and not fault
 SLOW := 'slow and not production and not install and not index and not faults'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-aggregator bench-attack bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-quick bench-small audit evaluate release clean
+.PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-aggregator bench-attack bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-quick bench-small audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -39,8 +39,15 @@ lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# In two processes at a time, for a test mostly uses one core; their lines of progress alternate.
 test: lint ## lint and the tests, in about ten minutes
-	$(PYTHON) -m pytest -m $(FAST) --durations 15
+	$(MAKE) -j 2 --output-sync=line test-models test-rest
+
+test-models: $(READY) ## the tests of models and their training
+	$(PYTHON) -m pytest tests/ml -m $(FAST) --durations 15
+
+test-rest: $(READY) ## all other tests that do not take long
+	$(PYTHON) -m pytest tests --ignore tests/ml -m $(FAST) --durations 15
 
 test-slow: $(READY) ## the tests that take long: the examples and the main job as printed, starts of Ray
 	$(PYTHON) -m pytest -m $(SLOW) --durations 15
