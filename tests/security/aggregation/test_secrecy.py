@@ -81,7 +81,7 @@ def test_no_repr_of_a_stage_of_a_call_shows_a_number_of_a_party(make_clients: Ma
     """A log, a debugger or an exception may show any of them."""
     client, *_ = make_clients(3)
     data, mask, weight = [np.full(3, 0.31415)], [np.array([1.0, 0.0, 1.0])], 27182
-    held: list[Any] = [client.weights_of([weight, 1, 1])]
+    held: list[Any] = [client.weights_of([weight, 30000, 30000])]
     held.append(Call(1, Operation.AVERAGE, held[0]))
     client.propose(2, data, mask)
     held.append(client._pending)

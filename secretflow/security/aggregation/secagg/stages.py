@@ -57,7 +57,7 @@ class Proposed:
         if self.among is None:
             return rows
         return [
-            row if row is None or before is None else np.where(row, before, 0).astype(np.uint8)
+            row if row is None or before is None else np.where(row, before, 0).astype(before.dtype)
             for row, before in zip(rows, self.among.counts, strict=True)
         ]
 

@@ -166,7 +166,7 @@ def test_a_quarter_of_48_with_neighbours_lost_leaves_the_average_of_the_others(b
 def test_neighbours_that_are_too_few_for_those_who_may_be_gone_are_refused() -> None:
     names = names_of(48)
     rules = Rules.make(Ring.make(32, None, 48), 48, 2, max_colluders=0.2, dropped=11)
-    with pytest.raises(AggregationError, match="enough for 12 parties that are gone, got rules for 11"):
+    with pytest.raises(AggregationError, match="enough for 12 gone parties, got 11"):
         SurvivingClient(names[0], names, rules, SurvivorRules.make(48, 36, 2))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from secretflow.security.aggregation.secagg.ballot import Ballot
 from secretflow.security.aggregation.secagg.layout import Layout
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
+from secretflow.security.aggregation.secagg.stages import Proposed
 from secretflow.security.aggregation.secagg.support import Support
 from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
@@ -41,3 +43,13 @@ def test_denominators_are_known_for_the_weights_they_came_with_only() -> None:
     sparse.remember_denominators(light, denominators)
     assert sparse.denominators_for(light) is denominators
     assert sparse.denominators_for(heavy) is None
+
+
+def test_counts_of_more_than_255_parties_are_whole_in_the_agreement_after() -> None:
+    layout, living = Layout.dense([np.zeros(3)], True), [np.ones(3, bool)]
+    among = Support(layout, living)
+    among.counts = [np.array([300, 299, 258], np.uint16)]
+    ballot = Ballot(300, counting=False, leaving=True)
+    nobody_leaves = ballot.cast(living, [np.zeros(3, bool)])
+    (counts,) = Proposed(1, layout, living, living, ballot, among).counts(nobody_leaves)
+    assert counts is not None and counts.tolist() == [300, 299, 258]

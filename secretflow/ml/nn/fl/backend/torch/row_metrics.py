@@ -43,6 +43,8 @@ class RowMetrics:
             predicted: the model's output.
             y: labels, see :func:`labels_for`.
         """
+        if predicted.dim() and not len(predicted):
+            return  # a step of the model's own may leave all rows of a batch out
         if not self._at_once or not predicted.dim() or not y.dim():
             self._update(predicted, y)
             return

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.pruning import Mask
@@ -94,6 +95,8 @@ def check_one_to_one(name: str, tensor: torch.Tensor) -> None:
     Raises:
         ValueError: it overlaps itself.
     """
+    if is_lazy(tensor):
+        return  # it has no memory yet
     reach = 0
     for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and step <= reach and (step == 0 or np.unique(_places(tensor)).size < tensor.numel()):
