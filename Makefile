@@ -64,7 +64,7 @@ test-install: $(READY) ## the package installed into new environments: wheel, ed
 	$(PYTHON) -m pytest tests/packaging -m install
 
 test-production: $(READY) ## three parties in network namespaces, which take root; without, what was not tested is said
-	$(PYTHON) -m pytest tests/production -m namespaces
+	$(PYTHON) -m pytest tests/production -m "namespaces and not faults"
 
 test-faults: $(READY) ## parties that are killed, stopped or slow, a server that lies, random schedules (8 minutes)
 	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/security/aggregation/dropouts -m "faults or not faults"

@@ -144,6 +144,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
                 )
             check_keywords(kwargs, strategy)
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
+        self._parties = set(device_list)
         self._audience = Audience(device_list, self.wp_strategy and aggregator.server_blind)
         super().__init__(
             server,

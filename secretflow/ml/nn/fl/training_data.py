@@ -35,6 +35,7 @@ class WithTrainingData(_UpstreamFLModel):
 
     wp_strategy: bool
     _audience: Audience
+    _parties: set[PYU]  # those that train, whether their workers are here or not
 
     def _handle_data(
         self,
@@ -54,7 +55,7 @@ class WithTrainingData(_UpstreamFLModel):
         """
         _validate.instance("x", train_x, (HDataFrame, FedNdarray), "an HDataFrame or a FedNdarray")
         for name, data in (("x", train_x), ("y", train_y), ("sample_weight", sample_weight)):
-            check_parties(name, data, set(self._workers))
+            check_parties(name, data, self._parties)
         if stage == "eval" and self.backend == "torch" and sample_weight is not None:
             reveal([worker.check_evaluation_weights() for worker in self._workers.values()])
         if self.wp_strategy and dataset_builder:
@@ -167,7 +168,7 @@ class WithTrainingData(_UpstreamFLModel):
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any
     ) -> int:
         """Gives every worker its file as upstream does; returns the steps."""
-        check_parties("x", train_dict, set(self._workers))
+        check_parties("x", train_dict, self._parties)
         if self.wp_strategy and dataset_builder:
             return build_datasets(self._workers, dataset_builder, [train_dict], stage, self._audience)
         if self._audience.is_closed:
