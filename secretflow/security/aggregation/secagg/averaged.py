@@ -6,23 +6,21 @@ though :mod:`.contributions` does not know the elements again where they stand i
 
 from __future__ import annotations
 
-import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .errors import AggregationError
 from .support import Support
+from .tags import ArrayTags
 from .weights import AggregationWeights
 
 _Value = TypeVar("_Value")
 
 _FEWEST_NUMBERS = 32  # a smaller array may well be the same by chance
 _MOST_ARRAYS = 2**16
-_NONCE = bytes(12)
 
 
 class _Use(NamedTuple):
@@ -44,8 +42,7 @@ class Averaged:
     """How data were averaged, as far as a driver gave them: those of 2^16 arrays."""
 
     def __init__(self) -> None:
-        # Under a key of its own: what is kept tells nothing of the data.
-        self._key = AESGCM(secrets.token_bytes(32))
+        self._tags = ArrayTags()
         self._uses: OrderedDict[bytes, _Use] = OrderedDict()
         self._public: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -135,9 +132,7 @@ class Averaged:
         return self._tag(np.frombuffer(b"".join(tags), np.uint8))
 
     def _tag(self, array: np.ndarray) -> bytes:
-        # GCM's tag over data that are not encrypted: quick, and as good as a hash to whoever has not the key.
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return self._key.encrypt(_NONCE, array.dtype.str.encode(), data.data)[-16:]
+        return self._tags.of(array, array.dtype.str.encode())
 
 
 def _remember(known: OrderedDict[bytes, _Value], tag: bytes, value: _Value) -> None:
