@@ -11,7 +11,7 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from secretflow.errors import StateError
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
+from secretflow.ml.nn.fl.epoch_reports import mean_columns, mean_loss, measured_columns, uploaded_columns
 from secretflow.ml.nn.fl.history import History, MetricsRecorder
 from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.options import FitOptions
@@ -238,10 +239,7 @@ class FitSession:
             uploaded: bytes of each party in each round.
             seconds: what the driver has measured.
         """
-        columns: dict[PYU, dict[str, Any]] = {
-            device: {"payload_bytes": sum(sizes), "round_payload_bytes": sizes}
-            for device, sizes in uploaded.items()
-        }
+        columns = {device: uploaded_columns(sizes) for device, sizes in uploaded.items()}
         overall: dict[str, float] = {}
         spent = self._take_seconds()
         told = self._audience.told(
@@ -249,18 +247,9 @@ class FitSession:
         )
         for device, (densities, clipped) in (told or {}).items():
             loss = self._losses[device].mean
-            columns[device].update(spent[device], **({} if loss is None else {"loss": loss}))
-            columns[device].update({} if clipped is None else {"clipped": clipped})
-            columns[device].update({f"density.{name}".rstrip("."): rate for name, rate in densities.items()})
+            columns[device].update(measured_columns(spent[device], loss, densities, clipped))
         if told is not None:
-            for name in (
-                "density",
-                "train_seconds",
-                "aggregate_seconds",
-                *["clipped"] * self._rounds_updates,
-            ):
-                overall[name] = sum(own[name] for own in columns.values()) / len(columns)
-            overall.update(_mean_loss(self._losses.values()))
+            overall.update(mean_columns(list(columns.values())), **mean_loss(self._losses.values()))
         for device, own in columns.items():
             for name, value in own.items():
                 self._history.local_history.setdefault(f"{device}_{name}", []).append(value)
@@ -279,14 +268,6 @@ class FitSession:
             device: {"train_seconds": told[0][device], "aggregate_seconds": told[1][device]}
             for device in (self._workers if told else ())
         }
-
-
-def _mean_loss(losses: Iterable[EpochLoss]) -> dict[str, float]:
-    """The loss over all parties' rows, under the name of its column; nothing where a party has none."""
-    told = [(loss.mean, loss.rows) for loss in losses]
-    known = [(mean, rows) for mean, rows in told if mean is not None]
-    rows = sum(rows for _, rows in known)
-    return {"loss": sum(mean * n for mean, n in known) / rows} if rows and len(known) == len(told) else {}
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:
