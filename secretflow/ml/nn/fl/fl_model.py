@@ -265,7 +265,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
     def _fit_pruned(self, options: FitOptions) -> History:
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
         refuse_within_a_fit(self._aggregator)
-        options.check_parties(set(self._aggregator.participants))
+        options.check_parties(self._parties)
         if self._aggregator.survival:
             return self._fit_with_survivors(options)
         check_steps(options.steps_per_epoch, self._audience)

@@ -18,7 +18,7 @@ class WithSurvivors(WithTrainingData):
         """Trains with those who are there; :class:`SurvivingSession` says how."""
         check_surviving_fit(options, over_a_network())
         if not over_a_network():
-            check_all_there(set(self._aggregator.participants), set(self._workers))
+            check_all_there(self._parties, set(self._workers))
             options.check_rows(self._rows(options.x))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])

@@ -25,7 +25,7 @@ from .weights import AggregationWeights
 _Result = TypeVar("_Result")
 
 _MAGNITUDE_ONE = 2.0**40
-_LARGEST_UPDATE = 2.0**13  # of 255 parties, in those units, the sum fits into 63 bits
+_LARGEST_UPDATE = 2.0**13  # of 1,000 parties, in those units, the sum fits into 63 bits
 
 Exchanges: TypeAlias = Generator[Message, Message, _Result]
 """Messages for the server, each answered by the sum of all parties' messages; then a result."""

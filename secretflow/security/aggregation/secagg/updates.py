@@ -18,7 +18,7 @@ from .support import Support
 Arrays = Mapping[int, np.ndarray]
 """Arrays by their numbers among a party's."""
 
-_DIGEST_BITS = 48  # of 255 parties they add up in 63
+_DIGEST_BITS = 48  # of 1,000 parties they add up in 63
 
 
 @dataclass(frozen=True, eq=False)
