@@ -9,6 +9,7 @@ section 3.1, with one scale for a whole layer).
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -157,11 +158,13 @@ def rounding_key(seed: int | None, party: str, epoch: int, number: int) -> bytes
     Nothing that is hidden rests on its being secret: others who know the seed know how a party rounds.
 
     Args:
-        seed: of the fit.
+        seed: of the fit; None draws a key that nobody knows, and no run repeats.
         party: own name.
         epoch: how many epochs have been trained before the round.
         number: of the round in its epoch.
     """
+    if seed is None:
+        return secrets.token_bytes(32)
     return sha256(repr(("rounding", seed, party, epoch, number)).encode()).digest()
 
 

@@ -85,6 +85,10 @@ def test_parties_rounds_and_layers_draw_by_themselves() -> None:
     assert (first != second).any()
 
 
+def test_without_a_seed_nobody_knows_how_a_party_rounds() -> None:
+    assert len({rounding_key(None, "a", 0, 1) for _ in range(3)}) == 3
+
+
 @pytest.mark.parametrize("bits", UPLOAD_BITS)
 def test_the_mean_of_rounded_updates_is_the_update(bits: int) -> None:
     update = np.random.default_rng(0).uniform(-1, 1, (20, 30)).astype(np.float32)
