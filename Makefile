@@ -39,9 +39,9 @@ lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# In two processes at a time, for a test mostly uses one core; their lines of progress alternate.
+# In two processes at a time, for a test mostly uses one core; the dots of both alternate.
 test: lint ## lint and the tests, in about ten minutes
-	$(MAKE) -j 2 --output-sync=line test-models test-rest
+	$(MAKE) -j 2 test-models test-rest
 
 test-models: $(READY) ## the tests of models and their training
 	$(PYTHON) -m pytest tests/ml -m $(FAST) --durations 15
