@@ -1,0 +1,1 @@
+"""The public callables, how each is called rightly, and wrong values of its arguments."""
