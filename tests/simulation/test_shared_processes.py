@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 import torch
 from ray.exceptions import RayActorError
-from torch import nn, optim
-from torchmetrics import Accuracy
+from torch import nn
 
 import secretflow as sf
 from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.device import PYU
 from secretflow.ml.nn import FLModel
-from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 from secretflow.security.aggregation import SecurePruneAggregator
 
-from .training import BATCH, DIES, FAILS, make_data, make_model
+from .training import BATCH, DIES, FAILS, make_data, make_model, model_of
 
 FEATURES, CLASSES, ROWS = 8, 3, 60
 
@@ -36,21 +34,7 @@ class Noisy(nn.Module):
 
 
 def noisy_model(server: PYU, parties: list[PYU], **options: Any) -> FLModel:
-    return FLModel(
-        server=server,
-        device_list=parties,
-        model=TorchModel(
-            Noisy,
-            nn.CrossEntropyLoss,
-            optim_wrapper(optim.Adam, lr=1e-2),
-            [metric_wrapper(Accuracy, task="multiclass", num_classes=CLASSES)],
-        ),
-        aggregator=SecurePruneAggregator(server, parties),
-        strategy="fed_avg_w_prune",
-        backend="torch",
-        random_seed=1,
-        **{"prune_end_rate": 0.3, "prune_percent": 30, **options},
-    )
+    return model_of(Noisy, server, parties, **options)
 
 
 def rows_of(parties: list[PYU]) -> dict[str, Any]:

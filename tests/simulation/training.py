@@ -13,6 +13,7 @@ from torchmetrics import Accuracy
 
 import secretflow as sf
 from secretflow.data.ndarray import FedNdarray, PartitionWay
+from secretflow.device import PYU
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 from secretflow.security.aggregation import SecurePruneAggregator
@@ -40,17 +41,20 @@ class Net(nn.Module):
 
 
 def make_model(devices: SimpleNamespace, **options: Any) -> FLModel:
-    parties = [devices.alice, devices.bob]
+    return model_of(Net, devices.carol, [devices.alice, devices.bob], **options)
+
+
+def model_of(net: type[nn.Module], server: PYU, parties: list[PYU], **options: Any) -> FLModel:
     return FLModel(
-        server=devices.carol,
+        server=server,
         device_list=parties,
         model=TorchModel(
-            Net,
+            net,
             nn.CrossEntropyLoss,
             optim_wrapper(optim.Adam, lr=1e-2),
             [metric_wrapper(Accuracy, task="multiclass", num_classes=CLASSES)],
         ),
-        aggregator=SecurePruneAggregator(devices.carol, parties),
+        aggregator=SecurePruneAggregator(server, parties),
         strategy="fed_avg_w_prune",
         backend="torch",
         random_seed=1,

@@ -32,6 +32,19 @@ class Mlp(nn.Module):
         return self.out(torch.relu(self.hidden(x)))
 
 
+class NormedMlp(nn.Module):
+    """An MLP with float and integer statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(FEATURES, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.out = nn.Linear(6, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.norm(self.hidden(x))))
+
+
 @dataclass
 class Task:
     """Rows of two parties that hold the same numbers, so that equal seeds give equal models."""

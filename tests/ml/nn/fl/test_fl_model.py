@@ -17,21 +17,8 @@ from secretflow.ml.nn.fl import GradientCapture
 from secretflow.ml.nn.fl.audit import load_capture
 from secretflow.security.aggregation.secagg.ballot import Ballot
 
-from .conftest import CLASSES, FEATURES, Mlp, Task
+from .conftest import CLASSES, FEATURES, Mlp, NormedMlp, Task
 from .measures import BATCH, DENSE, LIVING, PRUNABLE, STEPS, weights_of, zero_fractions
-
-
-class NormedMlp(nn.Module):
-    """An MLP with float and integer statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(FEATURES, 6)
-        self.norm = nn.BatchNorm1d(6)
-        self.out = nn.Linear(6, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(torch.relu(self.norm(self.hidden(x))))
 
 
 class TiedMlp(nn.Module):

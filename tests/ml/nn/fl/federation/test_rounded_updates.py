@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import nn, optim
 
 import secretflow as sf
@@ -21,24 +20,11 @@ from secretflow.security.aggregation.secagg.rounding import UPLOAD_BITS
 from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
-from ..conftest import CLASSES, FEATURES, Mlp, model_def
+from ..conftest import CLASSES, FEATURES, Mlp, NormedMlp, model_def
 from .conftest import data_of
 
 ROWS = (40, 24, 33)
 Make = Callable[..., FLModel]
-
-
-class Normalised(nn.Module):
-    """Has running statistics, which are no parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(FEATURES, 6)
-        self.norm = nn.BatchNorm1d(6)
-        self.out = nn.Linear(6, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(torch.relu(self.norm(self.hidden(x))))
 
 
 @pytest.fixture
@@ -148,7 +134,7 @@ def test_a_fit_begins_with_an_average_if_a_party_has_other_weights(
 
 
 def test_running_statistics_travel_whole(make: Make, data: tuple[FedNdarray, FedNdarray]) -> None:
-    model = make(2, Normalised, mask_scope="global")
+    model = make(2, NormedMlp, mask_scope="global")
     fit(model, data, 6)
     for worker in model._workers.values():
         weights = sf.reveal(worker.get_weights())
