@@ -32,7 +32,7 @@ class Net(nn.Module):
     """Says in a file which process it is in, and does to it what another file says.
 
     Args:
-        folder: of these files; in it ``<signal>`` names the process that is sent it.
+        folder: of these files; in it ``<signal>-<party>`` has the process of that party sent the signal.
     """
 
     def __init__(self, folder: str) -> None:
@@ -43,8 +43,8 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for name in ("SIGKILL", "SIGSTOP"):
-            path = Path(self._folder, name)
-            if self.training and path.exists() and path.read_text() == str(int(x[0, -1])):
+            path = Path(self._folder, f"{name}-{int(x[0, -1])}")
+            if self.training and path.exists():
                 path.unlink()
                 Path(self._folder, "pid").write_text(str(os.getpid()))
                 os.kill(os.getpid(), getattr(signal, name))

@@ -103,6 +103,7 @@ def test_the_pruned_run(ray_devices: SimpleNamespace) -> None:
         wp_strategy=True,
         prune_end_rate=0.1,
         prune_percent=5,
+        random_seed=1,  # sixteen steps do not always get far from chance
     )
     history_prune = fl_model_prune.fit(
         train_data,

@@ -49,7 +49,7 @@ def fit(model: FLModel, parties: list[PYU], *callbacks: Callback, epochs: int = 
 
 def at_party(folder: Path, fault: str, number: int) -> Callable[[], object]:
     """Has the process of a party meet a fault in the middle of its next round."""
-    return lambda: (folder / fault).write_text(str(number))
+    return (folder / f"{fault}-{number}").touch
 
 
 def flat(history: Any) -> list[list[str]]:
