@@ -14,6 +14,21 @@ from experiments.command_line import refuse
 
 DATASETS = ("MNIST", "colour crops", "CIFAR-100")
 
+_EFFORT = {
+    "images": "images to attack in each row, of padded uploads four times as many",
+    "first": "number of the first of them; settings were chosen on those from 50 on",
+    "restarts": "random starts of DLG and iDLG",
+    "slow_restarts": "the same on updates of five steps and on aggregates",
+    "iterations": "steps of 20 evaluations of DLG and iDLG",
+    "adam_iterations": "steps of 20 evaluations of Inverting Gradients",
+    "patience": "steps without progress after which to give up",
+    "start_mean": "of the random starts of DLG and iDLG",
+    "start_deviation": "of these random starts",
+    "tv_weight": "total variation in Inverting Gradients",
+    "seed": "of nets and random starts",
+}
+"""What the numbers of the effort are, by name."""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line of the audit."""
@@ -27,47 +42,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, help="a folder with CIFAR-100 as torchvision keeps it, to attack too"
     )
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=effort.images,
-        help="images to attack in each row, of padded uploads four times as many",
-    )
-    parser.add_argument(
-        "--first",
-        type=int,
-        default=effort.first,
-        help="number of the first of them; settings were chosen on those from 50 on",
-    )
-    parser.add_argument("--restarts", type=int, default=effort.restarts, help="random starts of DLG and iDLG")
-    parser.add_argument(
-        "--slow-restarts",
-        type=int,
-        default=effort.slow_restarts,
-        help="the same on updates of five steps and on aggregates",
-    )
-    parser.add_argument(
-        "--iterations", type=int, default=effort.iterations, help="steps of 20 evaluations of DLG and iDLG"
-    )
-    parser.add_argument(
-        "--adam-iterations",
-        type=int,
-        default=effort.adam_iterations,
-        help="steps of 20 evaluations of Inverting Gradients",
-    )
-    parser.add_argument(
-        "--patience", type=int, default=effort.patience, help="steps without progress after which to give up"
-    )
-    parser.add_argument(
-        "--start-mean", type=float, default=effort.start_mean, help="of the random starts of DLG and iDLG"
-    )
-    parser.add_argument(
-        "--start-deviation", type=float, default=effort.start_deviation, help="of these random starts"
-    )
-    parser.add_argument(
-        "--tv-weight", type=float, default=effort.tv_weight, help="total variation in Inverting Gradients"
-    )
-    parser.add_argument("--seed", type=int, default=effort.seed, help="of nets and random starts")
+    for name, what in _EFFORT.items():
+        default = getattr(effort, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=what)
     parser.add_argument(
         "--datasets",
         nargs="+",

@@ -94,19 +94,8 @@ class Client(Agreeing):
         carried = layout.partial.size if denominators is None else 0
 
         pads = self.keys.pads(call.number, self.transcript.digest)
-        absent = support.absent if support else {}
-        encoder = Encoder(self.party, ring, layout, weights, average, pads, absent)
-        places = layout.floats_without(call.sending.updates.which if call.sending else ())
-        whole = places[-1][1].stop if places else 0
-        floats = self._memory.take(whole + carried, ring.dtype)
-        integers = np.empty(layout.integer_size, "<u8")
-        encoder.write_floats(floats[:whole], arrays, places)
-        if support is not None and carried:
-            own = round(float(weights.own) * share_one(ring))
-            floats[whole:] = support.has_partial * own
-            pads.add_to(floats[whole:])
-        encoder.write_integers(integers, arrays)
-        body, weight_unit, steps = [floats, integers], None, None
+        body = self._written(call, arrays, layout, weights, carried, pads)
+        weight_unit, steps = None, None
         if call.sending is not None:
             assert support is not None  # updates are of what was agreed on
             steps, lanes = self._steps(call.sending, arrays, support, float(weights.own), pads)
@@ -141,6 +130,32 @@ class Client(Agreeing):
         self._pending = Uploaded(opening, weights, support)
         self._record(layout, support, weights)
         return message
+
+    def _written(
+        self,
+        call: Call,
+        arrays: Sequence[np.ndarray],
+        layout: Layout,
+        weights: AggregationWeights,
+        carried: int,
+        pads: Pads,
+    ) -> list[np.ndarray]:
+        """The padded floats that travel whole, with so many denominators behind them, and the integers."""
+        ring, support = self.rules.ring, call.support
+        absent = support.absent if support else {}
+        average = call.operation is Operation.AVERAGE
+        encoder = Encoder(self.party, ring, layout, weights, average, pads, absent)
+        places = layout.floats_without(call.sending.updates.which if call.sending else ())
+        whole = places[-1][1].stop if places else 0
+        floats = self._memory.take(whole + carried, ring.dtype)
+        integers = np.empty(layout.integer_size, "<u8")
+        encoder.write_floats(floats[:whole], arrays, places)
+        if support is not None and carried:
+            own = round(float(weights.own) * share_one(ring))
+            floats[whole:] = support.has_partial * own
+            pads.add_to(floats[whole:])
+        encoder.write_integers(integers, arrays)
+        return [floats, integers]
 
     @timed
     def open(self, total: Message, own: Any = None) -> Any:

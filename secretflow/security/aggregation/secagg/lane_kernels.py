@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -109,6 +109,11 @@ VECTORISED = LaneKernels(_join, _split, _pack, _unpack, _differ, _round_off)
 @cache
 def compiled() -> LaneKernels:
     """The compiled loops."""
+    return LaneKernels(*_compiled_digits(), *_compiled_lanes(), *_compiled_rounding())
+
+
+def _compiled_digits() -> tuple[Callable[..., Any], ...]:
+    """Loops that join digits to lanes and split lanes into digits."""
     import numba  # here, because it takes longer to import than small models take to aggregate
 
     @numba.njit(nogil=True)
@@ -145,6 +150,13 @@ def compiled() -> LaneKernels:
                 digits[i * per_lane + k] = np.int64(left - next_left * base) - half
                 left = next_left
 
+    return join, split
+
+
+def _compiled_lanes() -> tuple[Callable[..., Any], ...]:
+    """Loops that put lanes into words and take them out."""
+    import numba
+
     @numba.njit(nogil=True)
     def pack(words: np.ndarray, lanes: np.ndarray, bits: int) -> None:
         width, mask = np.uint64(bits), np.uint64(2**_WORD - 1) >> np.uint64(_WORD - bits)
@@ -176,6 +188,13 @@ def compiled() -> LaneKernels:
                 if shift:
                     lane |= words[place] << (width - shift)
             lanes[i] = lane & mask
+
+    return pack, unpack
+
+
+def _compiled_rounding() -> tuple[Callable[..., Any], ...]:
+    """Loops that find an update and its largest magnitude, and round it off."""
+    import numba
 
     @numba.njit(nogil=True)
     def differ_bits(
@@ -216,4 +235,4 @@ def compiled() -> LaneKernels:
             rest[i] -= rest.dtype.type(units * unit)
         return beyond
 
-    return LaneKernels(join, split, pack, unpack, differ, round_off)
+    return differ, round_off
