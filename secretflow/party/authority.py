@@ -22,7 +22,7 @@ from secretflow.party.files import new_folder, read_public, write_secret
 from secretflow.party.keys import KEY_FILE, as_pem, common_name, names_of, read_private_key
 
 _DAYS_OF_AUTHORITY = 3650
-_FOR_CLOCKS = datetime.timedelta(minutes=5)  # that are behind the authority's
+_FOR_CLOCKS = datetime.timedelta(days=1)  # that are behind the authority's
 
 
 def make_authority(folder: Path) -> None:

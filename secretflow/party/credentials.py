@@ -71,7 +71,10 @@ class Credentials:
         now = datetime.datetime.now(datetime.timezone.utc)
         starts, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if not starts <= now <= ends:
-            raise SetupError(f"{folder / CERTIFICATE_FILE} must hold now, got from {starts} to {ends}")
+            raise SetupError(
+                f"{folder / CERTIFICATE_FILE} must hold now, which is {now:%Y-%m-%d %H:%M:%S} UTC by the "
+                f"clock of this machine, got from {starts} to {ends}"
+            )
         _check_names(folder / CERTIFICATE_FILE, certificate, cluster, party, member.address)
         if member.identity is not None and read_identity(folder) != member.identity:
             raise SetupError(

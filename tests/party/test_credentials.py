@@ -15,6 +15,8 @@ from secretflow.party.credentials import Credentials
 from secretflow.party.errors import SetupError
 from secretflow.party.keys import make_party, read_identity
 
+from .clocks import put_authority_ahead
+
 ADDRESSES = {"alice": "127.0.0.1:9001", "bob": "bob.example.org:9002"}
 
 
@@ -139,3 +141,17 @@ def test_the_authority_signs_only_what_it_was_told(home: Path) -> None:
     with pytest.raises(SetupError, match=r"must be the request\.pem"):
         sign(home / "authority", home / "alice/request.pem", "alice", Address("127.0.0.1", 9001), 9)
     assert (home / "alice/cert.pem").read_bytes() == before
+
+
+@pytest.mark.parametrize(("ahead", "holds"), [(1, True), (25, False)])
+def test_a_certificate_holds_where_the_clock_is_up_to_a_day_behind_the_authoritys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int, holds: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        put_authority_ahead(patch, ahead)
+        make_authority(tmp_path / "authority")
+        make(tmp_path / "alice", tmp_path / "authority", "alice")
+    if holds:
+        assert Credentials.read(tmp_path / "alice", cluster(), "alice").certificate.exists()
+    else:
+        refused(tmp_path, "must hold now, which is .* by the clock of this machine")

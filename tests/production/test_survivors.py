@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -128,18 +128,35 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
 
 @pytest.fixture
 def scenes(network: Network, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
-    """Makes scenes, and ends all that is left of them."""
+    """Makes scenes, ``full`` names a party whose disk is too small; ends all that is left of them."""
     made: list[Scene] = []
+    stack = ExitStack()
 
-    def make(**changed: object) -> Scene:
+    def make(full: str = "", **changed: object) -> Scene:
         made.append(Scene(tmp_path / str(len(made)), network, **changed))
+        if full:
+            stack.enter_context(small_disk(made[-1].home / full))
         for party in PARTIES:
             made[-1].start(party)
         return made[-1]
 
-    yield make
-    for scene in made:
-        scene.close()
+    with stack:
+        yield make
+        for scene in made:
+            scene.close()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of 64 kB, less than a checkpoint, which only root may make."""
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("a small file system could not be mounted")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_one_of_three_parties_is_killed_and_comes_back(scenes: Callable[..., Scene]) -> None:
@@ -183,3 +200,14 @@ def test_too_few_end_the_run_at_all_with_the_name_of_who_is_gone(scenes: Callabl
     for party in ("alice", "carol"):
         assert "at least 3 parties must be there, got 2; gone: bob" in scene.said(party)
         assert (scene.home / party / "model").exists()
+
+
+def test_a_party_whose_disk_is_full_ends_and_the_others_go_on(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(full="bob", rows=640, epochs=8)
+    status = scene.ends()
+    assert status == {"alice": 0, "bob": 1, "carol": 0}
+    assert "No space left on device" in scene.said("bob")
+    assert list((scene.home / "bob").iterdir()) == []  # nothing half-written
+    taken = scene.participants("alice")
+    assert taken[0] == list(PARTIES) and taken[-1] == ["alice", "carol"]
+    assert len(taken) == 8 * (640 // 32)

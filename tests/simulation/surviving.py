@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 from secretflow.security.aggregation import SecurePruneAggregator
+from tests.security.aggregation.dropouts.proxy import Link, Proxy
 
 FEATURES, CLASSES, ROWS, BATCH, EPOCHS = 8, 3, 60, 6, 4
 ROUNDS = ROWS // BATCH
@@ -32,7 +34,8 @@ class Net(nn.Module):
     """Says in a file which process it is in, and does to it what another file says.
 
     Args:
-        folder: of these files; in it ``<signal>-<party>`` has the process of that party sent the signal.
+        folder: of these files; in it ``<signal>-<party>`` has the process of that party sent the signal, and
+            ``clock-<party>`` its clock put forward.
     """
 
     def __init__(self, folder: str) -> None:
@@ -42,13 +45,47 @@ class Net(nn.Module):
         self._folder = folder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for name in ("SIGKILL", "SIGSTOP"):
+        for name in ("SIGKILL", "SIGSTOP", "clock"):
             path = Path(self._folder, f"{name}-{int(x[0, -1])}")
             if self.training and path.exists():
                 path.unlink()
                 Path(self._folder, "pid").write_text(str(os.getpid()))
-                os.kill(os.getpid(), getattr(signal, name))
+                if name == "clock":
+                    put_clock_forward()
+                else:
+                    os.kill(os.getpid(), getattr(signal, name))
         return self.out(torch.relu(self.hidden(x)))
+
+
+def put_clock_forward() -> None:
+    """Has all of this process that asks for the time of day be an hour ahead."""
+    seconds, nanoseconds = time.time, time.time_ns
+    time.time = lambda: seconds() + 3600
+    time.time_ns = lambda: nanoseconds() + 3600 * 10**9
+
+
+class BehindLink:
+    """A party's worker whose stream to the server goes over a link.
+
+    Args:
+        worker: of the party.
+        link: how it is.
+
+    Attributes:
+        proxy: the link, once the fit has begun.
+    """
+
+    def __init__(self, worker: Any, link: Link) -> None:
+        self._worker = worker
+        self._link = link
+        self.proxy: Proxy | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)
+
+    def begin_surviving_fit(self, survival: Any, streams: Any, *rest: Any) -> Any:
+        self.proxy = Proxy(streams.address, self._link)
+        return self._worker.begin_surviving_fit(survival, replace(streams, address=self.proxy.address), *rest)
 
 
 class At(Callback):

@@ -21,8 +21,9 @@ from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.callbacks import Checkpoint
 from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
 from tests.faults_table import Table, faults_table
+from tests.security.aggregation.dropouts.proxy import Link
 
-from .surviving import BATCH, EPOCHS, NAMES, ROUNDS, At, Clock, make_data, make_model
+from .surviving import BATCH, EPOCHS, NAMES, ROUNDS, At, BehindLink, Clock, make_data, make_model
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,82 @@ def test_a_blind_server_serves_a_fit_that_loses_a_party(
     model = make_model(ray_devices, tmp_path, server_blind=True)
     history = fit(model, parties, At(3, at_party(tmp_path, "SIGKILL", 0)))
     assert flat(history)[-1] == ["bob", "carol"] and len(flat(history)) == EPOCHS * ROUNDS
+
+
+def weights_of(model: FLModel) -> list[np.ndarray]:
+    """Of one of its parties; all have the same but for what does not travel."""
+    weights: list[np.ndarray] = sf.reveal(next(iter(model._workers.values())).get_weights())
+    return weights
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("link", "what"),
+    [(Link(delay=0.05), "50 ms"), (Link(bits_per_second=64_000), "64 kbit/s")],
+    ids=str,
+)
+def test_a_fit_over_a_slow_or_far_link_is_that_without_it(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table, link: Link, what: str
+) -> None:
+    models = [make_model(ray_devices, tmp_path) for _ in range(2)]
+    fit(models[0], parties, epochs=2)
+    behind = BehindLink(models[1]._workers[ray_devices.bob], link)
+    models[1]._workers[ray_devices.bob] = behind
+    clock = Clock()
+    history = fit(models[1], parties, clock, epochs=2)
+    assert behind.proxy is not None
+    behind.proxy.close()
+    assert history.participants == [[NAMES] * ROUNDS] * 2
+    for one, other in zip(*map(weights_of, models), strict=True):
+        np.testing.assert_array_equal(one, other)
+    table.add("a link", what, "all the time", "all take part in each round", clock.longest(1), 60)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("link", "what"),
+    [
+        (Link(breaks_after=30_000, once=True), "breaks in the middle of a message"),
+        (Link(silent_after=30_000, once=True), "loses all that is sent"),
+    ],
+    ids=str,
+)
+def test_a_party_whose_link_breaks_or_falls_silent_in_a_fit_comes_back_over_a_new_one(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table, link: Link, what: str
+) -> None:
+    """The others leave it time to; a connection that answers nothing is noticed after 20 seconds."""
+    model, clock = make_model(ray_devices, tmp_path, round_deadline=8.0), Clock()
+    behind = BehindLink(model._workers[ray_devices.bob], link)
+    model._workers[ray_devices.bob] = behind
+
+    class Slow(Callback):
+        def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
+            if epoch and epoch > 1 and self.params["history"].participants[-1][-1] != NAMES:
+                time.sleep(5)
+
+    history = fit(model, parties, Slow(), clock, epochs=10)
+    assert behind.proxy is not None
+    assert behind.proxy.connections > 1
+    behind.proxy.close()
+    taken = flat(history)
+    assert len(taken) == 10 * ROUNDS
+    assert taken[0] == taken[-1] == NAMES and ["alice", "carol"] in taken
+    seen = "the others go on; it is in again from the next round"
+    table.add("a link", what, "in the training", seen, clock.longest(1), 8)
+
+
+def test_a_fit_does_not_go_by_the_time_of_day(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path
+) -> None:
+    """The clock of one party is an hour ahead from the first round on."""
+    models = [make_model(ray_devices, tmp_path) for _ in range(2)]
+    fit(models[0], parties, epochs=2)
+    (tmp_path / "clock-1").touch()
+    history = fit(models[1], parties, epochs=2)
+    assert not (tmp_path / "clock-1").exists()
+    assert history.participants == [[NAMES] * ROUNDS] * 2
+    for one, other in zip(*map(weights_of, models), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.party.messages import unpack
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.aggregation.secagg.dropouts.host import Host
+from secretflow.security.aggregation.secagg.dropouts.keys import as_told
 from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Survival, streams_here
 from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
 
@@ -178,6 +179,6 @@ class SurvivingSession:
     def _read(self, told: list[dict[str, bytes]]) -> None:
         """Records the epochs that parties have told each other of, at a server that can read it."""
         for bodies in told:
-            reports = {name: unpack(body) for name, body in bodies.items()}
+            reports = {name: unpack(as_told(body)) for name, body in bodies.items()}
             if all("metrics" in report for report in reports.values()):
                 record_epoch(self._history, reports, self._survival.names, [], 0.0)

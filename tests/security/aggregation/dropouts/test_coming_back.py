@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
+from secretflow.security.aggregation.secagg.dropouts.keys import as_told
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Step
@@ -29,7 +30,7 @@ from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
 
 from .network import Network
-from .parties import names_of, numbers_of, plain_average, weights_of
+from .parties import clients_of, names_of, numbers_of, plain_average, weights_of
 
 PARTIES, ROUNDS = 4, 6
 NAMES = names_of(PARTIES)
@@ -244,3 +245,23 @@ def test_in_1000_schedules_of_losses_and_returns_each_average_is_that_of_its_sur
     for error in network.ended.values():
         too_late = type(error) is AggregationError and "all they want" in str(error)
         assert error is None or too_late or isinstance(error, TooFewSurvivorsError), error
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_what_parties_tell_each_other_is_not_changed_on_its_way(blind: bool) -> None:
+    one, other, *_ = clients_of(NAMES, SURVIVORS, blind=blind)
+    sealed = one.keys.sealed(7, b"the average")
+    assert other.keys.opened(7, NAMES[0], sealed) == b"the average"
+    if not blind:
+        assert as_told(sealed) == b"the average"
+    changed = bytearray(sealed)
+    changed[-1] ^= 1
+    for call, sender, body in (
+        (7, NAMES[0], bytes(changed)),
+        (7, NAMES[2], sealed),
+        (8, NAMES[0], sealed),
+        (7, NAMES[0], b"the average"),
+        (7, NAMES[0], b""),
+    ):
+        with pytest.raises(AggregationError, match="was changed on its way"):
+            other.keys.opened(call, sender, body)

@@ -23,6 +23,7 @@ from secretflow.security.aggregation.secagg.errors import AggregationError, Chan
 from secretflow.security.aggregation.secagg.transport.network.stream import PartyStream
 from secretflow.security.aggregation.secagg.transport.network.tls import Tls
 from tests.faults_table import Table, faults_table
+from tests.party.clocks import put_authority_ahead
 
 from .processes import Scene, lines_of, numbers_of
 from .proxy import Link, Proxy
@@ -96,7 +97,10 @@ def seconds(fallen: Lines, word: str, lines: list[Lines], number: int | None = N
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keys and certificates of the parties and the server."""
-    home = tmp_path_factory.mktemp("parties")
+    return certified(tmp_path_factory.mktemp("parties"))
+
+
+def certified(home: Path) -> Path:
     make_authority(home / "authority")
     for k, party in enumerate((*NAMES, "server", "mallory")):
         address = Address("127.0.0.1", 9001 + k)
@@ -135,6 +139,19 @@ def test_parties_that_speak_over_tls_have_their_average(
         check(said, dict.fromkeys(range(3), NAMES))
     assert len({str(said[0]["joined"]) for said in lines}) == 1
     assert told(processes.server)[-1]["end"] == ""
+
+
+@pytest.mark.faults
+def test_parties_whose_clocks_are_an_hour_behind_the_authoritys_speak_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: list[Processes], table: Table
+) -> None:
+    with monkeypatch.context() as patch:
+        put_authority_ahead(patch, hours=1)
+        folder = certified(tmp_path)
+    run.append(processes := Processes(Scene(NAMES, folder=str(folder))))
+    for party in [processes.start(name) for name in NAMES]:
+        check(told(party), dict.fromkeys(range(3), NAMES))
+    table.add("the authority", "its clock is an hour ahead", "any", "the average of all", 0.0, 60.0)
 
 
 STAGES = [

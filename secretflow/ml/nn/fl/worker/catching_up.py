@@ -74,17 +74,18 @@ def fit_of(came: Given, own: PartyFit) -> PartyFit:
     )
 
 
-def with_new_order(fit: PartyFit, session: str) -> PartyFit:
-    """A fit that goes on from a checkpoint has another order of rows than the one before.
+def with_new_order(fit: PartyFit, session: str, again: bool) -> PartyFit:
+    """A fit that begins where others have been has another order of rows than those.
 
-    Rounds of that one may lie behind the checkpoint. With the same rows, its updates would be uploaded again,
-    now without a party that may have been lost since.
+    Rounds of an earlier one may lie behind a checkpoint, or have had no average. With the same rows, their
+    updates would be uploaded again, now without a party that may have been lost since.
 
     Args:
         fit: what the user chose.
         session: of the keys, the same at all parties and never the same again.
+        again: whether a party has agreed on keys for this model before.
     """
-    if fit.random_seed is None or not fit.epochs_trained:
+    if fit.random_seed is None or not (fit.epochs_trained or again):
         return fit
     mixed = sha256(f"{fit.random_seed} {session}".encode()).digest()
     return replace(fit, random_seed=int.from_bytes(mixed[:4], "big"))

@@ -6,7 +6,6 @@ import contextlib
 import math
 import threading
 import time
-from typing import Any, Protocol
 
 from secretflow.ml.nn.fl.plan import EpochEnd, PartyState, Round, plan_with_ends
 from secretflow.ml.nn.fl.pruning import PruneSettings
@@ -20,6 +19,7 @@ from secretflow.ml.nn.fl.worker.catching_up import (
 )
 from secretflow.ml.nn.fl.worker.progress import Progress, Taken
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
+from secretflow.ml.nn.fl.worker.surviving_worker import Party
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.party.messages import pack, unpack
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
@@ -40,34 +40,6 @@ _SECONDS_BETWEEN_TRIES = 0.2
 _MOST_STEPS = 4  # of the server until it answers a party that has done its part
 
 
-class Party(Protocol):
-    """What a fit needs of a party's worker."""
-
-    def party_state(self, steps: int) -> PartyState:
-        """What a plan needs to know."""
-
-    def rows_of_rounds(self, fit: PartyFit) -> list[int] | None:
-        """Rows of each round of an epoch, if that is known before."""
-
-    def skip_batches(self, count: int) -> None:
-        """Passes over the next batches."""
-
-    def report_of_epoch(self, evaluates: bool) -> dict[str, Any]:
-        """Ends an epoch; what the party tells the others of it."""
-
-    def count_from_here(self) -> None:
-        """Leaves what was uploaded and measured before out of the next report."""
-
-    def epochs_trained(self) -> int:
-        """How many epochs the model has been trained for."""
-
-    def take_epochs(self, trained: int) -> None:
-        """Has the model pass for one that was trained for so many epochs."""
-
-    def use_client(self, client: SurvivingClient) -> None:
-        """Makes a client the party's own."""
-
-
 class SurvivingFit:
     """One fit of one party.
 
@@ -83,6 +55,7 @@ class SurvivingFit:
         streams: where the server is.
         fit: what the user chose for this fit.
         validation_freq: epochs from one evaluation to the next; 0 for none.
+        before: this party's client of a fit before, which remembers what was released; None for none.
     """
 
     def __init__(
@@ -95,8 +68,11 @@ class SurvivingFit:
         streams: Streams,
         fit: PartyFit,
         validation_freq: int,
+        before: SurvivingClient | None = None,
     ) -> None:
         self._party = party
+        self._before = before
+        self._chosen = fit
         self._name = name
         self._training = training
         self._settings = settings
@@ -183,59 +159,92 @@ class SurvivingFit:
         client, members = drive(joining, stream, self._patience)
         client.number_calls(1)
         client.transcript.begin(anew=True)
-        if self._client is not None:
-            client.remember(self._client, fresh=name in members.behind)
+        if self._before is not None:
+            client.remember(self._before, fresh=name in members.behind)
         drive(self._catch_up(client, members), stream, self._patience)
 
     def _catch_up(self, client: SurvivingClient, members: Members) -> Steps[None]:
-        giver = next(name for name in client.names if name not in members.behind)
+        giver = next((name for name in client.names if name not in members.behind), "")
         gives = bool(members.behind) and giver == self._name
         rows = self._party.rows_of_rounds(self._fit)
-        own = {"rows_known": rows is not None, "given": self._given() if gives else None}
+        own = {
+            "rows_known": rows is not None,
+            "again": self._before is not None,
+            "given": self._given() if gives else None,
+        }
         told = {name: unpack(body) for name, body in (yield from tell(client, pack(own))).items()}
         if self._name in members.behind:
             if giver not in told:
                 raise RegroupError(f"{giver} was lost before it said how far the others are")
-            self._take(told[giver]["given"])
+            self._take(told[giver]["given"], giver)
         rows_known = all(each["rows_known"] for each in told.values())
         if members.passed == 0:
-            self._fit = with_new_order(self._fit, client.keys.session)
+            again = any(each["again"] for each in told.values())
+            self._fit = with_new_order(self._chosen, client.keys.session, again)
         rounds = PartyRounds(client, self._training, self._settings, self._fit, rows if rows_known else None)
-        self._client = client
+        place = self._place_among(members)
+        self._client = self._before = client
         self._party.use_client(client)
         if members.passed == 0:
             yield from with_survivors(client, rounds.start())
             self._passed, self._held, self._average = 0, 1, client
             self._party.count_from_here()
         else:
-            self._passed = self._place_among(members)
+            self._passed = place
             before = self._plan[: self._passed]
             ended = sum(isinstance(entry, EpochEnd) for entry in before)
             self._party.take_epochs(self._fit.epochs_trained + ended)
             prune_like_others(
                 self._training, self._settings, self._state, self._fit, rounds=len(before) - ended
             )
-            yield from with_survivors(client, rounds.settle(self._passed.to_bytes(8, "big")))
+            yield from with_survivors(client, rounds.settle(self._in_common()))
         self._rounds = rounds
 
     def _place_among(self, members: Members) -> int:
-        """Where the members are in the plan; who has the last average is there, or an entry behind."""
+        """Where the members are in the plan, -1 before it.
+
+        Nobody goes back, or rows would be trained on again.
+
+        Raises:
+            AggregationError: they are not there where an honest server would send this party.
+        """
         place = members.passed - 1
-        nearby = self._name in members.behind or self._passed <= place <= self._passed + 1
-        if not nearby or place > len(self._plan):
+        furthest = len(self._plan) if self._name in members.behind else self._passed + 1
+        if not self._passed <= place <= furthest:
             raise AggregationError(
-                f"the others must be where {self._name} is, {self._passed} entries into the plan, or one "
-                f"further, got {place}"
+                f"the others must be where {self._name} is, {self._passed} entries into the plan, or up to "
+                f"{furthest}, got {place}"
             )
         return place
 
-    def _given(self) -> Given:
+    def _in_common(self) -> bytes:
+        """What all must have in common who go on together: their place, and the average that they go on from.
+
+        A server that had told some another average than others, or gave those who come in another one, could
+        have all but one upload what it knows.
+        """
+        average = self._last_average()
+        return self._passed.to_bytes(8, "big") + (b"" if average is None else average.digest())
+
+    def _last_average(self) -> LastAverage | None:
         kept = self._average
-        average = kept.last_average() if isinstance(kept, SurvivingClient) else kept
+        return kept.last_average() if isinstance(kept, SurvivingClient) else kept
+
+    def _given(self) -> Given:
+        average = self._last_average()
         return given(self._training, self._settings, average, self._state, self._fit, self._held)
 
-    def _take(self, came: Given) -> None:
-        """Takes what another party has given."""
+    def _take(self, came: Given | None, giver: str) -> None:
+        """Takes what another party has given.
+
+        Raises:
+            AggregationError: that party has nothing that this one has not; the server has lied.
+        """
+        if came is None or came["held"] <= self._held:
+            raise AggregationError(
+                f"{giver} must have an average that {self._name} has missed, as the server says, got "
+                f"{'nothing' if came is None else 'one that it has'}"
+            )
         keeps_own = self._held > 0 or self._party.epochs_trained() > 0
         self._plan_of(came["state"], fit_of(came, self._fit))
         if came["mask"] is not None:

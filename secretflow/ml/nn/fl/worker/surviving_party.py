@@ -42,6 +42,7 @@ class SurvivingParty:
             streams,
             fit,
             validation_freq,
+            self._client if isinstance(self._client, SurvivingClient) else None,
         )
 
     def go_on(self, until: int) -> Progress:

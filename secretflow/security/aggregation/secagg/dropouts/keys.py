@@ -17,6 +17,7 @@ from ..message import Message
 from ..pads import Pads
 
 _NONCE_BYTES = 12
+_TAG_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,14 @@ class SurvivorKeys(KeyRing):
         return self._server_blind
 
     def sealed(self, call: int, body: bytes) -> bytes:
-        """What this party tells all others in a call; the server reads it unless it is blind."""
-        if not self._server_blind:
-            return body
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self._report_cipher().encrypt(nonce, body, _sender(call, self._party))
+        """What this party tells all others in a call, behind what shows that one of them has told it.
+
+        The server reads it (:func:`as_told`) unless it is blind, and cannot change it in either case.
+        """
+        nonce, about = secrets.token_bytes(_NONCE_BYTES), _sender(call, self._party)
+        if self._server_blind:
+            return nonce + self._report_cipher().encrypt(nonce, body, about)
+        return nonce + self._report_cipher().encrypt(nonce, b"", about + body) + body
 
     def opened(self, call: int, sender: str, body: bytes) -> bytes:
         """What a party has told in a call.
@@ -159,13 +163,15 @@ class SurvivorKeys(KeyRing):
         Raises:
             AggregationError: it is not what that party has told.
         """
-        if not self._server_blind:
-            return body
-        nonce, told = body[:_NONCE_BYTES], body[_NONCE_BYTES:]
+        nonce, sealed, about = body[:_NONCE_BYTES], body[_NONCE_BYTES:], _sender(call, sender)
         try:
-            return self._report_cipher().decrypt(nonce, told, _sender(call, sender))
+            if self._server_blind:
+                return self._report_cipher().decrypt(nonce, sealed, about)
+            told = as_told(body)
+            self._report_cipher().decrypt(nonce, sealed[:_TAG_BYTES], about + told)
         except (InvalidTag, ValueError):
             raise AggregationError(f"the report of {sender} was changed on its way") from None
+        return told
 
     def _report_cipher(self) -> AESGCM:
         if self._layout_key is None:
@@ -183,8 +189,13 @@ class SurvivorKeys(KeyRing):
         return self._derived(b"seal " + sealer.encode())
 
 
+def as_told(sealed: bytes) -> bytes:
+    """What :meth:`SurvivorKeys.sealed` was given, as a server that is not blind reads it, unchecked."""
+    return sealed[_NONCE_BYTES + _TAG_BYTES :]
+
+
 def _sender(call: int, sender: str) -> bytes:
-    return call.to_bytes(8, "big") + sender.encode()
+    return call.to_bytes(8, "big") + len(sender.encode()).to_bytes(4, "big") + sender.encode()
 
 
 def _code(key: bytes, sender: str, statement: bytes) -> bytes:

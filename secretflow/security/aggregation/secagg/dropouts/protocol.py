@@ -48,12 +48,16 @@ members of ``S`` and in no other sum while these are connected, however the serv
 **Once released, never again.** When a call is lost after releases, a missing seed may still arrive, and the
 server then has the sum over ``S``. A second sum of the same numbers without the missing party would differ
 from it by exactly that party's numbers. So :class:`~.spent.Spent` refuses numbers that were released for
-another set. It is not enough for training to go on from the own weights: the next upload is then ``x_i`` and
-a round of training, the part ``x_i`` cancels in the difference of the two sums, and what is left of the
-missing party's numbers is hidden by nothing but the changes of that round, which a learning rate that falls
-makes as small as one likes. So the update that was released is thrown away: :class:`~.RoundLostError` has the
-party go back to the last average, which all know, and train on from there with its next rows. Masks and
-weights may be told again; what a loss tells of them stands below.
+another set, also after keys were agreed on anew and in a later fit of this process. It is not enough for
+training to go on from the own weights: the next upload is then ``x_i`` and a round of training, the part
+``x_i`` cancels in the difference of the two sums, and what is left of the missing party's numbers is hidden
+by nothing but the changes of that round, which a learning rate that falls makes as small as one likes. So the
+update that was released is thrown away: :class:`~.RoundLostError` has the party go back to the last average,
+which all know, and train on from there with its next rows. Where a round goes through all rows, the next ones
+are the same, and so is the update but for their order: then a server that says that a call was lost, though
+all have released, can read nearly the update of the party that it leaves out next. Blinding it, or rounds of
+a part of the rows, prevents that. Masks and weights may be told again; what a loss tells of them stands
+below.
 
 **Weights.** A party knows its own and the total of those who were weighed (:mod:`..weighing`). How much ``S``
 weighs together goes with an average as one more element, padded as all others, so it is opened for ``S``
@@ -75,6 +79,15 @@ party that was away takes the average from another one and contributes again: tw
 without it, differ by its numbers and by all that the others have changed, as when it is lost. What it had
 contributed to before binds it no more. If a server that lies holds two sessions at a time, they have a
 party in common, which is honest under the condition above and is in one of them.
+
+A new session begins a new transcript, so those who go on in the middle of a fit confirm to each other, in a
+padded sum, their place in the plan and a hash of the last average, which who was away has from one of the
+others. Else a server that had sent some another sum, or gave who comes another model, had only to have all
+agree on keys anew, and could then read one party's update off the sum of it and of what models that do not
+learn give (Pasquini et al. 2022, "Eluding Secure Aggregation in Federated Learning via Model Inconsistency").
+What parties tell each other carries a code under a key that the server has not, unless it colludes with a
+party. Nobody takes a place in the plan that is behind its own, or rows would be trained on again from weights
+that may be those of before.
 
 **What this does not give.** The server chooses who is gone, up to ``n - min_survivors`` parties, and whoever
 has two results in two rounds knows how they differ: a party that drops out between two agreements about masks
@@ -183,7 +196,7 @@ def tell(client: SurvivingClient, body: bytes) -> Steps[dict[str, bytes]]:
 
     Args:
         client: of this party.
-        body: what to tell; the server reads it unless it is blind.
+        body: what to tell; the server reads it unless it is blind, and cannot change it.
 
     Returns:
         What each has told, this party included; who has not is in no further call.
