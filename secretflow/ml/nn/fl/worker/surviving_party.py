@@ -22,7 +22,7 @@ class SurvivingParty:
     _training: LocalTraining
     _settings: PruneSettings
     _party: str
-    _client: Any
+    _client: Any = None
     _surviving: SurvivingFit | None = None
     _rounds_told = 0
     epoch: list[int]
