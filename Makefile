@@ -14,7 +14,7 @@ FAST := 'not slow and not production and not install and not index and not fault
 SLOW := 'slow and not production and not install and not index and not faults'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-aggregator bench-attack bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-quick bench-small audit evaluate release clean
+.PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-aggregator bench-attack bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-peers bench-quick bench-small audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -94,6 +94,9 @@ bench-contributors: $(READY) ## what the rules about contributors cost in accura
 
 bench-dropouts: $(READY) ## rounds that lose parties beside those that cannot, into benchmarks/results/dropouts.json
 	$(PYTHON) -m benchmarks.dropouts
+
+bench-peers: $(READY) ## one secure average here, in Flower, NVFlare and Fed-BioMed, into benchmarks/results/peers.json
+	$(PYTHON) -m benchmarks.peers
 
 bench-flower: $(READY) ## rounds beside Flower's simulation, into benchmarks/results/flower.json (11 minutes)
 	$(PYTHON) -m benchmarks.flower

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +73,7 @@ class Party:
 
     def start(self) -> Exchanges[None]:
         """Gives all the average of whole numbers, under masks of five quarters of the density."""
-        self._prune(1.25 * self._density)
+        self._prune(min(1.25 * self._density, 1.0))
         yield from self._agree(None)
         yield from average_into(self._client, self.arrays, self.arrays, None, self._support, self._updates)
 
@@ -148,16 +148,21 @@ def bytes_of(parties: int, bits: int | None, density: float, scope: Scope) -> di
     channels: list[Any] = [Counted.to(address) for _ in made]
     server.accept(parties)
 
+    def one(own: Exchanges[None], channel: Any) -> None:
+        try:
+            drive([own], channel)
+        except BaseException:
+            channel.close()  # or the server would wait for more
+            raise
+
     def run(exchanges: Sequence[Exchanges[None]], sums: int) -> None:
-        threads = [
-            threading.Thread(target=drive, args=([own], channel))
-            for own, channel in zip(exchanges, channels, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        server.serve(sums, parties)
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(parties) as threads:
+            driven = [threads.submit(one, *pair) for pair in zip(exchanges, channels, strict=True)]
+            try:
+                server.serve(sums, parties)
+            finally:
+                for done in driven:
+                    done.result()
 
     run([party.start() for party in made], 1 + (scope == "local"))
     for channel in channels:

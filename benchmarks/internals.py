@@ -123,15 +123,15 @@ class Survivors:
         self._clients = dict(zip(names, clients, strict=True))
         self._numbers = dict(zip(names, numbers, strict=True))
 
-    def round(self, lost: int) -> None:
-        """Runs one; the last ``lost`` parties upload nothing."""
+    def round(self, lost: int) -> list[np.ndarray]:
+        """Runs one; the last ``lost`` parties upload nothing. Returns what the first party opens."""
         there = list(self._clients)[: len(self._clients) - lost]
-        steps = {}
+        steps, opened = {}, {}
         for name in there:
             own = self._numbers[name]
-            own[0][0] += 1  # what was agreed to be opened with all is not uploaded for fewer
-            client, opened = self._clients[name], [np.empty_like(array) for array in own]
-            steps[name] = with_survivors(client, average_into(client, opened, own))
+            own[0].flat[0] += 1  # what was agreed to be opened with all is not uploaded for fewer
+            client, opened[name] = self._clients[name], [np.empty_like(array) for array in own]
+            steps[name] = with_survivors(client, average_into(client, opened[name], own))
         said = {name: next(step) for name, step in steps.items()}
         for last in (False, False, True):
             told: Outgoing = []
@@ -142,6 +142,7 @@ class Survivors:
                 with suppress(StopIteration) if last else nullcontext():
                     if name in there:
                         said[name] = steps[name].send(answer)
+        return opened[there[0]]
 
 
 @dataclass
