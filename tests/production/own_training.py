@@ -1,5 +1,5 @@
-"""A user's own training module: the example with and without a blind server, then the aggregator by itself,
-then a wait to be looked at.
+"""A user's own training module: the example with and without a blind server, one of unequal parties, then the
+aggregator by itself, then a wait to be looked at.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from secretflow.ml.nn.callbacks.early_stopping import EarlyStoppingEpoch
 from secretflow.party.training import Run
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.aggregation.secagg.identity import identities_here
+from tests.production import own_numbers
 
 _SECONDS = 240
 
@@ -30,6 +31,7 @@ def train(run: Run) -> None:
     """Trains, adds up, and then waits until the file of the option ``until`` is there."""
     production.train(run)
     train_at_a_blind_server(run)
+    train_on_unequal_rows(run)
     (run.out / "sums.json").write_text(json.dumps(add_up(run)))
     (run.out / "fingerprints.json").write_text(json.dumps(fingerprints(run)))
     end = time.monotonic() + _SECONDS
@@ -50,6 +52,13 @@ def train_at_a_blind_server(run: Run) -> None:
     with everything_told() as told:
         production.train(blind, [stop])
     (blind.out / "told.json").write_text(json.dumps(told))
+
+
+def train_on_unequal_rows(run: Run) -> None:
+    """Trains, and takes down what this driver was told and what it makes of it."""
+    with everything_told() as told:
+        found = own_numbers.train(PYU(run.cluster.server), [PYU(name) for name in run.cluster.trainers])
+    (run.out / "own_numbers.json").write_text(json.dumps({**found, "told": told}))
 
 
 @contextmanager

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.production import own_numbers
 from tests.production.network import PARTIES, loopback, namespaces
 from tests.production.observed import GUIDE, SETTINGS, Seen, leaks, observe
 
@@ -55,11 +57,41 @@ def test_a_blind_server_is_told_no_rows_losses_metrics_or_densities_and_stops_wi
     for party in ("alice", "bob"):  # what was looked for is there
         assert histories[party]["loss"][0] > 0 and 0 < histories[party]["density"][0] < 1
         assert 0 <= histories[party]["val_multiclassaccuracy"][0] <= 1
-        assert histories[party]["density"][0] in told[party]["floats"]
+        assert any(
+            number == pytest.approx(histories[party]["density"][0]) for number in told[party]["floats"]
+        )
         assert SETTINGS["rows"] in told[party]["integers"]
     assert SETTINGS["rows"] not in told["carol"]["integers"]
     for history in histories.values():  # stopped after the first of two epochs
         assert len(history["payload_bytes"]) == 1 < SETTINGS["epochs"]
+
+
+def test_a_partys_driver_is_told_its_own_numbers_and_totals_and_no_other_partys(
+    seen: Seen, ray_devices: SimpleNamespace
+) -> None:
+    parties = [getattr(ray_devices, party) for party in PARTIES]
+    simulated = own_numbers.train(ray_devices.carol, parties)
+    found = {party: json.loads((seen.home / party / "own_numbers.json").read_text()) for party in PARTIES}
+    no_total = {"multiclassauroc", "val_multiclassauroc"}
+    for party, own in found.items():
+        assert {name.split("_")[0] for name in own["local"]} == {party}
+        assert set(own["local"]) == {name for name in simulated["local"] if name.startswith(f"{party}_")}
+        assert set(simulated["global"]) - set(own["global"]) == no_total
+        for name in ("loss", "multiclassaccuracy", "val_multiclassaccuracy", "density"):
+            assert own["global"][name] == pytest.approx(simulated["global"][name], abs=1e-4)
+        for name in (f"{party}_loss", f"{party}_val_eval_multiclassauroc"):
+            assert own["local"][name] == pytest.approx(simulated["local"][name], abs=1e-4)
+        accuracy = simulated["evaluated"]["val_multiclassaccuracy"]
+        assert own["evaluated"] == {"val_multiclassaccuracy": pytest.approx(accuracy, abs=1e-4)}
+        assert own["evaluated own"] == {party: pytest.approx(simulated["evaluated own"][party], abs=1e-4)}
+        for name in no_total:
+            assert seen.output[party].count(f" {name} of all parties together: not told") == 1
+        for rows, other in zip(own_numbers.ROWS, PARTIES, strict=True):
+            losses = set(found[other]["local"][f"{other}_loss"])
+            if other == party:  # what was looked for is there
+                assert rows in own["told"]["integers"] and losses <= set(own["told"]["floats"])
+            else:
+                assert rows not in own["told"]["integers"] and not losses & set(own["told"]["floats"])
 
 
 def test_averages_and_sums_travel_under_the_list_of_what_may(seen: Seen) -> None:

@@ -13,8 +13,6 @@ from secretflow import _validate
 from secretflow.device import PYU
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.errors import ArgumentError, WrongTypeError
-from secretflow.ml.nn.fl.audience import Audience
-from secretflow.ml.nn.fl.options import ALL_ROWS
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.strategy_dispatcher import _strategy_dispatcher
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
@@ -125,15 +123,6 @@ def check_capture(gradient_capture: GradientCapture | None, device_list: list[PY
     _validate.instance("gradient_capture", gradient_capture, kinds, "a GradientCapture or None")
     if gradient_capture is not None and gradient_capture.party not in names:
         raise ArgumentError(f"gradient_capture.party must be one of {names}, got {gradient_capture.party!r}")
-
-
-def check_steps(steps_per_epoch: Any, audience: Audience) -> None:
-    """Refuses batches of all rows where not all drivers are told how many rows there are."""
-    if audience.is_closed and steps_per_epoch == ALL_ROWS:
-        raise ArgumentError(
-            "steps_per_epoch must be a number with server_blind=True over the network, for the server is "
-            f"told nobody's rows, got {steps_per_epoch!r}"
-        )
 
 
 def check_backend(backend: str) -> None:

@@ -36,7 +36,7 @@ def build_datasets(
             :meth:`~secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w_prune.FedAvgWPrune.build_dataset_from_builder`.
         parts: what each party holds: its path; or its features, its labels and its weights.
         stage: "train" or "eval".
-        audience: is told how many batches each makes.
+        audience: of it the parties are told how many batches each makes.
 
     Returns:
         How many batches each party has.
@@ -52,13 +52,13 @@ def build_datasets(
         _validate.check(callable(builder), "dataset_builder", builder, what, TypeError)
     steps = audience.told(
         {
-            device.party: worker.build_dataset_from_builder(
+            device: worker.build_dataset_from_builder(
                 builders[device], *(part[device] for part in parts), stage=stage
             )
             for device, worker in workers.items()
         }
     )
-    return audience.decided(lambda: _common(steps))
+    return audience.decided(lambda: _common({device.party: own for device, own in (steps or {}).items()}))
 
 
 def _common(steps: Mapping[str, int]) -> int:

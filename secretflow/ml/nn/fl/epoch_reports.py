@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from secretflow.ml.nn.fl.history import History
-from secretflow.ml.nn.fl.worker.trainer import EpochLoss
-from secretflow.ml.nn.metrics import aggregate_metrics
+import numpy as np
 
-_MEANS = ("density", "train_seconds", "aggregate_seconds", "clipped")
+from secretflow.ml.nn.fl.history import History
+from secretflow.ml.nn.metrics import Mean, Metric, aggregate_metrics
+
+_MEANS = ("train_seconds", "aggregate_seconds", "clipped")
+_OF_A_PARTY = (*_MEANS, "loss")
 
 
 def record_epoch(
@@ -33,14 +35,9 @@ def record_epoch(
         The metrics of validation, by name.
     """
     there = [reports[name] for name in names if name in reports]
-    merged = aggregate_metrics([report["metrics"] for report in there])
-    metrics = {metric.name: metric.result().numpy() for metric in merged}
-    own = {name: _columns(report) for name, report in reports.items()}
-    overall: dict[str, Any] = {
-        **metrics,
-        **mean_columns([own[name] for name in names if name in own]),
-        **mean_loss(EpochLoss(report["loss"], report["rows"]) for report in there),
-    }
+    own = {name: columns_of(report) for name, report in reports.items()}
+    overall = overall_columns(there)
+    metrics = {name: value for name, value in overall.items() if name.startswith("val_")}
     overall["seconds"] = seconds
     overall["evaluate_seconds"] = max(report["evaluate_seconds"] for report in there)
     overall["payload_bytes"] = sum(sum(report["round_bytes"]) for report in there)
@@ -49,63 +46,71 @@ def record_epoch(
     local = {f"{name}_{column}": value for name in names for column, value in own.get(name, {}).items()}
     _add(history.local_history, local, before)
     history["participants"].append(participants)
-    return {name: value for name, value in metrics.items() if name.startswith("val_")}
+    return metrics
 
 
-def uploaded_columns(round_bytes: list[int]) -> dict[str, Any]:
-    """What one party has uploaded in an epoch, by column.
-
-    Args:
-        round_bytes: in each round.
-    """
-    return {"payload_bytes": sum(round_bytes), "round_payload_bytes": round_bytes}
-
-
-def measured_columns(
-    seconds: Mapping[str, float], loss: float | None, densities: Mapping[str, float], clipped: float | None
-) -> dict[str, float]:
-    """What one party has measured in an epoch, by column.
+def columns_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of one party, in this epoch.
 
     Args:
-        seconds: ``train_seconds`` and ``aggregate_seconds``.
-        loss: None if it has none.
-        densities: by layer, and under "" of all.
-        clipped: part of its updates that was clipped; None where none are rounded.
+        report: what ``FedAvgWPrune.measured`` gives, and ``round_bytes``, what the party has uploaded in
+            each round.
     """
-    return {
-        **seconds,
-        **({} if loss is None else {"loss": loss}),
-        **({} if clipped is None else {"clipped": clipped}),
-        **{f"density.{layer}".rstrip("."): rate for layer, rate in densities.items()},
-    }
-
-
-def mean_columns(parties: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over parties of those columns of which a mean says something.
-
-    Args:
-        parties: the columns of each, at least one.
-    """
-    told = [name for name in _MEANS if all(name in columns for columns in parties)]
-    return {name: sum(columns[name] for columns in parties) / len(parties) for name in told}
-
-
-def mean_loss(losses: Iterable[EpochLoss]) -> dict[str, float]:
-    """The loss over all parties' rows, under the name of its column; nothing where a party has none."""
-    told = [(loss.mean, loss.rows) for loss in losses]
-    known = [(mean, rows) for mean, rows in told if mean is not None]
-    rows = sum(rows for _, rows in known)
-    return {"loss": sum(mean * n for mean, n in known) / rows} if rows and len(known) == len(told) else {}
-
-
-def _columns(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of one party, in this epoch."""
-    seconds = {name: report[name] for name in ("train_seconds", "aggregate_seconds")}
+    known = {name: report[name] for name in _OF_A_PARTY if report[name] is not None}
     return {
         **report["logs"],
-        **uploaded_columns(report["round_bytes"]),
-        **measured_columns(seconds, report["loss"], report["densities"], None),
+        "payload_bytes": sum(report["round_bytes"]),
+        "round_payload_bytes": report["round_bytes"],
+        **known,
+        **{f"density.{layer}".rstrip("."): rate for layer, rate in report["densities"].items()},
     }
+
+
+def overall_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The columns of all parties together.
+
+    Args:
+        reports: of each, at least one.
+    """
+    merged = aggregate_metrics([report["metrics"] for report in reports])
+    # Of metrics of one name the last is meant; some warn when they are computed.
+    last = list({metric.name: metric for metric in merged}.values())
+    means = zip(*(_means(report) for report in reports), strict=True)
+    return total_columns([*last, *(sum(parts) for parts in means if None not in parts)])
+
+
+def total_columns(totals: Iterable[Metric]) -> dict[str, Any]:
+    """The columns that metrics of all parties together make.
+
+    Args:
+        totals: of different names.
+    """
+    return {metric.name: _value(metric) for metric in totals}
+
+
+def own_measures(report: Mapping[str, Any]) -> list[Metric | None]:
+    """What one party has measured, for others' to be added; None for what it has not.
+
+    Args:
+        report: as for :func:`columns_of`.
+    """
+    return [*{metric.name: metric for metric in report["metrics"]}.values(), *_means(report)]
+
+
+def _means(report: Mapping[str, Any]) -> list[Mean | None]:
+    """The loss, a mean over rows, and means over parties of what such a mean says something of."""
+    loss, rows = report["loss"], report["rows"]
+    by_party = {"density": report["densities"][""], **{name: report[name] for name in _MEANS}}
+    return [
+        None if loss is None or not rows else Mean("loss", loss * rows, rows),
+        *(None if value is None else Mean(name, value, 1) for name, value in by_party.items()),
+    ]
+
+
+def _value(metric: Metric) -> Any:
+    if type(metric) is Mean:
+        return float(np.asarray(metric.total) / np.asarray(metric.count))
+    return metric.result().numpy()
 
 
 def _add(columns: dict[str, list[Any]], values: Mapping[str, Any], before: int) -> None:

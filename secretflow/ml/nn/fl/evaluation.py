@@ -12,6 +12,8 @@ from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.session import refuse_within_a_fit
+from secretflow.ml.nn.fl.totals import Totals
 from secretflow.ml.nn.metrics import Metric, aggregate_metrics
 
 
@@ -24,7 +26,9 @@ class WithEvaluation:
 
     wp_strategy: bool
     _workers: dict[PYU, Any]
+    _aggregator: Any
     _audience: Audience
+    _totals: Totals
 
     def evaluate(
         self,
@@ -52,10 +56,11 @@ class WithEvaluation:
             dataset_builder: of each party a function that builds its batches.
 
         Returns:
-            The metrics over all rows, and by the name of each party its own. Both are empty at the driver of
-            a blind server.
+            The metrics over all rows, and by the name of each party its own. Over the network a driver is
+            told those over all rows that add up, and its own party's; that of a blind server neither.
 
         Raises:
+            RuntimeError: over the network, a fit of another model with the aggregator is running.
             TypeError: ``x`` or ``y`` is of another type.
         """
         if not self.wp_strategy:
@@ -80,14 +85,20 @@ class WithEvaluation:
             steps = model._handle_file(x, y, label_decoder=label_decoder, **how)
         else:
             steps = model._handle_data(x, y, sample_weight=sample_weight, **how)
-        told = self._audience.told(
-            {party.party: worker.evaluate(steps) for party, worker in self._workers.items()}
-        )
-        own: dict[str, list[Metric]] = {} if told is None else told
-        everybodys = aggregate_metrics(own.values()) if own else []
+        everybodys, own = self._evaluated(steps)
         if not return_dict:
             return everybodys, own
         return _by_name(everybodys), {party: _by_name(metrics) for party, metrics in own.items()}
+
+    def _evaluated(self, steps: int) -> tuple[list[Metric], dict[str, list[Metric]]]:
+        """Evaluates every party's model; returns what this driver is told, of all and by party."""
+        tells_all = self._audience.tells_all
+        if not tells_all:
+            refuse_within_a_fit("evaluate", self._aggregator, self._workers)
+            self._aggregator.host_at(self._workers)
+        evaluated = {party: worker.evaluate(steps) for party, worker in self._workers.items()}
+        own = {party.party: metrics for party, metrics in self._audience.own(evaluated).items()}
+        return (aggregate_metrics(own.values()) if tells_all else self._totals.of(evaluated)), own
 
     def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
         """Evaluates every party's pruned model on the validation data; returns the metrics by name."""

@@ -20,7 +20,6 @@ from secretflow.ml.nn.fl.checks import (
     check_gpus,
     check_privacy,
     check_server_agg_method,
-    check_steps,
     check_strategy,
     check_worker_processes,
     upstreams_fit,
@@ -39,6 +38,7 @@ from secretflow.ml.nn.fl.signature import takes_arguments_of
 from secretflow.ml.nn.fl.strategy_dispatcher import dispatch_strategy
 from secretflow.ml.nn.fl.surviving_fit import WithSurvivors
 from secretflow.ml.nn.fl.survivor_checks import check_survivors
+from secretflow.ml.nn.fl.totals import Totals
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.trainer import LocalObjective
 from secretflow.security.aggregation.secagg.arguments import by_party
@@ -145,7 +145,10 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             check_keywords(kwargs, strategy)
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
         self._parties = set(device_list)
-        self._audience = Audience(device_list, self.wp_strategy and aggregator.server_blind)
+        blind = self.wp_strategy and aggregator.server_blind
+        # Upstream's tell all drivers everything; with survivors a driver asks its own party alone.
+        tells_all = not self.wp_strategy or bool(aggregator.survival)
+        self._audience = Audience(device_list, server, server_blind=blind, tells_all=tells_all)
         super().__init__(
             server,
             device_list,
@@ -162,6 +165,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             self._workers = own_workers(self._workers)
         elif self.wp_strategy:
             self._aggregator.host_at(self._workers)
+            self._totals = Totals(self._workers, self._aggregator, self._audience)
 
     def init_workers(
         self,
@@ -264,14 +268,13 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
 
     def _fit_pruned(self, options: FitOptions) -> History:
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""
-        refuse_within_a_fit(self._aggregator)
+        refuse_within_a_fit("fit", self._aggregator)
         options.check_parties(self._parties)
         if self._aggregator.survival:
             return self._fit_with_survivors(options)
-        check_steps(options.steps_per_epoch, self._audience)
         if not options.from_files:
             rows = self._rows(options.x)
-            self._audience.decided(lambda: options.check_rows(rows))
+            self._audience.checked(lambda: options.check_rows(rows))
         check_privacy(
             self.dp_strategy, self._prune_settings, len(self._workers), self._aggregator.upload_bits
         )
@@ -279,7 +282,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             reveal([worker.check_capture() for worker in self._workers.values()])
         # Another model may have taken the parties' clients in since.
         self._aggregator.host_at(self._workers)
-        steps = self._build_training_data(options)
+        steps, own_steps = self._build_training_data(options)
         if all(reveal([worker.epoch_is_over() for worker in self._workers.values()])):
             # The last fit was stopped when all had trained an epoch, and it had not been counted.
             reveal([worker.end_epoch() for worker in self._workers.values()])
@@ -288,7 +291,8 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             self._aggregator,
             self._prune_settings,
             options,
-            options.for_parties(steps, self.epochs_trained(), self.dp_strategy),
+            options.for_parties(steps, own_steps, self.epochs_trained(), self.dp_strategy),
             self._audience,
+            self._totals,
             validate=partial(self._validate, options=options),
         ).run()

@@ -30,14 +30,16 @@ class FitOptions:
         y: labels; with paths the name of their column.
         batch_size: rows of a batch, one number or one for each party. All parties have as many batches, in
             which every row is seen once an epoch: a party with more rows than the smallest has larger ones,
-            unless ``steps_per_epoch`` is given.
+            unless ``steps_per_epoch`` is given. For that the parties' drivers are told, over the network,
+            how many batches of its ``batch_size`` each party's rows make, the server's the smallest number.
         batch_sampling_rate: part of the rows in a batch, in (0, 1]; None goes by ``batch_size``.
         steps_per_epoch: "all": as many batches of exactly ``batch_size`` rows as a party's rows make, of
             which the last may have fewer. Or a number, one for all parties or one for each: rows are drawn
             without repetition until a party has seen all of them, then anew; needs ``shuffle``. An epoch has
             as many rounds as the party with the fewest batches needs; another party trains on the same part
-            of its own batches in a round. A party counts in the average by the rows that it trained on. None:
-            see ``batch_size``.
+            of its own batches in a round. A party counts in the average by the rows that it trained on. With
+            numbers nobody is told of another one's rows over the network; with "all", what is told without.
+            None: see ``batch_size``.
         epochs: how often all rows are seen.
         verbose: 0 shows no progress bar.
         callbacks: a callback, or a list of them.
@@ -182,15 +184,12 @@ class FitOptions:
         return DEFAULT_BATCH_SIZE if size is None else int(size)
 
     def own_steps(self) -> dict[PYU, int]:
-        """Batches of an epoch of each party, as ``steps_per_epoch`` says; empty without it."""
+        """Batches of an epoch of each party, where ``steps_per_epoch`` has numbers; else empty."""
         asked, rows = self.steps_per_epoch, self.x
-        if asked is None or isinstance(rows, Mapping):
+        if asked is None or isinstance(asked, str) or isinstance(rows, Mapping):
             return {}
         if isinstance(asked, Mapping):
             return {device: int(steps) for device, steps in asked.items()}
-        if isinstance(asked, str):
-            shapes = rows.partition_shape().items()
-            return {device: -(-shape[0] // self.batch_size_of(device)) for device, shape in shapes}
         return dict.fromkeys(rows.partitions, int(asked))
 
     def validates(self, epoch: int) -> bool:
@@ -203,11 +202,13 @@ class FitOptions:
             return self.validation_data, self.y
         return self.validation_data[0], self.validation_data[1]
 
-    def for_parties(self, steps: int, epochs_trained: int, dp_strategy: Any) -> PartyFit:
-        """What the parties are told of the fit."""
-        own_steps = tuple((device.party, steps) for device, steps in self.own_steps().items())
+    def for_parties(
+        self, steps: int, own_steps: Mapping[PYU, int], epochs_trained: int, dp_strategy: Any
+    ) -> PartyFit:
+        """What the parties are told of the fit, for arguments see :class:`PartyFit`."""
+        by_name = tuple((device.party, own) for device, own in own_steps.items())
         return PartyFit(
-            steps, self.aggregate_freq, self.random_seed, dp_strategy, epochs_trained, self.epochs, own_steps
+            steps, self.aggregate_freq, self.random_seed, dp_strategy, epochs_trained, self.epochs, by_name
         )
 
     def check_parties(self, parties: set[PYU]) -> None:

@@ -22,29 +22,37 @@ from secretflow.errors import StateError
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
-from secretflow.ml.nn.fl.epoch_reports import mean_columns, mean_loss, measured_columns, uploaded_columns
-from secretflow.ml.nn.fl.history import History, MetricsRecorder
+from secretflow.ml.nn.fl.epoch_reports import columns_of, overall_columns, own_measures, total_columns
+from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.plan import Round, plan_epochs, warn_of_another_end
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.totals import Totals
 from secretflow.ml.nn.fl.worker.rounds import exchanges_of, exchanges_of_start
-from secretflow.ml.nn.fl.worker.trainer import EpochLoss
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.security.aggregation import SecurePruneAggregator
 
-_in_use: weakref.WeakSet[SecurePruneAggregator] = weakref.WeakSet()
+_in_use: weakref.WeakKeyDictionary[SecurePruneAggregator, Mapping[PYU, Any]] = weakref.WeakKeyDictionary()
+"""The workers of each fit that is running, by its aggregator."""
 
 
-def refuse_within_a_fit(aggregator: SecurePruneAggregator) -> None:
-    """Refuses a fit that a callback of another one begins: it would change what that one trains on.
+def refuse_within_a_fit(
+    call: str, aggregator: SecurePruneAggregator, workers: Mapping[PYU, Any] | None = None
+) -> None:
+    """Refuses what a callback of a fit calls with its aggregator: it would change what the fit goes on with.
+
+    Args:
+        call: what was called.
+        aggregator: with what.
+        workers: whose own fit does not matter.
 
     Raises:
         RuntimeError: a fit with this aggregator is running.
     """
-    if aggregator in _in_use:
+    if aggregator in _in_use and _in_use[aggregator] is not workers:
         raise StateError(
-            "fit must be called when the last fit with its aggregator is over, got a call within"
+            f"{call} must be called when the last fit with its aggregator is over, got a call within"
         )
 
 
@@ -60,6 +68,7 @@ class FitSession:
         options: the arguments of ``fit``.
         fit: what the parties are told of it.
         audience: whose drivers are told what the parties measure.
+        totals: of all parties, where a driver is not told everything.
         validate: given the number of an epoch of this fit, evaluates the workers and returns the metrics by
             name.
     """
@@ -72,6 +81,7 @@ class FitSession:
         options: FitOptions,
         fit: PartyFit,
         audience: Audience,
+        totals: Totals,
         *,
         validate: Callable[[int], dict[str, Any]],
     ) -> None:
@@ -81,12 +91,11 @@ class FitSession:
         self._options = options
         self._fit = fit
         self._audience = audience
+        self._totals = totals
         self._validate = validate
-        self._losses: dict[PYU, EpochLoss] = {}
         self._history = History(global_history={}, local_history={})
         self._callbacks = CallbackList(
-            # First, so that the user's callbacks find the epoch in the history.
-            callbacks=[MetricsRecorder(self._history, audience), *options.own_callbacks],
+            callbacks=options.own_callbacks,
             workers=workers,
             device_y=None,
             epochs=options.epochs,
@@ -101,16 +110,16 @@ class FitSession:
 
     def run(self) -> History:
         """Trains for the epochs asked for, or until a callback stops it; returns what was recorded."""
-        _in_use.add(self._aggregator)
+        _in_use[self._aggregator] = self._workers
         try:
             return self._run()
         finally:
-            _in_use.discard(self._aggregator)
+            del _in_use[self._aggregator]
 
     def _run(self) -> History:
         options, callbacks = self._options, self._callbacks
         plan = self._begin()
-        self._take_seconds()
+        reveal([worker.count_from_here() for worker in self._workers.values()])
         callbacks.on_train_begin()
         for epoch, rounds in enumerate(plan):
             started = time.perf_counter()
@@ -130,7 +139,7 @@ class FitSession:
                 self._record(uploaded, seconds)
                 callbacks.on_epoch_end(epoch=epoch)
                 progress.set_postfix(_shown(self._history.global_history))
-            # What they go by may not be told to all drivers, and one that stops alone leaves the others
+            # What they go by is not the same at all drivers, and one that stops alone leaves the others
             # waiting.
             if self._audience.decided(lambda: callbacks.stop_training[0]):
                 break
@@ -181,9 +190,7 @@ class FitSession:
             if now[-1].ends_epoch:
                 # Before callbacks hear of the last round, for what they evaluate would pass for metrics of
                 # training; and of all at once, for after a failure all must have trained as many epochs.
-                ended = {device: worker.end_epoch() for device, worker in self._workers.items()}
-                losses = self._audience.told(ended) or {}
-                self._losses = {device: EpochLoss(*loss) for device, loss in losses.items()}
+                reveal([worker.end_epoch() for worker in self._workers.values()])
             self._tell(now)
             progress.update(len(now))
 
@@ -233,41 +240,28 @@ class FitSession:
         return time.perf_counter() - started
 
     def _record(self, uploaded: dict[PYU, list[int]], seconds: dict[str, float]) -> None:
-        """Adds the columns of pruning to the history: densities, uploaded bytes and seconds of this epoch.
+        """Adds an epoch to the history: what this driver is told.
 
         Args:
             uploaded: bytes of each party in each round.
             seconds: what the driver has measured.
         """
-        columns = {device: uploaded_columns(sizes) for device, sizes in uploaded.items()}
-        overall: dict[str, float] = {}
-        spent = self._take_seconds()
-        told = self._audience.told(
-            {device: [worker.densities(), worker.take_clipped()] for device, worker in self._workers.items()}
-        )
-        for device, (densities, clipped) in (told or {}).items():
-            loss = self._losses[device].mean
-            columns[device].update(measured_columns(spent[device], loss, densities, clipped))
-        if told is not None:
-            overall.update(mean_columns(list(columns.values())), **mean_loss(self._losses.values()))
-        for device, own in columns.items():
-            for name, value in own.items():
+        measured = {device: worker.measured() for device, worker in self._workers.items()}
+        reports = {
+            device: {**report, "round_bytes": uploaded[device]}
+            for device, report in self._audience.own(measured).items()
+        }
+        if self._audience.tells_all:
+            overall = overall_columns(list(reports.values()))
+        else:
+            own = {device: device(own_measures)(report) for device, report in measured.items()}
+            overall = total_columns(self._totals.of(own))
+        for device, report in reports.items():
+            for name, value in columns_of(report).items():
                 self._history.local_history.setdefault(f"{device}_{name}", []).append(value)
         overall.update(seconds, payload_bytes=sum(sum(sizes) for sizes in uploaded.values()))
         for name, value in overall.items():
             self._history.global_history.setdefault(name, []).append(value)
-
-    def _take_seconds(self) -> dict[PYU, dict[str, float]]:
-        """Seconds of work at each party since this was asked last: training, and sealing and opening.
-
-        They go by a party's rows, so they are told to those that are told of rows; empty elsewhere.
-        """
-        training = {device: worker.take_seconds() for device, worker in self._workers.items()}
-        told = self._audience.told([training, self._aggregator.take_seconds()])
-        return {
-            device: {"train_seconds": told[0][device], "aggregate_seconds": told[1][device]}
-            for device in (self._workers if told else ())
-        }
 
 
 def _shown(columns: dict[str, list[Any]]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class WithSurvivors(WithTrainingData):
             options.check_rows(self._rows(options.x))
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
-        steps = self._build_training_data(options)
+        steps, own_steps = self._build_training_data(options)
         self._give_validation_data(options)
         trained = self.epochs_trained() if self._workers else 0  # over a network the server has none
-        fit = options.for_parties(steps, trained, None)
+        fit = options.for_parties(steps, own_steps, trained, None)
         return SurvivingSession(self._workers, self._aggregator, options, fit).run()

@@ -98,11 +98,23 @@ class WithTrainingData(_UpstreamFLModel):
                 worker.build_dataset(*parts, sampling_rate=rate, random_seed=None, stage="eval")
         return max((math.ceil(rows[device] / sizes[device]) for device in rows), default=_ALL_BATCHES)
 
-    def _rows(self, x: HDataFrame | FedNdarray) -> Any:
-        """How many rows each party has, by party; None where that is not told."""
-        return self._audience.told(
+    def _rows(self, x: HDataFrame | FedNdarray) -> dict[PYU, int]:
+        """How many rows each party has whose rows this driver is told of."""
+        return self._audience.own(
             {device: device(_row_count)(part) for device, part in _values(x).partitions.items()}
         )
+
+    def _batch_counts(self, x: HDataFrame | FedNdarray, sizes: Mapping[PYU, int]) -> dict[PYU, int]:
+        """How many batches of its own size each party's rows make.
+
+        The parties' drivers are told no more of each other's rows, and that of a server that does not train
+        no more than the smallest number, which it is given for all.
+        """
+        parts = _values(x).partitions
+        counts = {device: device(_batch_count)(parts[device], size) for device, size in sizes.items()}
+        told = self._audience.told(counts)
+        fewest = self._audience.decided(lambda: min((told or {}).values()))
+        return told or dict.fromkeys(sizes, fewest)
 
     def _handle_training(
         self,
@@ -126,26 +138,29 @@ class WithTrainingData(_UpstreamFLModel):
         Where ``floor(rows * rate)`` rows a batch would leave some out, batches are of equal size instead, as
         near as can be. Upstream's steps are ``ceil(1 / rate)``; where the division comes out even, float
         rounding makes one too many, for which there are no rows. A rate larger by a few roundings gives the
-        right numbers. With ``own_steps``, how many batches each party has, a batch has exactly ``batch_size``
-        rows; with ``cycle`` the last one too.
+        right numbers. Over the network, where nobody knows the rate that the smallest party's rows ask for, a
+        party that has more batches of ``batch_size`` has them of equal size instead. With ``own_steps``, how
+        many batches each party has, a batch has exactly ``batch_size`` rows; with ``cycle`` the last one too.
 
         Raises:
             ValueError: a party would have a batch that is much larger than asked for, or none.
         """
         asked = {device: _batch_size(batch_size, device) for device in self._workers}
-        # Where the steps are given, no party needs to know of another one's rows.
-        rows: Any = None if own_steps else self._rows(x)
-        steps = own_steps
+        steps, sizes, rate = own_steps, asked, None
         if not steps:
-            common = self._audience.decided(lambda: _steps(rows, asked, sampling_rate))
-            steps = dict.fromkeys(self._workers, common)
-        # Where nobody's rows are told, nobody's worker is.
-        rate = None if rows is None else _rate(rows, asked, sampling_rate)
+            rows = self._rows(x)
+            if sampling_rate is not None or self._audience.tells_all:
+                rate = _rate(rows, asked, sampling_rate)
+                # A driver says for its own party how large batches are, so it needs no other one's rows.
+                sizes = {**asked, **{device: math.floor(own * rate) for device, own in rows.items()}}
+            else:
+                rate = _ABOVE_ROUNDING / min(self._batch_counts(x, asked).values())
+            self._audience.checked(lambda: _check_batches(rows, asked, rate, sampling_rate))
+            steps = dict.fromkeys(self._workers, math.ceil(1 / rate))
         for device, worker in self._workers.items():
-            of_rate = None if rate is None or own_steps else math.floor(rows[device] * rate)
             worker.build_dataset(
                 *(_part(data, device) for data in (x, y, sample_weight)),
-                batch_size=of_rate or asked[device],
+                batch_size=sizes[device],
                 batches=steps[device],
                 cycle=cycle,
                 shuffle=shuffle,
@@ -171,15 +186,19 @@ class WithTrainingData(_UpstreamFLModel):
         check_parties("x", train_dict, self._parties)
         if self.wp_strategy and dataset_builder:
             return build_datasets(self._workers, dataset_builder, [train_dict], stage, self._audience)
-        if self._audience.is_closed:
+        if not self._audience.tells_all:
             raise ArgumentError(
-                "x must be arrays, a data frame, or paths with a dataset_builder with server_blind=True over "
-                f"the network, for how many rows files have is told to all drivers, got {train_dict}"
+                "x must be arrays, a data frame, or paths with a dataset_builder over the network, for how "
+                f"many rows files have would be told to all drivers, got {train_dict}"
             )
         return super()._handle_file(train_dict, *args, dataset_builder=dataset_builder, stage=stage, **how)
 
-    def _build_training_data(self, options: FitOptions) -> int:
-        """Gives every worker its training data; returns the fewest steps of an epoch at a party."""
+    def _build_training_data(self, options: FitOptions) -> tuple[int, dict[PYU, int]]:
+        """Gives every worker its training data.
+
+        Returns:
+            The fewest steps of an epoch at a party, and those of each where ``steps_per_epoch`` is given.
+        """
         common = {
             name: getattr(options, name)
             for name in ("batch_size", "shuffle", "random_seed", "epochs", "dataset_builder")
@@ -188,12 +207,16 @@ class WithTrainingData(_UpstreamFLModel):
         if options.from_files:
             of_files = ("label_decoder", "max_batch_size", "prefetch_buffer_size")
             common.update({name: getattr(options, name) for name in of_files})
-            return self._handle_file(options.x, options.y, **common)
+            return self._handle_file(options.x, options.y, **common), {}
         of_arrays = ("sample_weight", "class_weight", "sampler_method")
-        if options.steps_per_epoch is not None:
-            common.update(own_steps=options.own_steps(), cycle=options.steps_per_epoch != ALL_ROWS)
+        own_steps, all_rows = options.own_steps(), options.steps_per_epoch == ALL_ROWS
+        if all_rows:
+            x: Any = options.x
+            sizes = {device: options.batch_size_of(device) for device in self._workers}
+            own_steps = self._batch_counts(x, sizes)
+        common.update(own_steps=own_steps, cycle=bool(own_steps) and not all_rows)
         common.update({name: getattr(options, name) for name in of_arrays})
-        return self._handle_data(options.x, options.y, **common)
+        return self._handle_data(options.x, options.y, **common), own_steps
 
 
 def _rate(rows: Mapping[PYU, int], asked: Mapping[PYU, int], rate: float | None) -> float:
@@ -203,18 +226,20 @@ def _rate(rows: Mapping[PYU, int], asked: Mapping[PYU, int], rate: float | None)
     return min(1.0, rate * _ABOVE_ROUNDING)
 
 
-def _steps(rows: Mapping[PYU, int], asked: Mapping[PYU, int], sampling_rate: float | None) -> int:
-    """How many batches of one rate every party has.
+def _check_batches(
+    rows: Mapping[PYU, int], asked: Mapping[PYU, int], rate: float, sampling_rate: float | None
+) -> None:
+    """Looks whether a part of its rows is a fit batch at every party.
 
     Args:
-        rows: of each party.
+        rows: of each party that this driver is told of.
         asked: rows of a batch of each party.
-        sampling_rate: part of the rows in a batch; None goes by ``asked``.
+        rate: the part.
+        sampling_rate: what the user has asked for; None goes by ``asked``.
 
     Raises:
         ValueError: a party would have a batch that is much larger than asked for, or none.
     """
-    rate = _rate(rows, asked, sampling_rate)
     for device, own in rows.items():
         batch = math.floor(own * rate)
         if batch == 0:
@@ -228,7 +253,10 @@ def _steps(rows: Mapping[PYU, int], asked: Mapping[PYU, int], sampling_rate: flo
                 f"which parties have as many batches: {batch} rows each at {device.party}; "
                 f"steps_per_epoch={ALL_ROWS!r} makes them {asked[device]} at every party"
             )
-    return math.ceil(1 / rate)
+
+
+def _batch_count(part: Any, size: int) -> int:
+    return -(-len(part) // size)
 
 
 def _row_count(part: Any) -> int:

@@ -1,4 +1,4 @@
-"""What an aggregator tells of its rules, of what was uploaded and of how long parties have worked."""
+"""What an aggregator tells of its rules and of what was uploaded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,3 @@ class Measured:
             party: member.round_bytes(0 if before is None else before[party])
             for party, member in self._group.members.items()
         }
-
-    def take_seconds(self) -> dict[PYU, PYUObject]:
-        """Seconds that each party has spent encoding, padding and opening since this was asked last."""
-        return {party: member.take_aggregation_seconds() for party, member in self._group.members.items()}

@@ -208,10 +208,6 @@ class Participant:
         """Bytes of each sum or average from the ``first``-th on, see :class:`~.usage.Usage`."""
         return self._client.usage.round_bytes(first)
 
-    def take_aggregation_seconds(self) -> float:
-        """Seconds spent in the aggregation since this was asked last, see :class:`~.usage.Usage`."""
-        return self._client.usage.take_seconds()
-
     def _begin(self, start: int, exchanges: Exchanges[Any], anew: bool = False) -> None:
         """Begins what is exchanged.
 

@@ -26,6 +26,7 @@ _Result = TypeVar("_Result")
 
 _MAGNITUDE_ONE = 2.0**40
 _LARGEST_UPDATE = 2.0**13  # of 1,000 parties, in those units, the sum fits into 63 bits
+_FRACTION = _NUMBERS_BELOW = 2.0**53  # likewise
 
 Exchanges: TypeAlias = Generator[Message, Message, _Result]
 """Messages for the server, each answered by the sum of all parties' messages; then a result."""
@@ -130,6 +131,24 @@ def add_up(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
     """
     total = yield client.upload_integers(client.next_call(), own)
     return client.open_integers(total)
+
+
+def add_up_numbers(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
+    """Adds up real numbers as :func:`add_up` does integers.
+
+    Args:
+        client: of this party.
+        own: float64, of one shape at all parties.
+
+    Returns:
+        float64, of each party within 2^-53 of its number; NaN where a party's is not finite, or 2^53 or more.
+    """
+    fits = np.abs(own) < _NUMBERS_BELOW
+    whole = np.floor(own, out=np.zeros_like(own), where=fits)
+    fraction = np.subtract(own, whole, out=np.zeros_like(own), where=fits) * _FRACTION
+    parts = np.stack([whole, fraction, ~fits]).astype(np.int64)
+    wholes, fractions, misfits = yield from add_up(client, parts)
+    return np.where(misfits > 0, np.nan, wholes + fractions / _FRACTION)
 
 
 def confirm(client: Client, what: bytes) -> Exchanges[None]:

@@ -15,7 +15,7 @@ class Usage:
     """Counts bytes and seconds.
 
     The few dozen bytes of each message's header and the 8 of its last number are not counted, nor is what
-    a fit begins with: 24 bytes for each round of an epoch.
+    a fit begins with, 24 bytes for each round of an epoch, nor what sums of metrics take over the network.
     """
 
     def __init__(self) -> None:

@@ -79,7 +79,7 @@ class SurvivingParty:
             What the party tells the others: loss and rows, metrics, densities, bytes, seconds.
         """
         worker: Any = self
-        loss, rows = worker.end_epoch()
+        worker.end_epoch()
         started = time.perf_counter()
         if evaluates:
             worker.evaluate(_ALL)
@@ -87,14 +87,8 @@ class SurvivingParty:
         sizes = self._client.usage.round_bytes(self._rounds_told)
         self._rounds_told += len(sizes)
         return {
-            "loss": loss,
-            "rows": rows,
-            "logs": dict(worker.logs),
-            "metrics": list(worker.wrapped_metrics),
-            "densities": worker.densities(),
+            **worker.measured(),
             "round_bytes": sizes,
-            "train_seconds": worker.take_seconds(),
-            "aggregate_seconds": self._client.usage.take_seconds(),
             "evaluate_seconds": seconds,
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -20,18 +20,6 @@ Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]"
 """Features, labels and, if there are any, the weights of the rows."""
 
 Loss: TypeAlias = "torch.Tensor | list[torch.Tensor] | None"
-
-
-class EpochLoss(NamedTuple):
-    """What a party says of its training loss in an epoch.
-
-    Attributes:
-        mean: over the batches; None for a model that steps its optimisers itself and returns no loss.
-        rows: how many rows were trained on.
-    """
-
-    mean: float | None
-    rows: int
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,13 @@ from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.saving import WithFiles
 from secretflow.ml.nn.fl.worker.structured import masked_model
 from secretflow.ml.nn.fl.worker.surviving_party import SurvivingParty
-from secretflow.ml.nn.fl.worker.trainer import EpochLoss, LocalObjective, make_trainer
+from secretflow.ml.nn.fl.worker.totals import PartyTotals
+from secretflow.ml.nn.fl.worker.trainer import LocalObjective, make_trainer
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.participant import Participant
 
 
-class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
+class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyData, FedAvgW):
     """FedAvg in which every party prunes its model step by step and uploads only what lives.
 
     Args:
@@ -83,6 +84,7 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
             gradient_capture,
         )
         self._rounds: PartyRounds | None = None
+        self._last_epoch: Dict[str, Any] = {"loss": None, "rows": 0}
 
     def make_prune_mask(self) -> ListMask:
         """A mask under which every weight lives, see :mod:`~secretflow.ml.nn.fl.backend.torch.list_masks`."""
@@ -208,34 +210,34 @@ class FedAvgWPrune(SurvivingParty, WithFiles, Participant, PartyData, FedAvgW):
         """How many rounds of the last fit have come to their end, those that were lost included."""
         return 0 if self._rounds is None else self._rounds.ended
 
-    def end_epoch(self) -> List[float | None]:
-        """Takes the metrics of an epoch whose last average has been taken up, and counts it.
-
-        Returns:
-            Its :class:`~secretflow.ml.nn.fl.worker.trainer.EpochLoss`, as what travels between parties.
-        """
+    def end_epoch(self) -> None:
+        """Takes the metrics of an epoch whose last average has been taken up, and counts it."""
         if self._rounds is not None:
             self._rounds.epoch_is_over = False
-        rows, loss = self._rows_counted, self._training.trainer.take_mean_loss()
+        loss = self._training.trainer.take_mean_loss()
+        self._last_epoch = {"loss": loss, "rows": self._rows_counted}
         # A model that steps its optimisers itself need not return a loss.
         self.logs = self.transform_metrics({} if loss is None else {"train-loss": loss})
         self.epoch_logs = dict(self.logs)
         # Anew in each epoch: the history takes all of them from here every time it looks.
         self.wrapped_metrics = self.wrap_local_metrics()
         self.epoch.append(len(self.epoch))
-        return list(EpochLoss(loss, rows))
+
+    def measured(self) -> Dict[str, Any]:
+        """What the party has measured in the last epoch, its evaluation included."""
+        return {
+            **self._last_epoch,
+            "logs": dict(self.logs or {}),
+            "metrics": list(self.wrapped_metrics),
+            "densities": self.densities(),
+            "clipped": self._training.updates.take_clipped(),
+            "train_seconds": self._training.take_seconds(),
+            "aggregate_seconds": self._client.usage.take_seconds(),
+        }
 
     def epochs_trained(self) -> int:
         """How many epochs this model has been trained for, those before it was saved and loaded included."""
         return len(self.epoch)
-
-    def take_seconds(self) -> float:
-        """Seconds spent training since this was asked last."""
-        return self._training.take_seconds()
-
-    def take_clipped(self) -> float | None:
-        """What part of the updates was clipped since this was asked last; None if none are rounded."""
-        return self._training.updates.take_clipped()
 
     def check_capture(self) -> None:
         """Looks whether the gradients to capture have a place.

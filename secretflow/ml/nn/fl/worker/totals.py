@@ -1,0 +1,110 @@
+"""A party's side of metrics over all parties' rows, of which nobody is told another party's part."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from secretflow.ml.nn.fl.metric_sums import Sums
+from secretflow.ml.nn.metrics import Mean, Metric
+from secretflow.party.messages import pack
+from secretflow.security.aggregation.secagg.errors import DisagreementError
+from secretflow.security.aggregation.secagg.protocol import Exchanges, add_up, add_up_numbers
+
+TOTALS_EXCHANGES = 2
+"""How many messages each party sends in :func:`total`."""
+
+_DIGEST_BYTES = 6  # those of 1000 parties add up in int64
+
+
+def total(client: Any, own: Sequence[Metric | None]) -> Exchanges[list[Metric | None]]:
+    """Adds metrics up with the other parties.
+
+    Args:
+        client: of this party, a :class:`~secretflow.security.aggregation.secagg.client.Client`.
+        own: of this party's rows, as many at all parties; None for one that it has not.
+
+    Returns:
+        Each over all parties' rows; None where a party has none, where it is no mean and no metric whose
+        states add up, and where those of the parties are not of one kind.
+    """
+    states = [_summed_states(metric) for metric in own]
+    digests = np.array([_digest(*each) for each in zip(own, states, strict=True)], np.int64)
+    common = (yield from add_up(client, digests)) == digests * client.present()
+    numbers = [number for k in np.flatnonzero(common) for number in (states[k] or {}).values()]
+    flat = np.concatenate([np.empty(0), *(np.ravel(number) for number in numbers)])
+    sums = yield from add_up_numbers(client, flat)
+    parts = iter(np.split(sums, np.cumsum([number.size for number in numbers], dtype=np.int64)))
+    return [
+        _with_states(metric, {name: next(parts).reshape(state.shape) for name, state in (held or {}).items()})
+        if everybodys
+        else None
+        for metric, held, everybodys in zip(own, states, common, strict=True)
+    ]
+
+
+class PartyTotals:
+    """A base of a party's worker."""
+
+    _client: Any
+    _begin: Any
+    _totals: list[Any]
+
+    def begin_totals(self, start: int, own: Sequence[Metric | None]) -> None:
+        """Begins what :func:`total` exchanges.
+
+        Args:
+            start: numbers the calls, see
+                :meth:`~secretflow.security.aggregation.secagg.participant.Participant.begin_request`.
+            own: see :func:`total`.
+        """
+        self._begin(start, self._total(own))
+
+    def take_totals(self) -> list[Any]:
+        """What has come out: the metrics that there are, and the names of those that do not add up."""
+        return self._totals
+
+    def _total(self, own: Sequence[Metric | None]) -> Exchanges[None]:
+        try:
+            totals = yield from total(self._client, own)
+        except DisagreementError:
+            self._client.transcript.begin(anew=True)  # it was said; or no call could be made any more
+            raise
+        left_out = [
+            metric.name for metric, of_all in zip(own, totals, strict=True) if metric and of_all is None
+        ]
+        self._totals = [[metric for metric in totals if metric is not None], left_out]
+
+
+def _summed_states(metric: Metric | None) -> dict[str, np.ndarray] | None:
+    """The numbers that a metric over more rows has the sums of; None if it is no such metric."""
+    if type(metric) is Mean:
+        return {"total": np.asarray(metric.total), "count": np.asarray(metric.count)}
+    if isinstance(metric, Sums) and set(metric.reductions.values()) == {"sum"}:
+        return metric.states
+    return None
+
+
+def _with_states(metric: Metric | None, sums: dict[str, np.ndarray]) -> Metric:
+    if isinstance(metric, Sums):
+        typed = {
+            name: array.astype(metric.states[name].dtype) if np.isfinite(array).all() else array
+            for name, array in sums.items()
+        }
+        return replace(metric, states=typed)
+    assert isinstance(metric, Mean)  # as nothing else has summed states
+    return Mean(metric.name, **sums)
+
+
+def _digest(metric: Metric | None, states: dict[str, np.ndarray] | None) -> int:
+    """Of what metrics must have in common to be added; of one that cannot be, what nobody else has."""
+    if metric is None or states is None:
+        return secrets.randbits(8 * _DIGEST_BYTES)
+    kind = [metric.kind, metric.settings] if isinstance(metric, Sums) else []
+    shapes = [[name, list(state.shape)] for name, state in states.items()]
+    return int.from_bytes(sha256(pack([metric.name, kind, shapes])).digest()[:_DIGEST_BYTES], "big")
