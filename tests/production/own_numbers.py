@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from torch import nn, optim
 from torchmetrics import Accuracy
 from torchmetrics.classification import MulticlassAUROC
@@ -28,8 +29,8 @@ def rows_of(position: int, labels: bool) -> np.ndarray:
     return np.eye(CLASSES, dtype=np.float32)[x[:, :CLASSES].argmax(axis=1)] if labels else x
 
 
-def train(server: PYU, parties: Sequence[PYU]) -> dict[str, Any]:
-    """Trains two epochs and evaluates; what this driver is told of it."""
+def make(server: PYU, parties: Sequence[PYU]) -> tuple[FLModel, FedNdarray, FedNdarray]:
+    """A model, features and labels."""
     x, y = (
         FedNdarray(
             {party: party(rows_of)(k, labels) for k, party in enumerate(parties)}, PartitionWay.HORIZONTAL
@@ -55,13 +56,22 @@ def train(server: PYU, parties: Sequence[PYU]) -> dict[str, Any]:
         prune_end_rate=0.5,
         prune_percent=30,
     )
+    return model, x, y
+
+
+def train(server: PYU, parties: Sequence[PYU]) -> dict[str, Any]:
+    """Trains and evaluates; what this driver is told of it, and of a fit that one party refuses."""
+    model, x, y = make(server, parties)
     history = model.fit(x, y, validation_data=(x, y), epochs=2, batch_size=BATCH, random_seed=3, verbose=0)
     everybodys, own = model.evaluate(x, y, batch_size=50)
+    with pytest.raises(Exception) as refused:  # RayFed's at those who are told no more
+        model.fit(x, y, batch_size=ROWS[0] + 1, verbose=0)
     return {
         "global": {name: _plain(values) for name, values in history.global_history.items()},
         "local": {name: _plain(values) for name, values in history.local_history.items()},
         "evaluated": {metric.name: float(metric) for metric in everybodys},
         "evaluated own": {name: {m.name: float(m) for m in metrics} for name, metrics in own.items()},
+        "refused": str(refused.value),
     }
 
 

@@ -94,6 +94,18 @@ def test_a_partys_driver_is_told_its_own_numbers_and_totals_and_no_other_partys(
                 assert rows not in own["told"]["integers"] and not losses & set(own["told"]["floats"])
 
 
+def test_a_party_whose_rows_do_not_fit_ends_the_fit_everywhere_and_tells_its_own_driver_alone_why(
+    seen: Seen,
+) -> None:
+    told = {
+        party: json.loads((seen.home / party / "own_numbers.json").read_text())["refused"]
+        for party in PARTIES
+    }
+    rows = own_numbers.ROWS[0]
+    assert told["alice"].startswith(f"batch_size must be at most {rows}, the rows of alice, got {rows + 1}")
+    assert str(rows) not in told["bob"] + told["carol"]
+
+
 def test_averages_and_sums_travel_under_the_list_of_what_may(seen: Seen) -> None:
     for party in PARTIES:
         average, whole_average, total, whole_total = json.loads((seen.home / party / "sums.json").read_text())
