@@ -79,7 +79,7 @@ class Audience:
             values: at each party, the same at all.
         """
         first = self._parties[0]
-        copies = {server: server(_passed_on)(values[first].to(server), False) for server in self._others}
+        copies = {server: server(_passed_on)(values[first].to(server)) for server in self._others}
         return next(iter(self.own({**values, **copies}).values()), None)
 
     def told(self, values: Mapping[PYU, PYUObject]) -> dict[PYU, Any] | None:
@@ -126,13 +126,18 @@ class Audience:
                 found = find()
             except Exception as raised:  # it is raised when the others know
                 error = raised
-        try:
-            # At each party its driver's own value is passed on.
-            told = reveal([party(_passed_on)(found, error is not None) for party in parties])
-        finally:
-            if error is not None:
-                raise error
-        first: _Decision = told[0]
+        # At each party its driver's own value is passed on. An error is told as a value: where one travels,
+        # RayFed ends its party's program.
+        told = reveal([party(_together)(found, error is not None) for party in parties])
+        if error is not None:
+            raise error
+        failed = [party.party for party, (_, has_failed) in zip(parties, told, strict=True) if has_failed]
+        if failed:
+            raise StateError(
+                "the drivers of all parties must go on, got an error, which the log there says, at "
+                f"{', '.join(failed)}"
+            )
+        first: _Decision = told[0][0]
         return first
 
 
@@ -140,7 +145,5 @@ def _together(*values: Any) -> list[Any]:
     return list(values)
 
 
-def _passed_on(value: Any, failed: bool) -> Any:
-    if failed:
-        raise StateError("the drivers of the parties must go on, got an error there: their logs say which")
+def _passed_on(value: Any) -> Any:
     return value
