@@ -2,8 +2,8 @@
 
 A round is the parties' and the server's work with nothing of the network's: encoding, padding, adding, taking
 pads off, opening. The sides alternate. In a round that loses a third the lost ones have uploaded nothing, and
-the others learn of it in that round, so all pads shared with them are taken off. The random schedules are
-those of ``make test-faults``.
+the others learn of it in that round, so all pads shared with them are taken off. :mod:`.dropouts_link` adds
+the network. The random schedules are those of ``make test-faults``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.dropouts_link import measure_link
 from benchmarks.environment import ROOT, describe, write_json
 from benchmarks.internals import Call, Operation, Survivors, plain_clients
 
@@ -111,6 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=200_000, help="floats that a party uploads")
     parser.add_argument("--repeats", type=int, default=15, help="rounds of each side that are counted")
+    parser.add_argument("--link-repeats", type=int, default=7, help="the same, over a link")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     logging.disable(logging.INFO)
@@ -122,10 +124,11 @@ def main(arguments: list[str] | None = None) -> None:
         "seconds": seconds,
         "none_lost_over_plain": seconds["none_lost"] / seconds["plain"],
         "third_lost_over_plain": seconds["third_lost"] / seconds["plain"],
+        "link": measure_link(options.size, options.link_repeats),
         "schedules": run_schedules(),
     }
     write_json(options.out, results)
-    for name in ("none_lost_over_plain", "third_lost_over_plain", "schedules"):
+    for name in ("none_lost_over_plain", "third_lost_over_plain", "link", "schedules"):
         print(name, results[name])
 
 

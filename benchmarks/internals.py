@@ -20,12 +20,14 @@ from secretflow.security.aggregation import SecureAggregator
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
-from secretflow.security.aggregation.secagg.dropouts.protocol import with_survivors
+from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
+from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Outgoing, SurvivorServer
+from secretflow.security.aggregation.secagg.dropouts.wire import ToServer, Total, Upload
 from secretflow.security.aggregation.secagg.errors import ChannelClosedError
 from secretflow.security.aggregation.secagg.keyring import agree_all
-from secretflow.security.aggregation.secagg.message import Message
+from secretflow.security.aggregation.secagg.message import Message, add_up
 from secretflow.security.aggregation.secagg.pads import Pads
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
@@ -39,6 +41,9 @@ from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.server import Server
 from secretflow.security.aggregation.secagg.support import Support
 from secretflow.security.aggregation.secagg.transport.channel import Channel, Listener, drive
+from secretflow.security.aggregation.secagg.transport.network.hub import Hub
+from secretflow.security.aggregation.secagg.transport.network.stream import PartyStream
+from secretflow.security.aggregation.secagg.transport.network.stream import drive as drive_stream
 from secretflow.security.aggregation.secagg.updates import Sending, Updates
 from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
@@ -50,27 +55,43 @@ __all__ = [
     "ChannelClosedError",
     "Client",
     "Exchanges",
+    "Hub",
     "Listener",
     "Message",
     "Operation",
+    "Outgoing",
     "Pads",
+    "PartyStream",
     "Ring",
     "Sending",
     "Server",
+    "Session",
+    "Steps",
     "Support",
+    "SurvivingClient",
+    "SurvivorRules",
     "Survivors",
+    "ToServer",
+    "Total",
     "Updates",
+    "Upload",
     "Uploads",
-    "agree_on_support",
+    "add_up",
     "aggregators",
+    "agree_on_support",
     "average_into",
     "average_updates_into",
     "drive",
+    "drive_stream",
     "encode_padded",
+    "join",
     "plain_clients",
     "rounding_clients",
     "rounding_key",
+    "surviving_client",
+    "survivor_rules",
     "watched_uploads",
+    "with_survivors",
 ]
 
 SERVER_ACTOR = Server.__name__
@@ -105,6 +126,19 @@ def rounding_clients(parties: int, bits: int | None) -> list[Client]:
     return clients
 
 
+def survivor_rules(parties: int) -> SurvivorRules:
+    """More than half of the parties must be there."""
+    rules = Rules.make(Ring.make(32, None, parties), parties)
+    return SurvivorRules.make(parties, parties // 2 + 1, rules.min_contributors)
+
+
+def surviving_client(name: str, names: Sequence[str]) -> SurvivingClient:
+    """A client that has not agreed on keys."""
+    parties = len(names)
+    rules = Rules.make(Ring.make(32, None, parties), parties)
+    return SurvivingClient(name, names, rules, survivor_rules(parties))
+
+
 class Survivors:
     """Averages that end with those who are there, all in this process.
 
@@ -115,9 +149,8 @@ class Survivors:
 
     def __init__(self, parties: int, numbers: Sequence[list[np.ndarray]]) -> None:
         names = [f"party{k:02}" for k in range(parties)]
-        rules = Rules.make(Ring.make(32, None, parties), parties)
-        survivors = SurvivorRules.make(parties, parties // 2 + 1, rules.min_contributors)
-        clients = [SurvivingClient(name, names, rules, survivors) for name in names]
+        survivors = survivor_rules(parties)
+        clients = [surviving_client(name, names) for name in names]
         agree_all([client.keys for client in clients])
         self._server = SurvivorServer(names, survivors)
         self._clients = dict(zip(names, clients, strict=True))

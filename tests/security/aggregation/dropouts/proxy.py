@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
 import time
 from dataclasses import dataclass
+
+_PIECE_BYTES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Link:
     """How a link is.
 
     Attributes:
-        delay: seconds that each piece is under way.
+        delay: seconds that each piece is under way, after which others follow.
         bits_per_second: how much gets through; 0 for no limit.
         breaks_after: bytes towards the server after which it breaks; 0 for never.
         silent_after: bytes towards the server after which nothing gets through either way, and nobody is told
@@ -69,16 +72,36 @@ class Proxy:
                     threading.Thread(target=self._pass_on, args=arguments, daemon=True).start()
 
     def _pass_on(self, connection: _Connection, source: socket.socket, sink: socket.socket, up: bool) -> None:
+        """Takes what comes at the speed of the link; :meth:`_deliver` gives it out later."""
+        under_way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        arguments = (connection, under_way, source, sink, up)
+        threading.Thread(target=self._deliver, args=arguments, daemon=True).start()
         with contextlib.suppress(OSError):
-            while piece := source.recv(1 << 12):
-                connection.wait_for(piece)
-                sink.sendall(connection.passing(piece, up))
-                if connection.broken:
-                    if not self._link.once:
-                        self.close()
+            while piece := source.recv(_PIECE_BYTES):
+                if self._link.bits_per_second:
+                    time.sleep(8 * len(piece) / self._link.bits_per_second)
+                under_way.put((time.monotonic() + self._link.delay, piece))
+        under_way.put((time.monotonic() + self._link.delay, b""))
+
+    def _deliver(
+        self,
+        connection: _Connection,
+        under_way: queue.SimpleQueue[tuple[float, bytes]],
+        source: socket.socket,
+        sink: socket.socket,
+        up: bool,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while not connection.broken:
+                due, piece = under_way.get()
+                time.sleep(max(0.0, due - time.monotonic()))
+                if not piece:
                     break
+                sink.sendall(connection.passing(piece, up))
         if connection.silent:
             return  # the end is not told either
+        if connection.broken and not self._link.once:
+            self.close()
         for one in (source, sink) if connection.broken else ():
             _break(one)
         with contextlib.suppress(OSError):
@@ -93,12 +116,6 @@ class _Connection:
         self._fails = fails
         self._up = 0
         self.broken = self.silent = False
-
-    def wait_for(self, piece: bytes) -> None:
-        """Waits as long as a piece takes."""
-        if self._link.bits_per_second:
-            time.sleep(8 * len(piece) / self._link.bits_per_second)
-        time.sleep(self._link.delay)
 
     def passing(self, piece: bytes, up: bool) -> bytes:
         """What gets through of a piece."""
