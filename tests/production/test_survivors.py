@@ -181,7 +181,7 @@ def test_one_of_three_parties_is_killed_and_comes_back(scenes: Callable[..., Sce
 
 
 def test_the_server_is_killed_and_started_again(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(rows=640, epochs=8)
+    scene = scenes(rows=640, batch_size=32, epochs=8)
     scene.wait_for("Epoch 3/", "alice")
     scene.kill("carol")
     scene.start("carol")
@@ -192,7 +192,7 @@ def test_the_server_is_killed_and_started_again(scenes: Callable[..., Scene]) ->
 
 
 def test_too_few_end_the_run_at_all_with_the_name_of_who_is_gone(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(rows=640, epochs=8, min_survivors=3)
+    scene = scenes(rows=640, batch_size=32, epochs=8, min_survivors=3)
     scene.wait_for("Epoch 3/", "alice")
     scene.kill("bob")
     status = scene.ends()
@@ -203,7 +203,7 @@ def test_too_few_end_the_run_at_all_with_the_name_of_who_is_gone(scenes: Callabl
 
 
 def test_a_party_whose_disk_is_full_ends_and_the_others_go_on(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(full="bob", rows=640, epochs=8)
+    scene = scenes(full="bob", rows=640, batch_size=32, epochs=8)
     status = scene.ends()
     assert status == {"alice": 0, "bob": 1, "carol": 0}
     assert "No space left on device" in scene.said("bob")
