@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from secretflow.party.address import Address
+from secretflow.party.keys import make_party, read_identity
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
@@ -16,7 +19,7 @@ from secretflow.security.aggregation.secagg.dropouts.keys import as_told
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Step
-from secretflow.security.aggregation.secagg.dropouts.wire import Bye
+from secretflow.security.aggregation.secagg.dropouts.wire import Bye, Hello, Letters
 from secretflow.security.aggregation.secagg.errors import (
     AggregationError,
     ChannelClosedError,
@@ -25,6 +28,7 @@ from secretflow.security.aggregation.secagg.errors import (
     RoundLostError,
     TooFewSurvivorsError,
 )
+from secretflow.security.aggregation.secagg.identity import Identities
 from secretflow.security.aggregation.secagg.protocol import Exchanges
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
@@ -74,7 +78,9 @@ def one_round(client: SurvivingClient, name: str, number: int) -> Exchanges[list
     return opened
 
 
-def trains(name: str, blind: bool, outcomes: list[Averaged]) -> Steps[None]:
+def trains(
+    name: str, blind: bool, outcomes: list[Averaged], identities: Identities | None = None
+) -> Steps[None]:
     """Averages new numbers in each round, and comes back whenever it has lost the others."""
     rules = Rules.make(RING, PARTIES, 2, server_blind=blind)
     client: SurvivingClient | None = None
@@ -83,7 +89,7 @@ def trains(name: str, blind: bool, outcomes: list[Averaged]) -> Steps[None]:
         try:
             before = client
             client, members = yield from join(
-                lambda names: SurvivingClient(name, names, rules, SURVIVORS), name, passed, held
+                lambda names: SurvivingClient(name, names, rules, SURVIVORS, identities), name, passed, held
             )
             client.number_calls(1)
             client.transcript.begin(anew=True)
@@ -214,6 +220,23 @@ def test_too_few_end_the_run_for_those_who_wait_to_come_in_too() -> None:
     for name in NAMES[2:]:
         error = run.network.ended[name]
         assert isinstance(error, TooFewSurvivorsError) and f"gone: {NAMES[0]}, {NAMES[1]}" in str(error)
+
+
+def test_who_has_no_identity_of_a_party_learns_nothing_whatever_it_has_stolen(tmp_path: Path) -> None:
+    """Its certificate and its checkpoint, for example: the others tell it nothing before keys are confirmed."""
+    for k, name in enumerate((*NAMES, "mallory")):
+        make_party(tmp_path / name, name, Address("127.0.0.1", 9001 + k))
+    pinned = {name: read_identity(tmp_path / name) for name in NAMES}
+    files = {name: tmp_path / (name if name != NAMES[1] else "mallory") / "identity.pem" for name in NAMES}
+    network = Network(
+        Served(NAMES, SURVIVORS),
+        {name: trains(name, False, [], Identities(pinned, files[name])) for name in NAMES},
+        {name: [] for name in NAMES},
+    )
+    network.drain()
+    for name in (NAMES[0], *NAMES[2:]):
+        assert "are not signed by its identity" in str(network.ended[name])
+    assert {type(message) for _, message in network.said} == {Hello, Letters}
 
 
 @pytest.mark.faults
