@@ -223,7 +223,7 @@ def test_too_few_end_the_run_for_those_who_wait_to_come_in_too() -> None:
 
 
 def test_who_has_no_identity_of_a_party_learns_nothing_whatever_it_has_stolen(tmp_path: Path) -> None:
-    """Its certificate and its checkpoint, for example: the others tell it nothing before keys are confirmed."""
+    """Its certificate and its checkpoint, for example: nobody tells it anything before keys are confirmed."""
     for k, name in enumerate((*NAMES, "mallory")):
         make_party(tmp_path / name, name, Address("127.0.0.1", 9001 + k))
     pinned = {name: read_identity(tmp_path / name) for name in NAMES}
