@@ -100,18 +100,19 @@ class Client(Agreeing):
             assert support is not None  # updates are of what was agreed on
             steps, lanes = self._steps(call.sending, arrays, support, float(weights.own), pads)
             body.append(lanes)
+        last = np.zeros(1, "<u8")  # in the sum as well, if all have the same pads
         if self._tells_weight and average:
             own_weight, weight_unit = weights.as_element()
-            pads.add_to(own_weight)
-            body.append(own_weight)
-        cancelling = np.zeros(1, "<u8")  # in the sum, if all have the same pads
-        pads.add_to(cancelling)
+            last = np.concatenate([own_weight, last])
+        pads.add_to(last)
+        if last.size > 1:
+            body.append(last[:-1])
 
         encoding = (
             f"{call.operation.value} ring={ring.bits} fxp={ring.fxp_bits} "
             f"exact={weights.exact} denominators={carried}"
         )
-        message = self._message(call.number, layout, encoding, [*body, cancelling])
+        message = self._message(call.number, layout, encoding, [*body, last[-1:]])
         if steps is not None and steps.lanes.is_packed:
             message["lane_bits"] = steps.lanes.bits
         self.usage.count_round(sum(part.nbytes for part in body))

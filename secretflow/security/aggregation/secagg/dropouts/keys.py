@@ -68,7 +68,8 @@ class SurvivorKeys(KeyRing):
         The keys of the codes are no keys of pads: those are released to the server when their peer has
         dropped out, who may be there after all and could then be told anything in everybody's name.
         """
-        return {peer: _code(self._survivor_keys[peer], self._party, statement) for peer in peers}
+        said = _said(self._party, statement)
+        return {peer: hmac.digest(self._survivor_keys[peer], said, "sha256") for peer in peers}
 
     def check_codes(self, statement: bytes, peers: Collection[str], codes: Mapping[str, bytes]) -> None:
         """Looks whether all peers mean the same statement.
@@ -82,7 +83,7 @@ class SurvivorKeys(KeyRing):
             DisagreementError: a code is missing or another one.
         """
         for peer in peers:
-            expected = _code(self._survivor_keys[peer], peer, statement)
+            expected = hmac.digest(self._survivor_keys[peer], _said(peer, statement), "sha256")
             if not hmac.compare_digest(codes.get(peer, b""), expected):
                 raise DisagreementError(
                     f"{peer} does not agree with {self._party} on who is there or on the sums so far: "
@@ -198,5 +199,6 @@ def _sender(call: int, sender: str) -> bytes:
     return call.to_bytes(8, "big") + len(sender.encode()).to_bytes(4, "big") + sender.encode()
 
 
-def _code(key: bytes, sender: str, statement: bytes) -> bytes:
-    return hmac.digest(key, len(sender).to_bytes(4, "big") + sender.encode() + statement, "sha256")
+def _said(sender: str, statement: bytes) -> bytes:
+    """What a code is about."""
+    return len(sender).to_bytes(4, "big") + sender.encode() + statement
