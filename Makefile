@@ -66,7 +66,7 @@ test-install: $(READY) ## the package installed into new environments: wheel, ed
 test-production: $(READY) ## three parties in network namespaces, which take root; without, what was not tested is said
 	$(PYTHON) -m pytest tests/production -m "namespaces and not faults"
 
-test-faults: $(READY) ## parties that are killed, stopped or slow, a server that lies, random schedules (8 minutes)
+test-faults: $(READY) ## parties, links and disks that fail, a server that lies, random schedules (half an hour)
 	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/security/aggregation/dropouts -m "faults or not faults"
 	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/simulation/test_survivors.py -m "faults or not faults"
 	$(PYTHON) -m pytest tests/production/test_survivors.py -m faults
