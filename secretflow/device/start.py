@@ -5,6 +5,7 @@ What takes long to import is imported in the functions, so that the fork server 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import importlib.metadata
@@ -87,6 +88,9 @@ def init(
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             driver.init(parties, ray_mode, address, *args, **options)
         _running.push(started.pop_all())
+    if parties and uses_ray:
+        atexit.unregister(_end_simulation)
+        atexit.register(_end_simulation)  # before Ray's own, which was registered earlier
 
 
 def shutdown(*args: Any, **kwargs: Any) -> None:
@@ -95,6 +99,16 @@ def shutdown(*args: Any, **kwargs: Any) -> None:
 
     with _running:
         driver.shutdown(*args, **kwargs)
+
+
+def _end_simulation() -> None:
+    """Ends a simulation that the program has left running: its tables, when Python collects them, give their
+    parties work, and would start another Ray for it."""
+    from secretflow import distributed
+
+    if distributed.get_current_cluster_idx() >= 0:
+        with _running:
+            distributed.shutdown()
 
 
 def _starts_fast() -> bool:

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from torch import nn
 
 import secretflow as sf
+from secretflow.data.core import partition
+from secretflow.data.horizontal import HDataFrame, read_csv
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.security.aggregation import SecurePruneAggregator
@@ -56,3 +59,32 @@ print(sf.reveal(held))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "1\n")
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr
+
+
+def test_a_program_that_ends_with_an_error_and_tables_at_its_parties_tells_of_that_error_alone(tmp_path) -> None:
+    (tmp_path / "alice.csv").write_text("a,label\n1,0\n")
+    code = """
+import secretflow as sf
+from secretflow.data.horizontal import read_csv
+sf.init(["alice"], address="local", num_cpus=1, log_to_driver=False, logging_level="warning")
+table = read_csv({sf.PYU("alice"): "alice.csv"})
+raise KeyError("mine")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("Traceback") == 1
+    assert "KeyError: 'mine'" in done.stderr and "os.fork" not in done.stderr
+
+
+def test_an_error_in_what_reads_a_partys_rows_is_told_and_the_party_goes_on(
+    ray_devices: SimpleNamespace, tmp_path
+) -> None:
+    def prepared(path: str) -> pd.DataFrame:
+        return pd.read_csv(path).rename(columns={"a": "b"})[["a"]]
+
+    (tmp_path / "alice.csv").write_text("a\n1\n")
+    alice = ray_devices.alice
+    with pytest.raises(FileNotFoundError, match=r"alic.csv"):
+        read_csv({alice: f"{tmp_path}/alic.csv"})
+    with pytest.raises(KeyError, match="None of .*'a'.* are in the"):
+        HDataFrame({alice: partition(prepared, alice, path=f"{tmp_path}/alice.csv")}).shape  # noqa: B018
+    assert read_csv({alice: f"{tmp_path}/alice.csv"}).shape == (1, 1)

@@ -39,7 +39,7 @@ def plot_history(history: Mapping[str, Columns]) -> Figure:
         ValueError: the history is not one of ``fed_avg_w_prune``, or has no epoch.
     """
     overall, local = history["global_history"], history["local_history"]
-    rounds = _rounds(local)
+    rounds = _rounds(history)
     figure, ((metrics, loss), (density, upload)) = _figure(2, 2, (10.0, 7.0))
     curves = {
         label: values for name in _metric_names(overall) for label, values in _curves(name, overall[name])
@@ -62,10 +62,11 @@ def plot_history(history: Mapping[str, Columns]) -> Figure:
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     density.set_ylim(0, 1.02)
-    lowest, highest = min(0, *overall.get("loss", [0])), max(0, *overall.get("loss", [0])) or 1
+    losses = [value for value in overall.get("loss", ()) if not math.isnan(value)]
+    lowest, highest = min(0, 0, *losses), max(0, 0, *losses) or 1
     loss.set_ylim(lowest, highest + 0.05 * (highest - lowest))
     for axes in (metrics, upload):
-        if curves and all(0 <= value <= 1 for values in curves.values() for value in values):
+        if curves and not any(value < 0 or value > 1 for values in curves.values() for value in values):
             axes.set_ylim(0, 1.02)
     for axes in (metrics, density):
         if 0 < len(axes.get_lines()) <= _MOST_NAMES:
@@ -97,6 +98,50 @@ def plot_mask(weights: Any, title: str = "") -> Figure:
     return figure
 
 
+def plot_participants(history: Mapping[str, Any]) -> Figure:
+    """Draws who took part in which round of a fit with ``min_survivors``: a row for each party, a column for each
+    round, dark where the party's upload is in the average. Lines are between epochs; a round without an average has
+    no dark place. Behind a party's name stands in how many rounds it was.
+
+    Args:
+        history: what ``FLModel.fit`` returned, with at least one epoch.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+        ValueError: the history does not say who took part, as that of a fit without ``min_survivors``.
+    """
+    epochs: list[list[list[str]]] = history.get("participants") or []
+    rounds = [names for epoch in epochs for names in epoch]
+    if not rounds:
+        raise ArgumentError(
+            "history must have participants, as a fit has with SecurePruneAggregator(min_survivors=...), got none"
+        )
+    parties = _parties(history["local_history"], rounds)
+    there = np.array([[name in names for names in rounds] for name in parties], bool)
+    figure, axes = _figure(1, 1, (10.0, 1.2 + 0.3 * len(parties)))
+    extent = (0.5, len(rounds) + 0.5, len(parties) - 0.5, -0.5)
+    axes.imshow(~there, cmap="gray", vmin=-0.4, vmax=1, aspect="auto", interpolation="nearest", extent=extent)
+    axes.set_yticks(
+        range(len(parties)),
+        [f"{name} ({own.sum()} of {len(rounds)})" for name, own in zip(parties, there, strict=True)],
+    )
+    for ended in list(accumulate(map(len, epochs)))[:-1]:
+        axes.axvline(ended + 0.5, color="tab:red", linewidth=1)
+    for between in range(1, len(parties)):
+        axes.axhline(between - 0.5, color="white", linewidth=2)
+    axes.set_title("Who took part in which round")
+    axes.set_xlabel("Round")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _parties(local: Columns, rounds: Sequence[Sequence[str]]) -> list[str]:
+    """All parties, those that never took part among them, in the order of the history, then by name."""
+    ended = "_round_payload_bytes"
+    told = [name.removesuffix(ended) for name in local if name.endswith(ended)]
+    return [*told, *sorted({name for names in rounds for name in names} - {*told})]
+
+
 def _draw_densities(axes: Axes, rounds: Sequence[int], overall: Columns, local: Columns) -> None:
     layers: dict[str, list[Sequence[float]]] = {}
     for name, values in local.items():
@@ -104,18 +149,31 @@ def _draw_densities(axes: Axes, rounds: Sequence[int], overall: Columns, local: 
         if found and party_and_kind:
             layers.setdefault(layer, []).append(values)
     for layer, of_parties in layers.items():
-        axes.plot(rounds, np.mean(of_parties, axis=0), linewidth=1, label=layer)
-    axes.plot(rounds, overall["density"], color="black", marker="o", markersize=3, label="all layers")
+        axes.plot(rounds, _means(of_parties), linewidth=1, label=layer)
+    if "density" in overall:  # what a blind server's driver is told has none
+        axes.plot(rounds, overall["density"], color="black", marker="o", markersize=3, label="all layers")
 
 
-def _rounds(local: Columns) -> list[int]:
+def _rounds(history: Mapping[str, Any]) -> list[int]:
     """How many rounds had been trained when each epoch ended."""
-    for name, by_epoch in local.items():
-        if name.endswith("_round_payload_bytes") and by_epoch:
-            return list(accumulate(map(len, by_epoch)))
-    raise ArgumentError(
-        "history must be one of fed_avg_w_prune with an epoch or more, got one without rounds"
-    )
+    of_parties = [
+        by_epoch
+        for name, by_epoch in history["local_history"].items()
+        if name.endswith("_round_payload_bytes") and by_epoch
+    ]
+    if not of_parties:
+        raise ArgumentError(
+            "history must be one of fed_avg_w_prune with an epoch or more, got one without rounds"
+        )
+    # A party that dropped out was in fewer rounds, and one that came back late has no rounds before.
+    lengths = history.get("participants") or [max(epoch, key=len) for epoch in zip(*of_parties, strict=True)]
+    return list(accumulate(map(len, lengths)))
+
+
+def _means(of_parties: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over the parties that have a number, for each epoch; NaN where none has."""
+    known = [[value for value in epoch if not math.isnan(value)] for epoch in zip(*of_parties, strict=True)]
+    return [sum(values) / len(values) if values else math.nan for values in known]
 
 
 def _curves(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[float]]]:
@@ -130,7 +188,7 @@ def _curves(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[float]
 def _metric_names(overall: Columns) -> list[str]:
     """The columns that are metrics, those of validation alone where there are any."""
     ended = ("_bytes", "_seconds", "seconds")
-    epochs = len(overall["density"])
+    epochs = len(overall["payload_bytes"])
     names = [
         name
         for name, values in overall.items()

@@ -22,8 +22,10 @@ from secretflow.ml.nn.fl.backend.torch.plain_values import as_plain, from_plain
 from secretflow.ml.nn.fl.callbacks import Checkpoint
 
 from .conftest import Task
+from .nets_that_replace import Net
 
 BATCH = 20
+STEPS = 2
 
 
 class Recording(optim.SGD):
@@ -75,6 +77,54 @@ def test_a_run_with_checkpoints_goes_on_as_if_it_had_not_stopped(
     for one, other in zip(whole._workers.values(), resumed._workers.values(), strict=True):
         for a, b in zip(sf.reveal(one.get_weights()), sf.reveal(other.get_weights()), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+class Thawing(Net):
+    """Trains its head alone, and from the second epoch on its body too, slower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a.requires_grad_(False)
+
+    def training_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        if batch_idx == STEPS:
+            self.a.requires_grad_(True)
+            self._optimizers[0].add_param_group({"params": list(self.a.parameters()), "lr": 0.02})
+        return super().training_step(batch, batch_idx, *args, **kwargs)
+
+
+def head_alone(parameters: Any) -> optim.Optimizer:
+    return optim.Adam([p for p in parameters if p.requires_grad], lr=0.05)
+
+
+@pytest.mark.parametrize("saved_after", [1, 2])
+def test_what_was_unfrozen_while_it_trained_goes_on_after_it_was_loaded(
+    task: Task, tmp_path: Path, saved_after: int
+) -> None:
+    def fit(model: Any, epochs: int) -> None:
+        model.fit(task.x, task.y, epochs=epochs, batch_size=BATCH, verbose=0, random_seed=3)
+
+    whole, stopped, resumed = (task.make_model(net=Thawing, optimizer=head_alone) for _ in range(3))
+    fit(whole, 3)
+    fit(stopped, saved_after)
+    stopped.save_model(f"{tmp_path}/model", is_test=True)
+    fit(stopped, 3 - saved_after)  # a model that has gone on can go back, too
+    for model in (resumed, stopped):
+        model.load_model(f"{tmp_path}/model", is_test=True)
+        fit(model, 3 - saved_after)
+        for one, other in zip(whole._workers.values(), model._workers.values(), strict=True):
+            for a, b in zip(sf.reveal(one.get_weights()), sf.reveal(other.get_weights()), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-6)
+    assert stopped.epochs_trained() == 3
+
+
+def test_a_program_that_builds_other_groups_is_told_apart(task: Task, tmp_path: Path) -> None:
+    thawed = task.make_model(net=Thawing, optimizer=head_alone)
+    thawed.fit(task.x, task.y, epochs=2, batch_size=BATCH, verbose=0)
+    thawed.save_model(f"{tmp_path}/model", is_test=True)
+    other = task.make_model(net=Net, optimizer=head_alone)
+    with pytest.raises(ValueError, match=r"optimisers and their groups were .*\[2, 2\].*, here they are .*\[4\]"):
+        other.load_model(f"{tmp_path}/model", is_test=True)
 
 
 class Kind(enum.Enum):

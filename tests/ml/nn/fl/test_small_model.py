@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,6 +297,22 @@ def test_units_are_those_of_their_dimension_whatever_the_sizes(
     """Where steps are as many as units, or places become rows, a size says nothing."""
     trained = thin_out(net(), 0.5, seed=4)
     assert_same(trained, export_dense_small(trained, torch.rand(3, *shape)), *shape)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, partial(nn.GroupNorm, 6), nn.PReLU], ids=["batch", "group", "p"])
+def test_a_small_net_of_rows_says_that_it_takes_no_sequences(norm: Any, tmp_path: Path) -> None:
+    """Of as many steps as there are units: then nothing in the model told the two apart."""
+    net = nn.Sequential(nn.Linear(4, 12), norm(12), nn.ReLU(), nn.Linear(12, 2))
+    trained = thin_out(net, 0.5, seed=4)
+    save_dense_small(trained, tmp_path / "small")
+    loaded = load_dense_small(tmp_path / "small", net)
+    for small in (export_dense_small(trained), loaded, pickle.loads(pickle.dumps(loaded))):
+        assert_same(trained, small, 4)
+        with pytest.raises(ValueError, match=r"^1 \(.*\) must get rows of shape \(n, units\), .* got \(3, 12, 6\);"):
+            small(torch.rand(3, 12, 4))
+    # A small net can be made smaller, and the trained one takes what it took.
+    assert size(export_dense_small(thin_out(loaded, 0.5, seed=1))) < size(loaded)
+    assert trained(torch.rand(3, 12, 4)).shape == (3, 12, 2)
 
 
 def test_a_small_net_that_computes_something_else_is_not_given_out(tmp_path: Path) -> None:

@@ -111,6 +111,25 @@ def nets_of(model: FLModel, net: Callable[[], nn.Module]) -> dict[str, nn.Module
     return nets
 
 
+class Steps(nn.Module):
+    """Normalises the steps of sequences, of which there are as many as units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.norm, self.out = nn.Linear(SIZE, SIZE), nn.BatchNorm1d(SIZE), nn.Linear(SIZE, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.norm(self.hidden(x[:, 0]))))[:, -1]
+
+
+def test_steps_are_not_taken_for_units(images: Images) -> None:
+    model = images.make(Steps, prune_structure="neuron")
+    with pytest.raises(ValueError, match=r"norm \(BatchNorm1d\) must get rows of shape .*, got \(16, 12, 12\); .*Norm"):
+        fit(images, model)
+    assert model.epochs_trained() == 0
+    fit(images, images.make(Steps), epochs=1)  # single weights may be pruned
+
+
 LAYERS = {
     Cnn: ["body.0.weight", "body.4.weight", "hidden.weight", "out.weight"],
     Residual: [

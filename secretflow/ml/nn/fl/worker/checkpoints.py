@@ -11,9 +11,8 @@ from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.plain_values import held, released
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.kept_updates import NOTHING_KEPT
+from secretflow.ml.nn.fl.worker.optimizer_groups import Trained, train_as
 from secretflow.ml.nn.fl.worker.training import LocalTraining
-
-_OptimizerKinds = list[tuple[str, list[int]]]
 
 
 def checkpoint_of(training: LocalTraining, settings: PruneSettings, epoch: int) -> dict[str, Any]:
@@ -25,10 +24,13 @@ def checkpoint_of(training: LocalTraining, settings: PruneSettings, epoch: int) 
         epoch: how many epochs have been trained.
     """
     model, withholding = training.trainer.model, training.withholding
+    trained = Trained.of(model, model._optimizers)
     return {
         "model_state_dict": model.state_dict(),
         "optimizer_state_dict": model.optimizers_state_dict(),
-        "optimizers": _optimizer_kinds(model),
+        "optimizers": trained.sizes,
+        "trained": tuple(trained),
+        "built": tuple(training.built),
         "epoch": epoch,
         "rounds": training.rounds_trained,
         "mask_scope": settings.mask_scope,
@@ -55,10 +57,10 @@ def check_fits(checkpoint: dict[str, Any], training: LocalTraining, settings: Pr
     shapes = {name: tuple(entry.shape) for name, entry in checkpoint["prune_mask"].items()}
     if saved != own or shapes != {name: entry.shape for name, entry in training.masked.mask.items()}:
         raise ArgumentError("it holds another model or its masks")
-    if checkpoint["optimizers"] != _optimizer_kinds(model):
+    here = Trained.of(model, model._optimizers)
+    if _changed_since_built(checkpoint, training) is None and checkpoint["optimizers"] != here.sizes:
         raise ArgumentError(
-            f"the optimisers and their groups were {checkpoint['optimizers']}, here they are "
-            f"{_optimizer_kinds(model)}"
+            f"the optimisers and their groups were {checkpoint['optimizers']}, here they are {here.sizes}"
         )
     if (checkpoint["mask_scope"], settings.mask_scope) == ("local", "global"):
         raise ArgumentError(
@@ -78,6 +80,9 @@ def take_checkpoint(checkpoint: dict[str, Any], training: LocalTraining) -> None
     # Before the weights, of which a mask that has pruned more would leave less.
     training.masked.use({name: entry.numpy(force=True) for name, entry in checkpoint["prune_mask"].items()})
     model.load_state_dict(checkpoint["model_state_dict"])
+    trained = _changed_since_built(checkpoint, training)
+    if trained is not None:
+        train_as(trained, model, model._optimizers)
     model.load_optimizers_state_dict(held(checkpoint["optimizer_state_dict"]))
     for optimizer in model._optimizers:
         optimizer.state.update({parameter: released(own) for parameter, own in optimizer.state.items()})
@@ -92,12 +97,19 @@ def take_checkpoint(checkpoint: dict[str, Any], training: LocalTraining) -> None
     training.mask_changed = checkpoint["mask_changed"]
 
 
-def _optimizer_kinds(model: Any) -> _OptimizerKinds:
-    """Of each optimiser its name, and how many parameters each of its groups has."""
-    return [
-        (type(optimizer).__name__, [len(group["params"]) for group in optimizer.param_groups])
-        for optimizer in model._optimizers
-    ]
+def _changed_since_built(checkpoint: dict[str, Any], training: LocalTraining) -> Trained | None:
+    """What the saved model trained; None where it was built otherwise than the one here, or it has other
+    optimisers or parameters of elsewhere.
+
+    Args:
+        checkpoint: as for :func:`check_fits`; those of earlier versions do not say.
+        training: as there.
+    """
+    if checkpoint.get("built") != tuple(training.built):
+        return None
+    trained = Trained(*checkpoint["trained"])
+    same_optimizers = [kind for kind, _ in trained.groups] == [kind for kind, _ in training.built.groups]
+    return trained if trained.is_named and same_optimizers else None
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:

@@ -8,7 +8,7 @@ from torch import nn, optim
 
 from secretflow.ml.nn.fl.backend.torch.masked_model import full_mask_of, prune_model
 from secretflow.ml.nn.fl.backend.torch.shared_memory import View
-from secretflow.ml.nn.fl.backend.torch.units import unit_groups
+from secretflow.ml.nn.fl.backend.torch.units import guard_rows, unit_groups
 from secretflow.ml.nn.fl.pruning import (
     Mask,
     PruneSettings,
@@ -88,6 +88,7 @@ def masked_model(
     if settings.prune_structure is None:
         return MaskedModel(net, optimizers, mask, settings.step_power)
     structure = unit_groups(net, settings.prune_structure, settings.prunable)
+    guard_rows(net)
     # Whatever reads a unit that goes is masked, too, chosen or not.
     readers = {axis.name for group in structure for axis in group.read_by}
     if not readers <= mask.keys():

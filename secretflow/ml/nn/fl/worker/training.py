@@ -22,6 +22,7 @@ from secretflow.ml.nn.fl.worker.capture_files import modules_evaluating, optimiz
 from secretflow.ml.nn.fl.worker.kept_updates import KeptUpdates
 from secretflow.ml.nn.fl.worker.lone_rows import lone_row_named
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
+from secretflow.ml.nn.fl.worker.optimizer_groups import Trained
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
 
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
@@ -105,6 +106,7 @@ class LocalTraining:
         self.rounds_trained = 0
         self.mask_changed = False
         self.updates = KeptUpdates()
+        self.built = Trained.of(trainer.model, trainer.model._optimizers)
         self._averaged = averaged
         self._restart_data = restart_data
         self._nan_in_data = nan_in_data

@@ -6,6 +6,6 @@ the graph (:mod:`.flow`, with one rule for each kind of layer in :mod:`.layers` 
 reach an output, or something that no rule covers, stay. :mod:`.groups` makes of it what pruning needs.
 """
 
-from .groups import unit_groups
+from .groups import guard_rows, unit_groups
 
-__all__ = ["unit_groups"]
+__all__ = ["guard_rows", "unit_groups"]

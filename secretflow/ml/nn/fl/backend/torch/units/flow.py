@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from secretflow.ml.nn.fl.backend.torch.shared_memory import View
 
 from .ids import Channels, Ids
+from .rows_alone import RowsAlone
 
 Value: TypeAlias = "Channels | None"
 """What is known of a tensor; None where it has no units that may go."""
@@ -31,6 +32,7 @@ class Flow:
         normed: by the path of a normalisation layer its units.
         views_of_width: nodes that make a tensor flat whose width is written down in the graph, and the units
             of its elements.
+        of_rows: paths of layers whose units are those of the second dimension for want of anything that says more.
         met: names of all arrays of layers that were met.
         assumes_rows: whether a tensor of which nothing else is known holds a vector for each row.
         dimensions: how many the tensor has that the layer at hand gets; None if nobody knows.
@@ -42,6 +44,7 @@ class Flow:
     roles: dict[tuple[str, int], set[str]] = field(default_factory=dict)
     normed: dict[str, np.ndarray] = field(default_factory=dict)
     views_of_width: dict[fx.Node, Channels] = field(default_factory=dict)
+    of_rows: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
     assumes_rows: bool = True
     dimensions: int | None = None
@@ -152,4 +155,5 @@ def first_names(model: nn.Module, views: Mapping[str, View]) -> dict[str, str]:
 
 def computes_anew(layer: nn.Module) -> bool:
     """Whether a layer computes a weight from others, or has hooks that may."""
-    return parametrize.is_parametrized(layer) or bool(layer._forward_pre_hooks) or bool(layer._forward_hooks)
+    before = any(not isinstance(hook, RowsAlone) for hook in layer._forward_pre_hooks.values())
+    return parametrize.is_parametrized(layer) or before or bool(layer._forward_hooks)

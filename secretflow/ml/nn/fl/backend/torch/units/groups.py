@@ -19,6 +19,7 @@ from .flow import Flow, first_names
 from .functions import Called, through_function
 from .ids import Channels, Ids, MoreDimensionsError
 from .layers import through_layer
+from .rows_alone import guard
 from .tracing import traced, without_steps
 
 _WHAT = {
@@ -85,6 +86,16 @@ def unit_groups(model: nn.Module, prune_structure: str, choice: Prunable = None)
             f"prune_structure={prune_structure!r}, got {told}"
         )
     return tuple(groups)
+
+
+def guard_rows(model: nn.Module) -> None:
+    """Has the layers of a model refuse sequences where its units are those of rows, see :mod:`.rows_alone`.
+
+    Args:
+        model: changed in place: layers get hooks.
+    """
+    for path in followed(model).flow.of_rows:
+        guard(model.get_submodule(path), path)
 
 
 def _kind(model: nn.Module, name: str) -> str:

@@ -93,6 +93,7 @@ def _norm(flow: Flow, path: str, layer: Any, x: Value) -> Value:
     for tensor in ("weight", "bias", "running_mean", "running_var"):
         flow.carries(path, layer, tensor, ids)
     flow.normalises(path, ids)
+    flow.of_rows |= {path} if x.assumed else set()
     return replace(x, ids=ids, flattened="")
 
 
@@ -107,6 +108,7 @@ def _group_norm(flow: Flow, path: str, layer: nn.GroupNorm, x: Value) -> Value:
     for tensor in ("weight", "bias"):
         flow.carries(path, layer, tensor, ids)
     flow.normalises(path, ids)
+    flow.of_rows |= {path} if x.assumed else set()
     return replace(x, ids=ids, flattened="")
 
 
@@ -117,6 +119,7 @@ def _prelu(flow: Flow, path: str, layer: nn.PReLU, x: Value) -> Value:
         _keep_all(flow, path, layer, x)
         return None
     flow.carries(path, layer, "weight", x.ids)
+    flow.of_rows |= {path} if x.assumed else set()
     return x
 
 

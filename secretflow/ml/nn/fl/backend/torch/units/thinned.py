@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.modules import batchnorm, conv, instancenorm
 
 from .groups import Followed
+from .rows_alone import guard
 
 
 def thinned(model: nn.Module, found: Followed, kept: Sequence[np.ndarray]) -> fx.GraphModule:
@@ -74,6 +75,8 @@ def _layer(
         if buffer is not None:
             small._buffers[name] = _some(buffer, flow.names[f"{path}.{name}"], places)
     normed = flow.normed.get(path)
+    if path in flow.of_rows:
+        guard(small, path)
     _describe(small, 0 if normed is None else int(lives[flow.ids.roots(normed)].sum()))
     return small
 
