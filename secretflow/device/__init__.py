@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from secretflow import _overlay
 
 if TYPE_CHECKING:
+    from secretflow.device.proxy import proxy as proxy
     from secretflow.device.start import init as init
     from secretflow.device.start import shutdown as shutdown
 

@@ -1,8 +1,8 @@
 """Classes whose objects live at a party. The names are upstream's.
 
-Ray asks an actor whether it is true before it tells of an error in it, and Python then asks for its length. That
-of upstream's tables takes an argument: an error in a function that reads a file would end the actor, and nobody
-would see it.
+Ray asks an actor whether it is true before it tells of an error in it, and Python then asks for its length.
+That of upstream's tables takes an argument: an error in a function that reads a file would end the actor, and
+nobody would see it.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ print(sf.reveal(held))
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr
 
 
-def test_a_program_that_ends_with_an_error_and_tables_at_its_parties_tells_of_that_error_alone(tmp_path) -> None:
+def test_a_program_that_ends_with_an_error_and_tables_at_its_parties_tells_of_that_error_alone(
+    tmp_path,
+) -> None:
     (tmp_path / "alice.csv").write_text("a,label\n1,0\n")
     code = """
 import secretflow as sf
@@ -85,6 +87,6 @@ def test_an_error_in_what_reads_a_partys_rows_is_told_and_the_party_goes_on(
     alice = ray_devices.alice
     with pytest.raises(FileNotFoundError, match=r"alic.csv"):
         read_csv({alice: f"{tmp_path}/alic.csv"})
-    with pytest.raises(KeyError, match="None of .*'a'.* are in the"):
+    with pytest.raises(KeyError, match=r"None of .*'a'.* are in the"):
         HDataFrame({alice: partition(prepared, alice, path=f"{tmp_path}/alice.csv")}).shape  # noqa: B018
     assert read_csv({alice: f"{tmp_path}/alice.csv"}).shape == (1, 1)

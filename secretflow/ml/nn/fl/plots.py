@@ -99,9 +99,11 @@ def plot_mask(weights: Any, title: str = "") -> Figure:
 
 
 def plot_participants(history: Mapping[str, Any]) -> Figure:
-    """Draws who took part in which round of a fit with ``min_survivors``: a row for each party, a column for each
-    round, dark where the party's upload is in the average. Lines are between epochs; a round without an average has
-    no dark place. Behind a party's name stands in how many rounds it was.
+    """Draws who took part in which round of a fit with ``min_survivors``.
+
+    A row for each party, a column for each round, dark where the party's upload is in the average; a round
+    without an average has no dark place. Lines are between epochs. Behind a party's name stands in how many
+    rounds it was.
 
     Args:
         history: what ``FLModel.fit`` returned, with at least one epoch.
@@ -114,7 +116,8 @@ def plot_participants(history: Mapping[str, Any]) -> Figure:
     rounds = [names for epoch in epochs for names in epoch]
     if not rounds:
         raise ArgumentError(
-            "history must have participants, as a fit has with SecurePruneAggregator(min_survivors=...), got none"
+            "history must have participants, as that of a fit with min_survivors of SecurePruneAggregator "
+            "has, got none"
         )
     parties = _parties(history["local_history"], rounds)
     there = np.array([[name in names for names in rounds] for name in parties], bool)

@@ -11,7 +11,7 @@ from secretflow.ml.nn.fl.plots import plot_participants
 
 
 def history_of_survivors() -> History:
-    """Bob leaves in the second of two rounds of the first epoch, and is back in the third epoch; carol never came."""
+    """Bob leaves after the first of two rounds, and is back in the third epoch; carol never came."""
     return History(
         global_history={
             "density": [1.0, 0.6, 0.4],

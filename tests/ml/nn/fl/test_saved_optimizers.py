@@ -123,7 +123,9 @@ def test_a_program_that_builds_other_groups_is_told_apart(task: Task, tmp_path: 
     thawed.fit(task.x, task.y, epochs=2, batch_size=BATCH, verbose=0)
     thawed.save_model(f"{tmp_path}/model", is_test=True)
     other = task.make_model(net=Net, optimizer=head_alone)
-    with pytest.raises(ValueError, match=r"optimisers and their groups were .*\[2, 2\].*, here they are .*\[4\]"):
+    with pytest.raises(
+        ValueError, match=r"optimisers and their groups were .*\[2, 2\].*, here they are .*\[4\]"
+    ):
         other.load_model(f"{tmp_path}/model", is_test=True)
 
 

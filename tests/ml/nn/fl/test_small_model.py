@@ -299,7 +299,9 @@ def test_units_are_those_of_their_dimension_whatever_the_sizes(
     assert_same(trained, export_dense_small(trained, torch.rand(3, *shape)), *shape)
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d, partial(nn.GroupNorm, 6), nn.PReLU], ids=["batch", "group", "p"])
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d, partial(nn.GroupNorm, 6), nn.PReLU], ids=["batch", "group", "p"]
+)
 def test_a_small_net_of_rows_says_that_it_takes_no_sequences(norm: Any, tmp_path: Path) -> None:
     """Of as many steps as there are units: then nothing in the model told the two apart."""
     net = nn.Sequential(nn.Linear(4, 12), norm(12), nn.ReLU(), nn.Linear(12, 2))
@@ -308,7 +310,9 @@ def test_a_small_net_of_rows_says_that_it_takes_no_sequences(norm: Any, tmp_path
     loaded = load_dense_small(tmp_path / "small", net)
     for small in (export_dense_small(trained), loaded, pickle.loads(pickle.dumps(loaded))):
         assert_same(trained, small, 4)
-        with pytest.raises(ValueError, match=r"^1 \(.*\) must get rows of shape \(n, units\), .* got \(3, 12, 6\);"):
+        with pytest.raises(
+            ValueError, match=r"^1 \(.*\) must get rows of shape \(n, units\), .* got \(3, 12, 6\);"
+        ):
             small(torch.rand(3, 12, 4))
     # A small net can be made smaller, and the trained one takes what it took.
     assert size(export_dense_small(thin_out(loaded, 0.5, seed=1))) < size(loaded)

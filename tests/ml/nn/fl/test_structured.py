@@ -116,7 +116,11 @@ class Steps(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden, self.norm, self.out = nn.Linear(SIZE, SIZE), nn.BatchNorm1d(SIZE), nn.Linear(SIZE, CLASSES)
+        self.hidden, self.norm, self.out = (
+            nn.Linear(SIZE, SIZE),
+            nn.BatchNorm1d(SIZE),
+            nn.Linear(SIZE, CLASSES),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(torch.relu(self.norm(self.hidden(x[:, 0]))))[:, -1]
@@ -124,7 +128,9 @@ class Steps(nn.Module):
 
 def test_steps_are_not_taken_for_units(images: Images) -> None:
     model = images.make(Steps, prune_structure="neuron")
-    with pytest.raises(ValueError, match=r"norm \(BatchNorm1d\) must get rows of shape .*, got \(16, 12, 12\); .*Norm"):
+    with pytest.raises(
+        ValueError, match=r"norm \(BatchNorm1d\) must get rows of shape .*, got \(16, 12, 12\); .*Norm"
+    ):
         fit(images, model)
     assert model.epochs_trained() == 0
     fit(images, images.make(Steps), epochs=1)  # single weights may be pruned

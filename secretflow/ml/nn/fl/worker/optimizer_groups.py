@@ -1,8 +1,8 @@
 """What a model trains: the parameters of its optimisers' groups, and those that are not frozen, by name.
 
 A program may change both while it trains, for example unfreeze a layer and give it to the optimiser with
-``add_param_group``. A checkpoint says how they were, and how the program had built them: the same program then
-goes on where it was, and another one is told apart.
+``add_param_group``. A checkpoint says how they were, and how the program had built them: the same program
+then goes on where it was, and another one is told apart.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Trained(NamedTuple):
     """What a model trains.
 
     Attributes:
-        groups: of each optimiser its class by name, and of each of its groups the parameters; "" stands for one
-            that is not the model's.
+        groups: of each optimiser its class by name, and of each of its groups the parameters; "" stands for
+            one that is not the model's.
         free: the parameters that are not frozen.
     """
 

@@ -32,7 +32,7 @@ class Flow:
         normed: by the path of a normalisation layer its units.
         views_of_width: nodes that make a tensor flat whose width is written down in the graph, and the units
             of its elements.
-        of_rows: paths of layers whose units are those of the second dimension for want of anything that says more.
+        of_rows: paths of layers whose units are in the second dimension for want of anything that says more.
         met: names of all arrays of layers that were met.
         assumes_rows: whether a tensor of which nothing else is known holds a vector for each row.
         dimensions: how many the tensor has that the layer at hand gets; None if nobody knows.

@@ -1,8 +1,8 @@
 """Layers that take the second dimension for units, where nothing in a model says that rows are no sequences.
 
 ``Linear(4, 6)`` and ``BatchNorm1d(6)`` take rows of shape (n, 4), of which the latter normalises units, and
-sequences of shape (n, 6, 4), of which it normalises steps. The graph is the same. Units are followed as for rows;
-a layer that gets something else then says so.
+sequences of shape (n, 6, 4), of which it normalises steps. The graph is the same. Units are followed as for
+rows; a layer that gets something else then says so.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class RowsAlone:
         """
         if args[0].dim() != 2:
             raise ArgumentError(
-                f"{self.path} ({type(layer).__name__}) must get rows of shape (n, units), since units before it are "
-                f"removed, got {tuple(args[0].shape)}; for sequences use nn.LayerNorm, or leave prune_structure out"
+                f"{self.path} ({type(layer).__name__}) must get rows of shape (n, units), since units before "
+                f"it are removed, got {tuple(args[0].shape)}; for sequences use nn.LayerNorm, or leave "
+                "prune_structure out"
             )
 
 
