@@ -10,6 +10,7 @@ import torch
 from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.core.torch import TorchModel
 from secretflow.ml.nn.fl.backend.torch.masked_model import prunable_shapes, tensors_of
+from secretflow.ml.nn.fl.backend.torch.steps import check_steps
 from secretflow.ml.nn.fl.backend.torch.units import unit_groups
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
@@ -25,6 +26,7 @@ def check_model(model: Any, settings: PruneSettings) -> None:
         settings: what the user chose about pruning.
 
     Raises:
+        TypeError: it is no model, or has steps that would not be used.
         ValueError: the model is not allowed.
     """
     builder = model if isinstance(model, TorchModel) else TorchModel(model_fn=model)
@@ -41,6 +43,7 @@ def check_model(model: Any, settings: PruneSettings) -> None:
         raise WrongTypeError(
             f"model must be a function that builds a module of torch's, got one that builds {module!r}"
         )
+    check_steps(type(module), builder.optim_fn is not None)
     prunable_shapes(module, settings.prunable)
     if settings.prune_structure is not None:
         unit_groups(module, settings.prune_structure, settings.prunable)

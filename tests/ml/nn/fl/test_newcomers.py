@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from secretflow.ml.nn.core.torch import TorchModel, optim_wrapper
+from secretflow.ml.nn.core.torch import BaseModule, TorchModel, optim_wrapper
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.plots import plot_mask
 from secretflow.ml.nn.fl.session import FitSession
@@ -32,6 +32,49 @@ def test_what_has_been_built_already_is_refused_at_once(task: Task, name: str, b
     parts = {"model_fn": lambda: nn.Linear(FEATURES, 2), "loss_fn": nn.CrossEntropyLoss}
     with pytest.raises(TypeError, match=f"^{name} must be a class or a function that builds"):
         task.make_model(model=TorchModel(**{**parts, **built}))
+
+
+class Steps(nn.Module):
+    """Brings steps that only a BaseModule's are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x)
+
+    def training_step(self, batch: Any, batch_idx: int, *_: Any, **__: Any) -> torch.Tensor:
+        raise RuntimeError("called")
+
+
+class Last(BaseModule, Steps):
+    pass
+
+
+class First(Steps, BaseModule):
+    pass
+
+
+class Configures(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES)
+
+    def configure_optimizers(self) -> optim.Optimizer:
+        return optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_steps_that_would_not_be_called_are_refused(task: Task) -> None:
+    for net in (Steps, Last):
+        with pytest.raises(
+            TypeError, match=rf"^model must be a BaseModule .* its training_step .*got {net.__name__};"
+        ):
+            task.make_model(net=net)
+    with pytest.raises(RuntimeError, match="called"):
+        task.make_model(net=First).fit(task.x, task.y, epochs=1, batch_size=BATCH, verbose=0)
+    with pytest.raises(TypeError, match=r"its configure_optimizers .* got Configures;"):
+        task.make_model(model=TorchModel(Configures, nn.CrossEntropyLoss))
+    task.make_model(net=Configures)  # an optim_fn is given, so it is not needed
 
 
 def test_a_schedule_that_ends_elsewhere_says_where(task: Task) -> None:

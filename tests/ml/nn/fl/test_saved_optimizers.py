@@ -97,14 +97,17 @@ def head_alone(parameters: Any) -> optim.Optimizer:
     return optim.Adam([p for p in parameters if p.requires_grad], lr=0.05)
 
 
+@pytest.mark.parametrize("options", [{}, {"withhold_percent": 20.0}], ids=["uploads all", "withholds"])
 @pytest.mark.parametrize("saved_after", [1, 2])
 def test_what_was_unfrozen_while_it_trained_goes_on_after_it_was_loaded(
-    task: Task, tmp_path: Path, saved_after: int
+    task: Task, tmp_path: Path, saved_after: int, options: dict[str, Any]
 ) -> None:
     def fit(model: Any, epochs: int) -> None:
         model.fit(task.x, task.y, epochs=epochs, batch_size=BATCH, verbose=0, random_seed=3)
 
-    whole, stopped, resumed = (task.make_model(net=Thawing, optimizer=head_alone) for _ in range(3))
+    whole, stopped, resumed = (
+        task.make_model(net=Thawing, optimizer=head_alone, **options) for _ in range(3)
+    )
     fit(whole, 3)
     fit(stopped, saved_after)
     stopped.save_model(f"{tmp_path}/model", is_test=True)

@@ -107,6 +107,8 @@ class LocalTraining:
         self.mask_changed = False
         self.updates = KeptUpdates()
         self.built = Trained.of(trainer.model, trainer.model._optimizers)
+        named = trainer.model.named_parameters(remove_duplicate=False)
+        self._free = {name for name, parameter in named if parameter.requires_grad}
         self._averaged = averaged
         self._restart_data = restart_data
         self._nan_in_data = nan_in_data
@@ -247,11 +249,11 @@ class LocalTraining:
             self.withholding.give_up(list(self._uploaded_parameters().values()))
 
     def _uploaded_parameters(self) -> dict[str, torch.Tensor]:
-        """What is trained and averaged; running statistics of batch normalisation are not trained."""
+        """What is trained from the beginning on and averaged; running statistics are not trained."""
         averaged = self._averaged()
         found: dict[int, tuple[str, torch.Tensor]] = {}
         for name, parameter in self.trainer.model.named_parameters(remove_duplicate=False):
-            if name in averaged and parameter.requires_grad and not self.masked.holds_view(name):
+            if name in averaged and name in self._free and not self.masked.holds_view(name):
                 found.setdefault(id(parameter), (name, parameter.data))
         return dict(found.values())
 

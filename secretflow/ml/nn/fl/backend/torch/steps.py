@@ -12,12 +12,35 @@ from typing import Any
 import torch
 from torch import nn
 
+from secretflow.errors import WrongTypeError
 from secretflow.ml.nn.core.torch import BaseModule
 from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
 from secretflow.ml.nn.fl.backend.torch.row_metrics import RowMetrics, class_numbers, shaped_as
 
+_STEPS = ("training_step", "validation_step", "forward_step", "update_metrics")
 _OF_CLASS_NUMBERS = (nn.NLLLoss, nn.MultiMarginLoss)
 _OF_PAIRS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss, nn.SoftMarginLoss)
+
+
+def check_steps(kind: type, has_optimizer: bool) -> None:
+    """Refuses a class of a model that defines steps which would not be used.
+
+    Args:
+        kind: of the module, as the user wrote it.
+        has_optimizer: whether ``optim_fn`` is given, which is then used.
+
+    Raises:
+        TypeError: it defines one, and is no ``BaseModule``, or one whose own step comes first.
+    """
+    steps = [*_STEPS, *(() if has_optimizer else ("configure_optimizers",))]
+    for step in steps:
+        used = getattr(kind, step, None) if issubclass(kind, BaseModule) else getattr(BaseModule, step)
+        own = any(step in vars(each) for each in kind.__mro__ if each not in BaseModule.__mro__)
+        if own and used is getattr(BaseModule, step):
+            raise WrongTypeError(
+                f"model must be a BaseModule of secretflow.ml.nn.core.torch for its {step} to be used, got "
+                f"{kind.__name__}; write class {kind.__name__}(BaseModule), BaseModule first of several"
+            )
 
 
 def use_default_steps(model: Any) -> None:
