@@ -256,3 +256,32 @@ def test_a_net_with_two_outputs_and_no_step_is_told_to_have_one(devices: SimpleN
 
     with pytest.raises(ValueError, match="model must give one tensor for its loss and metrics, got tuple"):
         fitted(devices, (9, 9), Two, nn.CrossEntropyLoss)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (lambda y: np.where(np.arange(len(y)) == 7, np.nan, y), r"got nan in y\[7\]"),
+        (lambda y: (y / 2)[:, None], r"got 0.5 in y\[\d+\]"),
+        (lambda y: y + 1, rf"fewer than the scores .*, got: Target {CLASSES} is out of bounds"),
+        (lambda y: y - 1, r"fewer than the scores .*, got: Target -1 is out of bounds"),
+    ],
+    ids=["missing", "fractions", "from one", "from minus one"],
+)
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, nn.NLLLoss])
+def test_labels_that_are_no_numbers_of_classes_are_refused(
+    devices: SimpleNamespace, labels: Any, told: str, loss: Any
+) -> None:
+    _, y = table(30)
+    with pytest.raises(ValueError, match=rf"^y .*must hold numbers of classes.* {told}"):
+        fitted(devices, (20, 10), linear, loss, y=labels(y))
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(devices: SimpleNamespace) -> None:
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(4 * FEATURES, CLASSES))
+
+    x, y = np.full((30, FEATURES), 10), table(30)[1]
+    model = build(devices, net, nn.CrossEntropyLoss)
+    with pytest.raises(ValueError, match=r"^x must hold tokens .*, got tokens from 10 to 10 in a batch"):
+        model.fit(spread(devices, (20, 10), x), spread(devices, (20, 10), y), batch_size=5, verbose=0)

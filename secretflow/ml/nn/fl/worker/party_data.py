@@ -14,6 +14,7 @@ from secretflow import _validate
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
 from secretflow.ml.nn.fl.backend.torch.evaluation import evaluation_mode
+from secretflow.ml.nn.fl.backend.torch.steps import check_classes, uses_default_steps
 from secretflow.ml.nn.fl.worker.data import as_tensor, batch_loader, row_weights
 
 
@@ -75,6 +76,8 @@ class PartyData:
                 f"y of {self._party} must have {len(x)} rows as x has, got {len(tensors[-1])}"
             )
         labels = None if y is None else tensors[1]
+        if labels is not None and uses_default_steps(self.model):
+            check_classes(self._party, self.model.loss, labels)
         classes = self._class_count(tensors[0][:2]) if class_weight is not None else None
         weights = row_weights(self._party, len(x), s_w, labels, class_weight, classes)
         if stage == "train" and random_seed is not None:

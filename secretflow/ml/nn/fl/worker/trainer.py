@@ -93,7 +93,7 @@ class Trainer:
             steps its optimisers itself.
 
         Raises:
-            ValueError: labels or tokens are taken for integers.
+            ValueError: labels or tokens are taken for integers, or are beyond what the model has.
         """
         x, y, sample_weight = batch
         try:
@@ -106,6 +106,8 @@ class Trainer:
                     f"with x.float(), got: {error}"
                 ) from error
             raise
+        except IndexError as error:
+            raise _beyond(error, x) from error
         return list(loss) if isinstance(loss, tuple) else loss
 
     def train(
@@ -188,6 +190,22 @@ class ProximalTrainer(Trainer):
         ]
         term = self.objective.mu / 2 * torch.stack(distances).sum()
         return [*own, term] if isinstance(own, list) else own + term
+
+
+def _beyond(error: IndexError, x: Any) -> IndexError | ArgumentError:
+    """What to say of an error where torch speaks of an index only."""
+    if str(error).startswith("Target ") and "out of bounds" in str(error):
+        return ArgumentError(
+            "y must hold numbers of classes from 0 on, fewer than the scores that the model gives, got: "
+            f"{error}"
+        )
+    if "index out of range in self" in str(error):
+        whole = isinstance(x, torch.Tensor) and not x.is_floating_point() and x.numel() > 0
+        held = f"tokens from {int(x.min())} to {int(x.max())} in a batch" if whole else str(error)
+        return ArgumentError(
+            f"x must hold tokens from 0 on, fewer than num_embeddings of the model's nn.Embedding, got {held}"
+        )
+    return error
 
 
 def _detached(loss: Loss) -> torch.Tensor | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secretflow.errors import WrongTypeError
+from secretflow.errors import ArgumentError, WrongTypeError
 from secretflow.ml.nn.core.torch import BaseModule
 from secretflow.ml.nn.fl.backend.torch.batches import outputs_of
 from secretflow.ml.nn.fl.backend.torch.row_metrics import RowMetrics, class_numbers, shaped_as
@@ -53,6 +53,35 @@ def use_default_steps(model: Any) -> None:
         object.__setattr__(model, step.__name__, MethodType(step, model))
     # A step of the user's own may read the metrics after each batch.
     object.__setattr__(model, "row_metrics", RowMetrics(model.metrics, at_once=len(default) == len(steps)))
+
+
+def uses_default_steps(model: Any) -> bool:
+    """Whether a model's loss is computed by the steps of this module."""
+    steps = ("training_step", "forward_step")
+    return all(getattr(type(model), step) is getattr(BaseModule, step) for step in steps)
+
+
+def check_classes(party: str, loss: Any, labels: torch.Tensor) -> None:
+    """Refuses labels that a loss over classes would cut to whole numbers.
+
+    Args:
+        party: whose they are.
+        loss: of the model.
+        labels: of all rows.
+
+    Raises:
+        ValueError: one is no whole number.
+    """
+    numbers = labels.dim() == 1 or labels.shape[1:] == (1,)
+    if not numbers or not isinstance(loss, (nn.CrossEntropyLoss, *_OF_CLASS_NUMBERS)):
+        return
+    wrong = (labels != labels.round()).reshape(-1).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ArgumentError(
+            f"y of {party} must hold numbers of classes, 0, 1, 2 and so on, for {type(loss).__name__}, got "
+            f"{labels.reshape(-1)[row]:g} in y[{row}]"
+        )
 
 
 def training_step(
