@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from ray.exceptions import RayActorError
 
 from secretflow import _validate
 from secretflow._overlay import upstream
 from secretflow.data.horizontal import HDataFrame
 from secretflow.data.ndarray import FedNdarray
 from secretflow.device import PYU, reveal
+from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
@@ -87,15 +90,16 @@ class WithTrainingData(_UpstreamFLModel):
         A common rate, as upstream has it, leaves rows out where parties are of unequal size.
         """
         sizes = {device: _batch_size(batch_size, device) for device in self._workers}
-        rows = {} if self.wp_strategy else self._rows(x)
+        rows, taken = {} if self.wp_strategy else self._rows(x), []
         for device, worker in self._workers.items():
             parts = [_part(data, device) for data in (x, y, sample_weight)]
             if self.wp_strategy:
-                worker.build_dataset(*parts, batch_size=sizes[device], stage="eval")
+                taken.append(worker.build_dataset(*parts, batch_size=sizes[device], stage="eval"))
             else:
                 sizes[device] = min(sizes[device], rows[device])
                 rate = min(1.0, sizes[device] / rows[device] * _ABOVE_ROUNDING)
                 worker.build_dataset(*parts, sampling_rate=rate, random_seed=None, stage="eval")
+        _check_taken(taken)
         return max((math.ceil(rows[device] / sizes[device]) for device in rows), default=_ALL_BATCHES)
 
     def _rows(self, x: HDataFrame | FedNdarray) -> dict[PYU, int]:
@@ -140,7 +144,7 @@ class WithTrainingData(_UpstreamFLModel):
         rounding makes one too many, for which there are no rows. A rate larger by a few roundings gives the
         right numbers. Over the network, where nobody knows the rate that the smallest party's rows ask for, a
         party that has more batches of ``batch_size`` has them of equal size instead. With ``own_steps``, how
-        many batches each party has, a batch has exactly ``batch_size`` rows; with ``cycle`` the last one too.
+        many batches each party has, a batch has at most ``batch_size`` rows, with ``cycle`` as many.
 
         Raises:
             ValueError: a party would have a batch that is much larger than asked for, or none.
@@ -157,17 +161,23 @@ class WithTrainingData(_UpstreamFLModel):
                 rate = _ABOVE_ROUNDING / min(self._batch_counts(x, asked).values())
             self._audience.checked(lambda: _check_batches(rows, asked, rate, sampling_rate))
             steps = dict.fromkeys(self._workers, math.ceil(1 / rate))
+        # A last batch of few rows might not count in its round, where the ones before did.
+        even = bool(own_steps) and not cycle
+        taken = []
         for device, worker in self._workers.items():
-            worker.build_dataset(
+            data = worker.build_dataset(
                 *(_part(data, device) for data in (x, y, sample_weight)),
                 batch_size=sizes[device],
                 batches=steps[device],
                 cycle=cycle,
+                even=even,
                 shuffle=shuffle,
                 random_seed=random_seed,
                 class_weight=class_weight,
                 poisson_rate=rate if sampler_method == "poisson" else None,
             )
+            taken.append(data)
+        _check_taken(taken)
         return min(steps.values())
 
     def _give_validation_data(self, options: FitOptions) -> None:
@@ -175,9 +185,12 @@ class WithTrainingData(_UpstreamFLModel):
         if options.validation_data is None:
             return
         x, y = options.validation_pair()
+        taken = []
         for device, worker in self._workers.items():
             batch_size = _batch_size(options.batch_size, device)
-            worker.build_dataset(_part(x, device), _part(y, device), batch_size=batch_size, stage="eval")
+            parts = _part(x, device), _part(y, device)
+            taken.append(worker.build_dataset(*parts, batch_size=batch_size, stage="eval"))
+        _check_taken(taken)
 
     def _handle_file(
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any
@@ -257,6 +270,13 @@ def _check_batches(
 
 def _batch_count(part: Any, size: int) -> int:
     return -(-len(part) // size)
+
+
+def _check_taken(taken: list[Any]) -> None:
+    """Waits for all data, where all workers are here: an error of what comes next would hide theirs."""
+    if get_distribution_mode() in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG):
+        with suppress(RayActorError):  # a party that has ended is told of later
+            reveal(taken)
 
 
 def _row_count(part: Any) -> int:

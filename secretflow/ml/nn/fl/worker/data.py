@@ -107,6 +107,7 @@ def batch_loader(
     batches: int | None = None,
     poisson_rate: float | None = None,
     cycle: bool = False,
+    even: bool = False,
 ) -> DataLoader:
     """Deals out rows, each batch taken out of the tensors at once; without ``cycle`` every row once an epoch.
 
@@ -118,6 +119,8 @@ def batch_loader(
             are of equal size instead, as near as can be.
         poisson_rate: draws ``batches`` batches as :class:`PoissonBatches` does instead.
         cycle: deals out ``batches`` batches as :class:`CyclingBatches` does instead.
+        even: has ``batches`` batches of equal size, as near as can be, also where only the last one would
+            have fewer rows.
     """
     rows = _Rows(*tensors)
     order: Sampler[int] = RandomSampler(rows) if shuffle else SequentialSampler(rows)
@@ -126,7 +129,7 @@ def batch_loader(
         sampler = CyclingBatches(order, batch_size, batches)
     elif batches is not None and poisson_rate is not None:
         sampler = PoissonBatches(len(rows), poisson_rate, batches)
-    elif batches is not None and len(sampler) > batches:  # type: ignore[arg-type]
+    elif batches is not None and (even or len(sampler) > batches):  # type: ignore[arg-type]
         sampler = EvenBatches(order, batches)
     return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)
 
@@ -246,8 +249,16 @@ def check_numbers(party: str, arrays: Mapping[str, np.ndarray | None]) -> None:
         if array is not None and array.dtype.kind not in "biuf":
             raise WrongTypeError(
                 f"{name} of {party} must hold numbers, for example {name}.astype(numpy.float32), got the "
-                f"dtype {array.dtype}"
+                f"dtype {array.dtype}{_texts_in(array)}"
             )
+
+
+def _texts_in(array: np.ndarray) -> str:
+    """Where the array of a table holds text, in words."""
+    if array.dtype.kind != "O" or array.ndim != 2:
+        return ""
+    columns = [k for k, column in enumerate(array.T) if any(isinstance(value, str) for value in column)]
+    return f", with text in the columns {', '.join(map(str, columns))} (from 0)" if columns else ""
 
 
 def nan_in(loader: Any) -> list[str]:

@@ -43,6 +43,7 @@ class PartyData:
         class_weight: Mapping[int, float] | None = None,
         poisson_rate: float | None = None,
         cycle: bool = False,
+        even: bool = False,
         stage: str = "train",
     ) -> None:
         """Takes data.
@@ -59,6 +60,7 @@ class PartyData:
             class_weight: weights of the classes, see :func:`row_weights`.
             poisson_rate: see :func:`batch_loader`.
             cycle: see there.
+            even: see there.
             stage: "train" or "eval".
 
         Raises:
@@ -84,9 +86,8 @@ class PartyData:
             random.seed(int(random_seed))  # from Python 3.11 on no integer of NumPy's
             torch.manual_seed(random_seed)
         tensors += [] if weights is None else [weights]
-        setattr(
-            self, f"{stage}_set", batch_loader(tensors, batch_size, shuffle, batches, poisson_rate, cycle)
-        )
+        loader = batch_loader(tensors, batch_size, shuffle, batches, poisson_rate, cycle, even)
+        setattr(self, f"{stage}_set", loader)
 
     def _class_count(self, x: torch.Tensor) -> int | None:
         """How many classes the model gives scores for; None if its output does not tell."""

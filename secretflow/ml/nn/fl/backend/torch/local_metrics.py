@@ -41,6 +41,7 @@ def named_metrics(metrics: Sequence[torchmetrics.Metric]) -> Iterator[tuple[str,
 
 def value_of(metric: torchmetrics.Metric) -> Any:
     """What a metric computes; NaN where it is not defined on the rows it has seen."""
+    metric._computed = None  # what torchmetrics kept comes without the warning that it is not defined
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
