@@ -215,6 +215,11 @@ def test_five_hospitals_of_which_most_have_one_class(devices: SimpleNamespace) -
         _, local = model.evaluate(*held)
         largest = float(local["alice"][0].result())
     assert history.global_history["val_binaryauroc"][-1] == pytest.approx(largest)
+    own = history.local_history
+    assert history.global_history["binaryauroc"] == pytest.approx(own["alice_train_binaryauroc"])
+    assert own["alice_val_eval_binaryauroc"][-1] == pytest.approx(largest)
+    for party in ("bob", "carol"):
+        assert np.isnan([own[f"{party}_{stage}_binaryauroc"] for stage in ("train", "val_eval")]).all()
 
 
 def test_two_metrics_of_a_class_are_both_there(devices: SimpleNamespace) -> None:
