@@ -14,8 +14,8 @@ function              accepts                                      message
 All take the argument's name, then its value (:func:`check` takes the condition before both).
 A value of the wrong type raises TypeError, one out of its range ValueError. An integer and a choice raise
 ValueError for both: to whoever made it, 1.5 epochs or a misspelt word is one and the same mistake. The
-message shows the value, so check no secrets and no arrays with these functions. NumPy's scalars are taken as
-Python's; :func:`plain_fields` makes them so, for they compute in fewer bits and travel worse.
+message shows the value, of arrays the shape alone, so check no secrets with these functions. NumPy's scalars
+are taken as Python's; :func:`plain_fields` makes them so, for they compute in fewer bits and travel worse.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from secretflow.errors import ArgumentError, WrongTypeError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_OF_ARRAYS = ("numpy", "pandas", "torch")
+_LONGEST = 300
 _OWN: dict[type[Exception], type[Exception]] = {ValueError: ArgumentError, TypeError: WrongTypeError}
 
 
@@ -51,7 +53,17 @@ def check(holds: bool, name: str, value: object, what: str, error: type[Exceptio
         Exception: of type ``error``, if the condition does not hold.
     """
     if not holds:
-        raise _OWN.get(error, error)(f"{name} must be {what}, got {value!r}")
+        raise _OWN.get(error, error)(f"{name} must be {what}, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: of an array or a table the shape, of what is long the beginning."""
+    kind = type(value)
+    shape = tuple(getattr(value, "shape", ())) if kind.__module__.split(".")[0] in _OF_ARRAYS else ()
+    if shape:
+        return f"a {kind.__module__.split('.')[0]}.{kind.__qualname__} of shape {shape}"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def integer(
@@ -113,7 +125,7 @@ def number(
     what = " ".join(filter(None, ("a number" if told else "a finite number", told)))
     what += " or None" if optional else ""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise WrongTypeError(f"{name} must be {what}, got {value!r}")
+        raise WrongTypeError(f"{name} must be {what}, got {shown(value)}")
     fits = (
         math.isfinite(value)
         and (above is None or value > above)

@@ -20,6 +20,16 @@ from secretflow import _validate
     [
         (lambda: _validate.check(False, "x", 3, "even"), ValueError, "x must be even, got 3"),
         (lambda: _validate.check(False, "x", "", "named", KeyError), KeyError, "x must be named, got ''"),
+        (
+            lambda: _validate.check(False, "x", np.zeros((9, 2)), "b"),
+            ValueError,
+            "x must be b, got a numpy.ndarray of shape (9, 2)",
+        ),
+        (
+            lambda: _validate.check(False, "x", "y" * 999, "b"),
+            ValueError,
+            "x must be b, got '" + "y" * 299 + "...",
+        ),
         (lambda: _validate.integer("x", 0, 1), ValueError, "x must be an integer of at least 1, got 0"),
         (lambda: _validate.integer("x", 7, 1, 6), ValueError, "x must be an integer from 1 to 6, got 7"),
         (lambda: _validate.integer("x", 1.0, 1), ValueError, "x must be an integer of at least 1, got 1.0"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secretflow import _validate
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.numbers_of import numbers_of
 
@@ -36,8 +37,10 @@ def plot_history(history: Mapping[str, Columns]) -> Figure:
 
     Raises:
         ImportError: Matplotlib is not installed.
+        TypeError: it is no history.
         ValueError: the history is not one of ``fed_avg_w_prune``, or has no epoch.
     """
+    _check_history(history)
     overall, local = history["global_history"], history["local_history"]
     rounds = _rounds(history)
     figure, ((metrics, loss), (density, upload)) = _figure(2, 2, (10.0, 7.0))
@@ -110,8 +113,10 @@ def plot_participants(history: Mapping[str, Any]) -> Figure:
 
     Raises:
         ImportError: Matplotlib is not installed.
+        TypeError: it is no history.
         ValueError: the history does not say who took part, as that of a fit without ``min_survivors``.
     """
+    _check_history(history)
     epochs: list[list[list[str]]] = history.get("participants") or []
     rounds = [names for epoch in epochs for names in epoch]
     if not rounds:
@@ -136,6 +141,12 @@ def plot_participants(history: Mapping[str, Any]) -> Figure:
     axes.set_xlabel("Round")
     axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def _check_history(history: Any) -> None:
+    columns = {"global_history", "local_history"}
+    fits = isinstance(history, Mapping) and columns <= history.keys()
+    _validate.check(fits, "history", history, "what FLModel.fit returned", TypeError)
 
 
 def _parties(local: Columns, rounds: Sequence[Sequence[str]]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from secretflow.ml.nn.fl.history import History
-from secretflow.ml.nn.fl.plots import plot_participants
+from secretflow.ml.nn.fl.plots import plot_history, plot_participants
 
 
 def history_of_survivors() -> History:
@@ -75,3 +76,10 @@ def test_what_a_blind_server_is_told_can_be_drawn() -> None:
         local_history={"alice_round_payload_bytes": [[1e6], [2e6]]},
     )
     assert [len(axes.get_lines()) for axes in history.plot().axes] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("draw", [plot_history, plot_participants])
+@pytest.mark.parametrize("wrong", [None, {}, {"global_history": {}}, [1.0]], ids=str)
+def test_what_is_no_history_is_refused(draw: Any, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^history must be what FLModel.fit returned, got "):
+        draw(wrong)
