@@ -216,8 +216,9 @@ def test_five_hospitals_of_which_most_have_one_class(devices: SimpleNamespace) -
         largest = float(local["alice"][0].result())
     assert history.global_history["val_binaryauroc"][-1] == pytest.approx(largest)
     own = history.local_history
-    assert history.global_history["binaryauroc"] == pytest.approx(own["alice_train_binaryauroc"])
-    assert own["alice_val_eval_binaryauroc"][-1] == pytest.approx(largest)
+    trained = [float(value) for value in own["alice_train_binaryauroc"]]
+    assert history.global_history["binaryauroc"] == pytest.approx(trained)
+    assert float(own["alice_val_eval_binaryauroc"][-1]) == pytest.approx(largest)
     for party in ("bob", "carol"):
         assert np.isnan([own[f"{party}_{stage}_binaryauroc"] for stage in ("train", "val_eval")]).all()
 
