@@ -15,7 +15,13 @@ from typing import Any
 
 import torch
 
-from experiments.audit import strong_averages, strong_settings
+from experiments.audit import (
+    strong_averages,
+    strong_pruned,
+    strong_rounds,
+    strong_settings,
+    strong_trained,
+)
 from experiments.audit.strong_scores import CANDIDATES, Material, load_material
 from secretflow._atomic import write_text
 
@@ -38,25 +44,70 @@ def _average(parties: int, equal: bool = True) -> Measure:
     return lambda material, images: strong_averages.averages(material, images, parties, equal)
 
 
+def _rounds(rounds: int, parties: int, equal: bool = True) -> Measure:
+    return lambda material, _: strong_rounds.rounds_of_averages(material, rounds, parties, equal)
+
+
+def _pruned(density: float, own_masks: bool) -> Measure:
+    parties = (2, 4, 8, 16)
+    return lambda material, images: strong_pruned.pruned_averages(
+        material, images, density, own_masks, parties
+    )
+
+
+def _trained(epochs: int, density: float, steps: int = 1) -> Measure:
+    return lambda material, images: strong_trained.trained_gradients(material, images, epochs, density, steps)
+
+
+def _batches(epochs: int, density: float, batch: int) -> Measure:
+    return lambda material, images: strong_trained.trained_batches(material, images, epochs, density, batch)
+
+
+def _adam(density: float, fresh: bool) -> Measure:
+    return lambda material, images: strong_trained.adam_updates(material, images, 1, density, fresh)
+
+
+def _percent(density: float) -> str:
+    return "dense" if density == 1 else f"{100 * density:g} %"
+
+
 SETTINGS: Mapping[str, Measure] = {
     "baselines": strong_settings.baselines,
     "perceptron 5 %": _perceptron(0.05),
     "perceptron 2 %": _perceptron(0.02),
     **{f"average of {n}": _average(n) for n in (8, 16, 32, 64, 128)},
     "average of 16, unequal": _average(16, equal=False),
+    "twenty rounds of 32": _rounds(20, 32),
+    "ten rounds of 16, unequal": _rounds(10, 16, equal=False),
+    "averages 10 %, one mask": _pruned(0.1, own_masks=False),
+    "averages 10 %, own masks": _pruned(0.1, own_masks=True),
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
         for density in (0.05, 0.02, 0.01)
-        for attack in ("ridge", "prior", "learned")
+        for attack in ("learned", "prior")
     },
     **{
-        f"LeNet {100 * density:g} %, {bits} bits, {attack}": _lenet(density, (attack,), bits)
-        for density, attacks in ((1.0, ("prior", "iDLG")), (0.1, ("ridge", "prior")))
+        f"LeNet {_percent(density)}, {bits} bits, {attack}": _lenet(density, (attack,), bits)
+        for density, attacks in ((1.0, ("prior", "iDLG")), (0.1, ("learned", "prior")))
         for bits in (8, 4)
         for attack in attacks
     },
+    **{
+        f"ConvNet {_percent(density)}, {epochs} epochs": _trained(epochs, density)
+        for epochs in (1, 3)
+        for density in (1.0, 0.1)
+    },
+    **{
+        f"ConvNet {_percent(density)}, 5 local steps": _trained(1, density, steps=5) for density in (1.0, 0.1)
+    },
+    **{f"ConvNet {_percent(density)}, batch of 8": _batches(1, density, 8) for density in (1.0, 0.1)},
+    **{
+        f"ConvNet {_percent(density)}, Adam{', first step' if fresh else ''}": _adam(density, fresh)
+        for density in (1.0, 0.1)
+        for fresh in (False, True)
+    },
 }
-"""By name, in the order in which they are measured and printed."""
+"""By name, in the order in which they are measured and printed; "learned" has the regression with it."""
 
 _COLUMNS = ("setting", "attack", "got back", "identified", "median rank", "median SSIM", "seconds")
 
@@ -105,9 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; None is ``sys.argv``.
     """
     chosen = _parsed(arguments)
-    rows: list[Row] = (
-        json.loads(chosen.out.read_text(encoding="utf-8"))["rows"] if chosen.out.exists() else []
-    )
+    rows = _rows(chosen.out)
     if chosen.tables:
         print(tables(rows))
         return 0
@@ -121,12 +170,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.monotonic() > end or material is None:
             break
         new = [{"setting": name, **row, "effort": effort} for row in SETTINGS[name](material, chosen.images)]
-        rows = [row for row in rows if row["setting"] != name] + new
+        # Read again, for another command may have measured other settings meanwhile.
+        rows = [row for row in _rows(chosen.out) if row["setting"] != name] + new
         rows.sort(key=lambda row: list(SETTINGS).index(row["setting"]))
         write_text(chosen.out, json.dumps({"rows": rows}, indent=1) + "\n")
         for row in new:
             print(" | ".join(_cells(row)), flush=True)
     return 0
+
+
+def _rows(out: Path) -> list[Row]:
+    """Rows that are there, but for those of settings that there were once."""
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    return [row for row in rows if row["setting"] in SETTINGS]
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -142,7 +198,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="start no further setting after that")
     parser.add_argument("--tables", action="store_true", help="print the tables of the rows, measure nothing")
     chosen = parser.parse_args(arguments)
-    for name, most in (("images", CANDIDATES // 2), ("public", 60_000 - CANDIDATES), ("threads", 64)):
+    for name, most in (("images", CANDIDATES // 2), ("public", 49_000), ("threads", 64)):
         least = 2 if name == "public" else 1
         if not least <= getattr(chosen, name) <= most:
             parser.error(f"--{name} {getattr(chosen, name)} is not allowed: from {least} to {most}")

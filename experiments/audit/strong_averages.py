@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def averages(material: Material, images: int, parties: int, equal: bool = True) 
     found, numbers, named, read, right, started = [], [], 0, 0, 0, time.perf_counter()
     for group in range(groups):
         own = torch.arange(group * parties, (group + 1) * parties)
-        observation = _average(weights, material, own, shares)
+        observation = average_of(weights, material, own, shares)
         reading = read_average(observation)
         read += len(reading.images)
         guess = torch.zeros(parties, 1, 28, 28)
@@ -88,9 +88,17 @@ def averages(material: Material, images: int, parties: int, equal: bool = True) 
     }
 
 
-def _average(
-    weights: dict[str, torch.Tensor], material: Material, numbers: torch.Tensor, shares: Sequence[float] | Any
+def average_of(
+    weights: dict[str, torch.Tensor], material: Material, numbers: torch.Tensor, shares: torch.Tensor
 ) -> Observation:
+    """What everybody sees of one round: the average of the gradients of single images.
+
+    Args:
+        weights: of the net of :func:`perceptron`, by name.
+        material: images.
+        numbers: of each party's image, int64 of shape (parties,).
+        shares: aggregation weights, (parties,).
+    """
     steps = [
         PartyStep(perceptron, weights, material.x[number : number + 1], material.y[number : number + 1], {})
         for number in numbers.tolist()

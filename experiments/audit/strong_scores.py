@@ -30,24 +30,34 @@ class Material:
         x: candidates, float32 of shape (10,000, 1, 28, 28) in [0, 1]; the first ones are attacked.
         y: their labels, int64.
         public: other images, which the attacker has.
+        rest: images that are neither, on which parties train.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     public: PublicRows
+    rest: PublicRows
+
+    def all(self) -> PublicRows:
+        """The candidates with their labels."""
+        return PublicRows(self.x, self.y)
 
 
 def load_material(public: int) -> Material:
     """Loads the images.
 
     Args:
-        public: how many images the attacker has, at least 2 and at most 50,000.
+        public: how many images the attacker has, at least 2 and at most 49,000.
     """
     images = load_images()
-    x = torch.from_numpy(as_images(images.x_train[: CANDIDATES + public]))
-    y = torch.from_numpy(images.y_train[: CANDIDATES + public]).long()
-    others = PublicRows(x[CANDIDATES:], y[CANDIDATES:])
-    return Material(x[:CANDIDATES], y[:CANDIDATES], others)
+    x, y = torch.from_numpy(as_images(images.x_train)), torch.from_numpy(images.y_train).long()
+    attacked, attackers, rest = (
+        PublicRows(own, labels)
+        for own, labels in zip(
+            *(a.split([CANDIDATES, public, len(a) - CANDIDATES - public]) for a in (x, y)), strict=True
+        )
+    )
+    return Material(attacked.x, attacked.y, attackers, rest)
 
 
 def score(
@@ -84,4 +94,33 @@ def score(
         "median_mse": round(statistics.median(errors), 5),
         "median_ssim": round(statistics.median(structural_similarity(*pair) for pair in pairs), 3),
         "labels_right": None if labels is None else round(label_accuracy(labels, material.y[numbers]), 3),
+    }
+
+
+def picked(scores: torch.Tensor, numbers: torch.Tensor) -> dict[str, Any]:
+    """Compares the candidates that an attacker picks with the images that are there.
+
+    Args:
+        scores: of each candidate in each observation, float of shape (observations, candidates); the highest
+            are in it.
+        numbers: of the true images among the candidates, int64 of shape (observations, images of each).
+
+    Returns:
+        Counts, their interval, and the median rank; an image's rank is that among the candidates that are
+        not in its observation, and itself.
+    """
+    places = []
+    for own, values in zip(numbers, scores, strict=True):
+        others = torch.ones(len(values), dtype=torch.bool)
+        others[own] = False
+        places.append(1 + (values[others] >= values[own][:, None]).sum(dim=1))
+    ranked = torch.cat(places)
+    identified = int((ranked == 1).sum())
+    return {
+        "images": len(ranked),
+        "successes": None,
+        "identified": identified,
+        "candidates": scores.shape[1],
+        "interval_identified": [round(end, 3) for end in wilson_interval(identified, len(ranked))],
+        "median_rank": int(ranked.median()),
     }

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
-from experiments.audit import strong
-from experiments.audit.strong_scores import Material, score
-from experiments.audit.strong_settings import relative_noise
+from experiments.audit import strong, strong_trained
+from experiments.audit.strong_attacks import relative_noise
+from experiments.audit.strong_pruned import prune
+from experiments.audit.strong_rounds import Collection
+from experiments.audit.strong_scores import Material, load_material, picked, score
 from secretflow.ml.nn.fl.attacks import PublicRows
 from secretflow.ml.nn.fl.audit.defences import round_stochastically
 
@@ -71,7 +73,8 @@ def test_the_page_has_the_tables_of_the_rows_that_are_kept():
 def test_a_score_is_that_of_the_truth_and_of_noise():
     torch.manual_seed(0)
     x = torch.rand(200, 1, 12, 12)
-    material = Material(x, torch.zeros(200, dtype=torch.long), PublicRows(x[:2], torch.zeros(2).long()))
+    few = PublicRows(x[:2], torch.zeros(2).long())
+    material = Material(x, torch.zeros(200, dtype=torch.long), few, few)
     numbers = torch.tensor([5, 199])
     right, wrong = score(x[numbers], numbers, material), score(torch.rand(2, 1, 12, 12), numbers, material)
     assert right["successes"] == right["identified"] == 2 and right["candidates"] == 200
@@ -90,3 +93,48 @@ def test_what_is_not_allowed_is_refused_with_its_name(tmp_path, flag, value, cap
     with pytest.raises(SystemExit):
         strong.main(["--out", str(tmp_path / "rows.json"), flag, value])
     assert f"{flag} {value} is not allowed: from" in capsys.readouterr().err
+
+
+def test_an_image_is_ranked_among_the_candidates_that_are_not_in_its_batch():
+    scores = torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 2.0, 3.0, 1.0]])
+    found = picked(scores, torch.tensor([[0, 1], [1, 3]]))
+    assert found["identified"] == 2 and found["images"] == 4 and found["candidates"] == 4
+    assert found["median_rank"] == 1
+
+
+def test_readings_of_one_image_are_one():
+    torch.manual_seed(0)
+    images, collection = torch.rand(3, 1, 4, 4).double(), Collection()
+    collection.add(images[:2], torch.tensor([0.1, 0.2]))
+    collection.add(images[[1, 2]] + 1e-4, torch.tensor([0.2, 0.3]))
+    assert len(collection.images) == 3 and [len(each) for each in collection.weights] == [1, 2, 1]
+
+
+@pytest.fixture(scope="module")
+def few_images():
+    """Few enough to train on in a second."""
+    material = load_material(400)
+    return Material(
+        material.x[:200],
+        material.y[:200],
+        material.public,
+        PublicRows(material.rest.x[:1000], material.rest.y[:1000]),
+    )
+
+
+def test_parties_that_prune_after_training_of_their_own_keep_other_weights(few_images):
+    own, one = (prune(few_images, 3, 0.1, own_masks=own) for own in (True, False))
+    assert 0.3 < own.common() < 1 == one.common()
+    assert all(float(mask["1.weight"].mean()) == pytest.approx(0.1, rel=0.01) for mask in own.masks)
+
+
+def test_an_image_is_picked_from_the_gradient_of_a_trained_net(few_images):
+    row = next(iter(strong_trained.trained_batches(few_images, 8, epochs=1, density=1.0, batch=1)))
+    assert row["identified"] >= 6 and row["candidates"] == 200
+
+
+def test_adam_leaves_enough_of_a_gradient_to_see_an_image_by(few_images):
+    rows = list(strong_trained.adam_updates(few_images, 8, epochs=1, density=1.0, fresh=False))
+    mean = few_images.public.x.mean(dim=0)
+    blind = float((few_images.x[:8] - mean).square().mean())
+    assert min(row["median_mse"] for row in rows) < 0.8 * blind

@@ -1,7 +1,8 @@
 """Gradient inversion: what an attacker gets back from what it sees of federated training.
 
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
-off a first fully connected layer; ``neurons`` and ``tokens`` read off the first layer of any net;
+off a first fully connected layer, ``spear`` inverts a batch there; ``neurons`` and ``tokens`` read off the
+first layer of any net; ``adam_updates`` has the gradient behind an update of Adam;
 ``membership`` tells which candidates are in a batch; ``dlg``, ``idlg``, ``inverting`` and ``prior_search``
 search; ``ridge`` and ``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The
 other modules are their parts. An attack gets an :class:`Observation` and nothing else; this package needs
@@ -14,10 +15,11 @@ from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 
+from secretflow.ml.nn.fl.attacks.adam_updates import gradient_of_adam
 from secretflow.ml.nn.fl.attacks.averages import Reading, distance_from_average, read_average
 from secretflow.ml.nn.fl.attacks.closed_form import closed_form_attack
 from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
-from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, fit_gaussian
+from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, fit_gaussian
 from secretflow.ml.nn.fl.attacks.idlg import idlg_attack
 from secretflow.ml.nn.fl.attacks.inverting import InvertingSettings, inverting_attack
 from secretflow.ml.nn.fl.attacks.lbfgs import LBFGSSettings
@@ -29,6 +31,7 @@ from secretflow.ml.nn.fl.attacks.prior_search import PriorSettings, prior_attack
 from secretflow.ml.nn.fl.attacks.public import PublicRows
 from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, RidgeSettings, fit_ridge, ridge_attack
 from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients, learn_row_gradients
+from secretflow.ml.nn.fl.attacks.spear import SpearSettings, spear_attack
 from secretflow.ml.nn.fl.attacks.tokens import token_attack
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "LBFGSSettings",
     "LearnedInverter",
     "LearnedSettings",
+    "LocalPrior",
     "Observation",
     "PriorSettings",
     "PublicRows",
@@ -47,6 +51,7 @@ __all__ = [
     "RidgeSettings",
     "RowGradients",
     "Snapshot",
+    "SpearSettings",
     "candidate_scores",
     "closed_form_attack",
     "distance_from_average",
@@ -54,6 +59,7 @@ __all__ = [
     "fit_gaussian",
     "fit_learned",
     "fit_ridge",
+    "gradient_of_adam",
     "idlg_attack",
     "inverting_attack",
     "learn_row_gradients",
@@ -62,6 +68,7 @@ __all__ = [
     "read_average",
     "read_neurons",
     "ridge_attack",
+    "spear_attack",
     "token_attack",
 ]
 

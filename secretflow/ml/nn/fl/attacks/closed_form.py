@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior
+from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, Prior
 from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.layers import first_layer
 from secretflow.ml.nn.fl.attacks.observation import (
@@ -52,7 +52,7 @@ def input_of_first_layer(
 def closed_form_attack(
     observations: Sequence[Observation],
     progress: Progress | None = None,
-    prior: GaussianPrior | None = None,
+    prior: Prior | None = None,
 ) -> list[Reconstruction]:
     """Recovers single rows.
 
@@ -72,14 +72,14 @@ def closed_form_attack(
             row.
     """
     check_observations(observations, progress)
-    _validate.instance("prior", prior, (GaussianPrior, type(None)), "a GaussianPrior or None")
+    _validate.instance("prior", prior, (GaussianPrior, LocalPrior, type(None)), "a prior or None")
     found = [_recover(observation, prior) for observation in observations]
     if progress is not None:
         progress(1.0)
     return found
 
 
-def _recover(observation: Observation, prior: GaussianPrior | None) -> Reconstruction:
+def _recover(observation: Observation, prior: Prior | None) -> Reconstruction:
     started = time.perf_counter()
     _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for a closed form")
     numbers = first_layer(observation)

@@ -1,4 +1,7 @@
-"""A Gaussian of public rows: their mean and covariance as a prior of what a row looks like.
+"""Gaussians of public rows: their mean and covariance as a prior of what a row looks like.
+
+One Gaussian is of all public rows; the other kind is fitted anew to those that resemble what is known of a
+row, where rows are of many kinds and a good part of a row is known.
 
 A low rank and one variance for what it leaves over, as in probabilistic principal component analysis. Source:
 Tipping and Bishop, "Probabilistic principal component analysis", J. R. Stat. Soc. B 61 (1999), eq. (7) and
@@ -9,6 +12,7 @@ Tipping and Bishop, "Probabilistic principal component analysis", J. R. Stat. So
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -16,6 +20,13 @@ from secretflow import _validate
 
 _LEAST_VARIANCE = 1e-6
 """Of a number that is the same in all public rows, such as a dark corner; it may differ in another row."""
+
+
+class Prior(Protocol):
+    """What is expected of a row; :class:`GaussianPrior` and :class:`LocalPrior` are two."""
+
+    def conditional_mean(self, values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """See :meth:`GaussianPrior.conditional_mean`."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +100,40 @@ def fit_gaussian(rows: torch.Tensor, rank: int = 200) -> GaussianPrior:
     basis = vectors[:, -kept:] * values[-kept:].clamp(min=0).sqrt()
     left = covariance.diagonal() - basis.square().sum(dim=1)
     return GaussianPrior(mean, basis, left.clamp(min=_LEAST_VARIANCE))
+
+
+@dataclass(frozen=True)
+class LocalPrior:
+    """A Gaussian of those public rows that are nearest to the known numbers of a row.
+
+    Source: the nearest neighbours' regression of Cleveland, "Robust locally weighted regression and smoothing
+    scatterplots", J. Am. Stat. Assoc. 74 (1979), section 2, here with equal weights and many numbers.
+
+    Attributes:
+        rows: public ones, float of shape (rows, ...), at least two.
+        neighbours: of them that are used, at least 2; all where there are fewer.
+
+    Raises:
+        TypeError: ``rows`` is no tensor.
+        ValueError: there are too few rows, or ``neighbours`` is out of its range.
+    """
+
+    rows: torch.Tensor
+    neighbours: int = 1000
+
+    def __post_init__(self) -> None:
+        _validate.instance("rows", self.rows, torch.Tensor, "a tensor")
+        enough = self.rows.dim() >= 2 and len(self.rows) >= 2
+        _validate.check(enough, "rows", tuple(self.rows.shape), "at least two rows")
+        _validate.integer("neighbours", self.neighbours, 2)
+
+    def conditional_mean(self, values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """See :meth:`GaussianPrior.conditional_mean`; a value of finite noise counts as known."""
+        rows = self.rows.detach().cpu().flatten(1)
+        shape = rows.shape[1:]
+        for name, value in (("values", values), ("noise", noise)):
+            _validate.check(value.shape == shape, name, tuple(value.shape), f"of shape {tuple(shape)}")
+        known = noise.isfinite()
+        count = min(self.neighbours, len(rows))
+        apart = (rows[:, known] - values[known].to(rows)).square().sum(dim=1)
+        return fit_gaussian(rows[apart.topk(count, largest=False).indices]).conditional_mean(values, noise)

@@ -39,8 +39,9 @@ class Inverter(Protocol):
 class Features:
     """A gradient's living coordinates, each with unit deviation over public rows; a sketch of them if many.
 
-    The sketch adds coordinates with random signs into as many buckets as there may be features. Source:
-    Charikar, Chen, Farach-Colton, "Finding frequent items in data streams", ICALP 2002, section 3.
+    They are linear, so those of a batch are the mean of those of its rows. The sketch adds coordinates with
+    random signs into as many buckets as there may be features. Source: Charikar, Chen, Farach-Colton,
+    "Finding frequent items in data streams", ICALP 2002, section 3.
 
     Args:
         first: gradients of some public rows, (rows, living), which give the coordinates' scales.
@@ -55,14 +56,13 @@ class Features:
         living = int(self._used.sum())
         generator = torch.Generator().manual_seed(seed)
         self._scale = 1 / deviation[self._used]
-        self._mean = first.double().mean(dim=0)[self._used]
         self._buckets = torch.randint(most, (living,), generator=generator) if living > most else None
         self._signs = 2.0 * torch.randint(2, (living,), generator=generator).double() - 1
         self.size = max(1, min(living, most))
 
     def __call__(self, gradients: torch.Tensor) -> torch.Tensor:
         """Features of gradients, float64 of shape (rows, size)."""
-        scaled = (gradients[:, self._used] - self._mean) * self._scale
+        scaled = gradients[:, self._used].double() * self._scale
         if self._buckets is None:
             return scaled if scaled.shape[1] else scaled.new_zeros(len(scaled), 1)
         return scaled.new_zeros(len(scaled), self.size).index_add_(1, self._buckets, scaled * self._signs)

@@ -68,8 +68,8 @@ class LearnedInverter:
     Args:
         ridge: the regression.
         features: from gradients to its features.
-        components: (size, size), from features less their mean to what the net gets.
-        mean: of the features.
+        components: (size, size), from what the regression gets, less its mean, to what the net gets.
+        mean: of what the regression gets.
         net: from components and label to the correction of a row.
     """
 
@@ -90,15 +90,16 @@ class LearnedInverter:
         found = []
         with torch.inference_mode():
             for some, own in zip(gradients.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True):
-                seen = self._features(some)
-                given = ((seen - self._mean) @ self._components).float()
-                correction = self._net((given.to(device), own.to(device)))
-                found.append(self._ridge.rows_of(seen, own) + correction.cpu())
+                given = self._ridge.given(self._features(some))
+                known = self._ridge.labelled(given, own)
+                components = ((given - self._mean) @ self._components).float()
+                correction = self._net((components.to(device), known.to(device)))
+                found.append(self._ridge.rows_of(given, known) + correction.cpu())
         return torch.cat(found)
 
 
 class _Net(nn.Module):
-    """Two hidden layers; a label of -1 is no label."""
+    """Two hidden layers."""
 
     def __init__(self, inputs: int, classes: int, outputs: int, settings: LearnedSettings) -> None:
         super().__init__()
@@ -184,9 +185,10 @@ def learn(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ridge = regress(features, seen, public, settings.seed)
-    components, mean = _components(seen)
-    left = public.x.flatten(1).float() - ridge.rows_of(seen, public.y)
-    given = ((seen - mean) @ components).float()
+    regressed = ridge.given(seen)
+    components, mean = _components(regressed)
+    left = public.x.flatten(1).float() - ridge.rows_of(regressed, public.y)
+    given = ((regressed - mean) @ components).float()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         net = _Net(given.shape[1], classes, left.shape[1], settings).to(device)

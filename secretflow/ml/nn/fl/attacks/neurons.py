@@ -18,7 +18,7 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.closed_form import input_of_first_layer
-from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior
+from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, Prior
 from secretflow.ml.nn.fl.attacks.layers import first_layer
 from secretflow.ml.nn.fl.attacks.observation import Observation
 
@@ -29,7 +29,7 @@ _LEAST = 1e-4
 """Gradient of a bias, relative to the largest one, below which a neuron is left out."""
 
 
-def read_neurons(observation: Observation, prior: GaussianPrior | None = None) -> torch.Tensor:
+def read_neurons(observation: Observation, prior: Prior | None = None) -> torch.Tensor:
     """The rows that at least two neurons agree on.
 
     Args:
@@ -46,7 +46,7 @@ def read_neurons(observation: Observation, prior: GaussianPrior | None = None) -
         ValueError: the input goes into no fully connected layer with bias.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
-    _validate.instance("prior", prior, (GaussianPrior, type(None)), "a GaussianPrior or None")
+    _validate.instance("prior", prior, (GaussianPrior, LocalPrior, type(None)), "a prior or None")
     numbers = first_layer(observation)
     what = "one that begins with a fully connected layer with bias"
     _validate.check(numbers is not None, "model", type(observation.model()).__name__, what)
@@ -92,7 +92,7 @@ def _agreeing(held: torch.Tensor, counts: torch.Tensor, left: list[int]) -> list
     return index[same].tolist()
 
 
-def _filled(row: torch.Tensor, known: torch.Tensor, prior: GaussianPrior | None) -> torch.Tensor:
+def _filled(row: torch.Tensor, known: torch.Tensor, prior: Prior | None) -> torch.Tensor:
     if prior is None or bool(known.all()):
         return row
     return prior.conditional_mean(row, torch.where(known, 0.0, math.inf).to(row))

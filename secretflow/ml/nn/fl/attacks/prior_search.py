@@ -1,4 +1,4 @@
-"""The most probable row under a Gaussian of public rows: L-BFGS on its principal components.
+"""The most probable rows under a Gaussian of public rows: L-BFGS on their principal components.
 
 Where few coordinates live, many rows have the gradient that was seen; the prior says which of them is one.
 And where the gradient is rounded, it says how much of the mismatch is rounding. Needs public rows, no
@@ -29,6 +29,9 @@ from secretflow.ml.nn.fl.attacks.observation import (
 )
 from secretflow.ml.nn.fl.attacks.restarts import START_STRIDE, SearchSettings, search
 
+_APART = 0.1
+"""Deviations from the mean at which rows of a batch start, for equal ones of one label would stay equal."""
+
 
 @dataclass(frozen=True)
 class PriorSettings(SearchSettings):
@@ -36,7 +39,8 @@ class PriorSettings(SearchSettings):
 
     Attributes:
         iterations: see :class:`~.restarts.SearchSettings`, also for the rest.
-        restarts: the first one starts at the mean row, others at rows drawn from the prior.
+        restarts: the first one starts at the mean row, or in a batch near it, others at rows drawn from the
+            prior.
         loss_reached: of minus the logarithm of the posterior, less its constant; 0 only ends at the optimum.
         noise: deviation of what is added to or rounded off a coordinate, relative to the largest coordinate
             of its array, above 0. The default stands for an exact gradient: it makes the match count far more
@@ -62,35 +66,40 @@ class PriorSettings(SearchSettings):
 
 
 class _OnComponents:
-    """An objective as a function of the components of a row instead of its numbers, and with the prior in it.
+    """An objective as a function of the components of rows instead of their numbers, with the prior in it.
 
     Args:
-        objective: of one row, with its label fixed.
+        objective: of a batch, with its labels fixed.
         prior: of rows.
     """
 
     def __init__(self, objective: Objective, prior: GaussianPrior) -> None:
         self.device, self.dtype = objective.device, objective.dtype
-        self._objective = objective
+        self._objective, self._rows = objective, objective.image_shape[0]
         self._mean = prior.mean.to(self.device, self.dtype)
         self._basis = prior.basis.to(self.device, self.dtype)
 
     @property
     def size(self) -> int:
         """Numbers in one guess."""
-        return self._basis.shape[1]
+        return self._rows * self._basis.shape[1]
 
     def split(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The row of a guess; its label is not guessed."""
-        return self._objective.split(self._mean + self._basis @ guess)
+        """The rows of a guess; their labels are not guessed."""
+        return self._objective.split(self._numbers(guess[None])[0])
+
+    def _numbers(self, guesses: torch.Tensor) -> torch.Tensor:
+        components = guesses.view(len(guesses), self._rows, -1)
+        return (self._mean + components @ self._basis.T).flatten(1)
 
     def bind(self, rows: Sequence[int]) -> Evaluate:
         """See :meth:`~.objective.Objective.bind`."""
         evaluate = self._objective.bind(rows)
 
         def on_components(guesses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            losses, gradients = evaluate(self._mean + guesses @ self._basis.T)
-            return losses + guesses.square().sum(dim=1) / 2, gradients @ self._basis + guesses
+            losses, gradients = evaluate(self._numbers(guesses))
+            of_rows = gradients.view(len(guesses), self._rows, -1) @ self._basis
+            return losses + guesses.square().sum(dim=1) / 2, of_rows.flatten(1) + guesses
 
         return on_components
 
@@ -123,28 +132,26 @@ def prior_attack(
     progress: Progress | None = None,
     labels: torch.Tensor | None = None,
 ) -> list[Reconstruction]:
-    """Finds the most probable single rows.
+    """Finds the most probable rows.
 
     Args:
-        observations: what the attacker has, of one row each.
+        observations: what the attacker has, of as many rows each.
         prior: of public rows; none of them may be attacked.
         settings: how hard to try.
         progress: called after each step.
-        labels: int64 of shape (observations, 1) if the attacker knows them; None reads them off first.
+        labels: int64 of shape (observations, batch) if the attacker knows them; None reads them off first.
 
     Returns:
         For each observation the reconstruction of the highest posterior; see :func:`~.restarts.search`.
 
     Raises:
         TypeError: something is of the wrong type.
-        ValueError: a batch holds more than one row, the prior is of other rows, labels cannot be read off, or
-            the observations cannot be attacked together.
+        ValueError: the prior is of other rows, labels cannot be read off, or the observations cannot be
+            attacked together.
     """
     check_observations(observations, progress)
     _validate.instance("prior", prior, GaussianPrior, "a GaussianPrior")
     _validate.instance("settings", settings, PriorSettings, "PriorSettings")
-    for observation in observations:
-        _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for a prior")
     numbers = torch.Size(observations[0].image_shape).numel()
     _validate.check(len(prior.mean) == numbers, "prior", len(prior.mean), f"of rows of {numbers} numbers")
     known = labels
@@ -158,7 +165,8 @@ def prior_attack(
     def start(restart: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(settings.seed + START_STRIDE * restart)
         drawn = torch.randn(objective.size, generator=generator, dtype=objective.dtype)
-        return drawn if restart else torch.zeros_like(drawn)
+        near = 0.0 if observations[0].batch_size == 1 else _APART
+        return drawn if restart else near * drawn
 
     return search(
         objective,

@@ -1,9 +1,11 @@
 """Ridge regression from the living coordinates of a gradient to its row, fitted on public rows.
 
 Among rows of one label, a row is nearly a linear function of its gradient in the net that everybody has, and
-public rows show which one; over all labels it is not, so each label has a regression of its own. Needs no
-search and no prior beyond them. To use first: it takes seconds, knows the mask, and gets images back from
-gradients in which too few coordinates live for an optimising attack.
+public rows show which one; over all labels it is not, so each label has a regression of its own. In a trained
+net the length of a gradient says how sure the net is and hides all else, so there it is a function of the
+direction; which of both is better, public rows that are held out say. Needs no search and no prior beyond
+them. To use first: it takes seconds, knows the mask, and gets images back from gradients in which too few
+coordinates live for an optimising attack.
 
 Source: Hoerl and Kennard, "Ridge regression: biased estimation for nonorthogonal problems", Technometrics 12
 (1970), eq. (2.1); the attacker with public rows is that of Wu et al., "Learning to Invert", UAI 2023,
@@ -53,36 +55,66 @@ class RidgeSettings:
 
 @dataclass(frozen=True)
 class _Regression:
-    """From features to rows: weight (size, numbers of a row), and the means of both."""
+    """From features to rows: weight (size, numbers of a row), the means of both, and the error on others."""
 
     mean: torch.Tensor
     weight: torch.Tensor
     offset: torch.Tensor
+    error: float
+
+    def __call__(self, given: torch.Tensor) -> torch.Tensor:
+        """Rows, float64 of shape (rows, numbers of a row)."""
+        return (given - self.mean) @ self.weight + self.offset
 
 
 class RidgeInverter:
     """Fitted regressions.
 
     Args:
-        features: from gradients to what is regressed on.
+        features: from gradients to what is seen of them.
+        directed: whether their direction and length are regressed on, and not they themselves.
         by_label: a regression for each label of which there were public rows enough.
-        of_all: the one for other labels, and where the label is not known.
+        of_all: the one for other labels.
+        of_labels: to a number for each label, the largest for the one to go on with where it is not known.
     """
 
-    def __init__(self, features: Features, by_label: Mapping[int, _Regression], of_all: _Regression) -> None:
-        self._features, self._by_label, self._of_all = features, by_label, of_all
+    def __init__(
+        self,
+        features: Features,
+        directed: bool,
+        by_label: Mapping[int, _Regression],
+        of_all: _Regression,
+        of_labels: _Regression,
+    ) -> None:
+        self._features, self._directed = features, directed
+        self._by_label, self._of_all, self._of_labels = by_label, of_all, of_labels
 
     def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """See :meth:`~.inverter.Inverter.invert`."""
-        return self.rows_of(self._features(gradients), labels)
+        given = self.given(self._features(gradients))
+        return self.rows_of(given, self.labelled(given, labels))
 
-    def rows_of(self, seen: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Rows of features instead of gradients, (rows, size)."""
-        found = torch.empty(len(seen), len(self._of_all.offset))
+    def given(self, seen: torch.Tensor) -> torch.Tensor:
+        """What is regressed on, float64 of shape (rows, size), of features."""
+        return directed(seen) if self._directed else seen
+
+    def labelled(self, given: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The labels, with a guess for each -1."""
+        return torch.where(labels < 0, self._of_labels(given).argmax(dim=1), labels)
+
+    def rows_of(self, given: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Rows of what :meth:`given` gives, float32 of shape (rows, numbers of a row)."""
+        found = torch.empty(len(given), len(self._of_all.offset))
         for label in labels.unique().tolist():
-            one, own = self._by_label.get(label, self._of_all), labels == label
-            found[own] = ((seen[own] - one.mean) @ one.weight + one.offset).float()
+            own = labels == label
+            found[own] = self._by_label.get(label, self._of_all)(given[own]).float()
         return found
+
+
+def directed(seen: torch.Tensor) -> torch.Tensor:
+    """Features at one length, so that each is about 1, and the logarithm of their length as one more."""
+    length = seen.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    return torch.cat([seen / length * seen.shape[1] ** 0.5, length.log()], dim=1)
 
 
 def fit_ridge(
@@ -123,12 +155,16 @@ def regress(features: Features, seen: torch.Tensor, public: PublicRows, seed: in
         seed: of which are held out.
     """
     rows = public.x.flatten(1).double()
+    plain, by_direction = (_regress(given, rows, seed) for given in (seen, directed(seen)))
+    better = by_direction.error < plain.error
+    given = directed(seen) if better else seen
     by_label = {
-        label: _regress(seen[own], rows[own], seed)
+        label: _regress(given[own], rows[own], seed)
         for label in public.y.unique().tolist()
         if int((own := public.y == label).sum()) >= _ENOUGH
     }
-    return RidgeInverter(features, by_label, _regress(seen, rows, seed))
+    of_labels = _regress(given, torch.nn.functional.one_hot(public.y).double(), seed)
+    return RidgeInverter(features, better, by_label, by_direction if better else plain, of_labels)
 
 
 def _regress(seen: torch.Tensor, rows: torch.Tensor, seed: int) -> _Regression:
@@ -145,7 +181,8 @@ def _regress(seen: torch.Tensor, rows: torch.Tensor, seed: int) -> _Regression:
         guess = centred[held] @ _solve(gram_kept, product_kept, penalty)
         errors[penalty] = float((guess - targets[held]).square().mean())
     best = min(errors, key=lambda penalty: errors[penalty])
-    return _Regression(mean, _solve(gram + gram_kept, product + product_kept, best), offset)
+    weight = _solve(gram + gram_kept, product + product_kept, best)
+    return _Regression(mean, weight, offset, errors[best])
 
 
 def _moments(seen: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

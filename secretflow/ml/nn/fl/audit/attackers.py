@@ -37,6 +37,7 @@ from secretflow.ml.nn.fl.attacks.neurons import read_neurons
 from secretflow.ml.nn.fl.attacks.observation import Progress
 from secretflow.ml.nn.fl.attacks.ridge import regress
 from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients, learn_row_gradients
+from secretflow.ml.nn.fl.attacks.spear import SpearSettings, spear_attack
 from secretflow.ml.nn.fl.attacks.tokens import token_attack
 from secretflow.ml.nn.fl.audit.rows import Rows
 from secretflow.ml.nn.fl.audit.scenes import Scene
@@ -165,6 +166,17 @@ def _neurons(attempt: Attempt) -> Findings:
     return Findings(tuple(Guess(rows.float(), None) for rows in found))
 
 
+def _exact(attempt: Attempt) -> Findings:
+    observations = attempt.scene.observations
+    settings, end = SpearSettings(seed=attempt.seed), time.perf_counter() + attempt.seconds
+    found: list[Guess] = []
+    while len(found) < len(observations) and (not found or time.perf_counter() < end):
+        found.append(Guess(spear_attack(observations[len(found)], settings).float(), None))
+    used, there = len(found), len(observations)
+    spared = {"observations": used, "of": there, "steps": settings.draws}
+    return Findings(tuple(found), effort=spared if used < there else {})
+
+
 def _fewer(learned: RowGradients, public: PublicRows) -> dict[str, int]:
     used, there = len(learned.seen), len(public.x)
     return {"public": used, "of": there} if used < there else {}
@@ -276,6 +288,7 @@ ATTACKERS: tuple[Attacker, ...] = (
     Attacker("closed form", False, _closed_form, together=False),
     Attacker("rows read off", False, _read_off, together=True),
     Attacker("rows of neurons", False, _neurons, together=True),
+    Attacker("exact batch", False, _exact, together=True),
     Attacker("ridge regression", False, _ridge, together=False),
     Attacker("candidates", False, _candidates, ("images", "table", "tokens")),
     Attacker("learned inverter", True, _learned, together=False),

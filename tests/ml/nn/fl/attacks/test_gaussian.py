@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from secretflow.ml.nn.fl.attacks import (
+    LocalPrior,
     PriorSettings,
     closed_form_attack,
     fit_gaussian,
@@ -90,6 +91,16 @@ def test_the_most_probable_row_is_found_where_few_coordinates_live(make_party):
     assert float((found - truth).square().mean()) < 0.2 * chance
 
 
+def test_both_rows_of_a_batch_are_found(make_party):
+    public = rows_of_a_kind(500, 2).x
+    party = dataclasses.replace(make_party(batch=2, pruned=0.3), x=rows_of_a_kind(2, 3).x)
+    found = prior_attack([observed(party)], fit_gaussian(public))[0]
+    order = (torch.cdist(found.images.flatten(1), party.x.flatten(1))).argmin(dim=1)
+    assert sorted(order.tolist()) == [0, 1]
+    chance = float((party.x - public.mean(dim=0)).square().mean())
+    assert float((found.images - party.x[order]).square().mean()) < 0.2 * chance
+
+
 def test_a_gradient_that_shows_nothing_gives_the_mean_row(make_party):
     prior = fit_gaussian(rows_of_a_kind(500, 2).x)
     party = make_party()
@@ -101,8 +112,6 @@ def test_a_gradient_that_shows_nothing_gives_the_mean_row(make_party):
 
 def test_what_a_prior_cannot_do_is_refused(make_party):
     prior = fit_gaussian(rows_of_a_kind(50, 2).x)
-    with pytest.raises(ValueError, match="batch_size must be 1"):
-        prior_attack([observed(make_party(batch=2))], prior)
     with pytest.raises(ValueError, match="prior must be of rows of 16 numbers, got 4"):
         prior_attack([observed(make_party())], fit_gaussian(torch.rand(9, 4)))
     with pytest.raises(ValueError, match="noise must be a number above 0"):
@@ -111,3 +120,23 @@ def test_what_a_prior_cannot_do_is_refused(make_party):
         prior.conditional_mean(torch.zeros(16), torch.full((16,), -1.0))
     with pytest.raises(ValueError, match="rows must be at least two rows"):
         fit_gaussian(torch.rand(1, 4))
+
+
+def test_on_a_curve_the_nearest_rows_tell_more_than_all():
+    torch.manual_seed(0)
+    where = 2 * torch.rand(620, 1).double() - 1
+    rows = torch.cat([where, where.square(), where.abs()], dim=1)
+    public, own = rows[:600], rows[600:]
+    noise = torch.tensor([0.0, UNKNOWN, UNKNOWN]).double()
+
+    def error(prior):
+        found = torch.stack([prior.conditional_mean(row, noise) for row in own])
+        torch.testing.assert_close(found[:, 0], own[:, 0])
+        return float((found - own).square().mean())
+
+    assert error(LocalPrior(public, neighbours=40)) < 0.01 * error(fit_gaussian(public))
+
+
+def test_a_local_prior_refuses_what_is_not_like_its_rows():
+    with pytest.raises(ValueError, match=r"values must be of shape \(16,\)"):
+        LocalPrior(torch.rand(5, 16)).conditional_mean(torch.zeros(3), torch.zeros(3))

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from secretflow.ml.nn.fl.attacks import (
     LearnedSettings,
@@ -64,6 +65,23 @@ def test_a_gradient_that_says_nothing_gives_no_more_than_the_mean_row(make_party
     seen = [dataclasses.replace(o, gradients=noise(o.gradients)) for o in observed(make_party(), rows)]
     chance = float((rows.x - public.x.mean(dim=0)).square().mean())
     assert error(attack(seen, public, distort=noise), rows) > 0.9 * chance
+
+
+def sure():
+    """A net whose gradients differ in length by orders of magnitude, and whose scores are no logits."""
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3), nn.Softmax(1)).double()
+
+
+@both
+def test_rows_come_back_where_lengths_differ_widely_and_no_label_can_be_read(make_party, attack):
+    rows, public = rows_of_a_kind(30, 1), rows_of_a_kind(900, 2)
+    party = make_party(sure)
+    party = dataclasses.replace(party, weights={name: 10 * value for name, value in party.weights.items()})
+    seen = observed(party, rows)
+    lengths = torch.stack([sum(g.square().sum() for g in each.gradients).sqrt() for each in seen])
+    assert lengths.max() > 30 * lengths.min()
+    chance = float((rows.x - public.x.mean(dim=0)).square().mean())
+    assert error(attack(seen, public), rows) < 0.5 * chance
 
 
 def test_public_gradients_are_those_that_a_party_would_upload(make_party):

@@ -98,6 +98,11 @@ ATTACK: dict[str, Call] = {
         lambda *_: {"rows": torch.rand(5, FEATURES)},
         {"rows": [*TENSOR, torch.rand(1, FEATURES)], "rank": COUNT},
     ),
+    "LocalPrior": Call(
+        attacks.LocalPrior,
+        lambda *_: {"rows": torch.rand(5, FEATURES)},
+        {"rows": [*TENSOR, torch.rand(1, FEATURES)], "neighbours": [*COUNT, 1]},
+    ),
     "prior_attack": Call(
         attacks.prior_attack,
         lambda *_: {"observations": [observation()], "prior": attacks.fit_gaussian(torch.rand(5, FEATURES))},
@@ -154,6 +159,34 @@ ATTACK: dict[str, Call] = {
         attacks.read_neurons,
         lambda *_: {"observation": observation()},
         {"observation": [None, 3], "prior": [3]},
+    ),
+    "spear_attack": Call(
+        attacks.spear_attack,
+        lambda *_: {"observation": two_layers()},
+        {"observation": [None, 3], "settings": [None, attacks.DLGSettings()]},
+    ),
+    "SpearSettings": Call(
+        attacks.SpearSettings,
+        lambda *_: {},
+        {"draws": COUNT, "seed": [-1, 0.5]},
+    ),
+    "gradient_of_adam": Call(
+        attacks.gradient_of_adam,
+        lambda *_: {
+            "update": [torch.rand(3)],
+            "previous": [torch.rand(3)],
+            "squares": [torch.rand(3)],
+            "step": 2,
+        },
+        {
+            "update": [None, [1.0], torch.rand(3)],
+            "previous": [None, [1.0], [torch.rand(2)]],
+            "squares": [None, [1.0], [torch.rand(2)]],
+            "step": COUNT,
+            "betas": [None, 0.9, (0.9,), (0.9, 1.0), (-0.1, 0.9)],
+            "eps": NUMBER,
+        },
+        called={"update": "(update|previous)"},
     ),
     "token_attack": Call(
         attacks.token_attack,

@@ -1,0 +1,181 @@
+"""Attackers of the strong settings: each attacks observations of a setting and gives a row of scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from experiments.audit.strong_scores import Material, score
+from secretflow.ml.nn.fl.attacks import (
+    DLGSettings,
+    InvertingSettings,
+    LearnedSettings,
+    Observation,
+    PriorSettings,
+    Reconstruction,
+    closed_form_attack,
+    fit_gaussian,
+    idlg_attack,
+    inverting_attack,
+    learn_row_gradients,
+    prior_attack,
+)
+from secretflow.ml.nn.fl.attacks.gaussian import LocalPrior
+from secretflow.ml.nn.fl.attacks.inverter import Inverter, attack_with
+from secretflow.ml.nn.fl.attacks.learned import learn
+from secretflow.ml.nn.fl.attacks.public import Distort, flat, living_coordinates
+from secretflow.ml.nn.fl.attacks.ridge import regress
+from secretflow.ml.nn.fl.audit.defences import round_stochastically
+
+Row = dict[str, Any]
+_MANY = 4000
+"""Gradients on which the speed of an inverter is taken."""
+_SLOW = 20
+"""Images at most for an attack that searches."""
+_FEATURES = 1500
+
+
+def inverters(
+    observations: Sequence[Observation], material: Material, distort: Distort | None
+) -> Iterator[Row]:
+    """Regression and learned inverter, on the gradients of the same public images.
+
+    Args:
+        observations: of one image each, the first ones of the material.
+        material: images.
+        distort: what is done to a gradient before it is seen.
+
+    Yields:
+        A row for each.
+    """
+    started = time.perf_counter()
+    learned = learn_row_gradients(observations[0], material.public, _FEATURES, distort=distort)
+    computed = time.perf_counter() - started
+    parts = learned.features, learned.seen, learned.public
+    for name in ("ridge regression", "learned inverter"):
+        begun = time.perf_counter()
+        if name == "ridge regression":
+            inverter: Inverter = regress(*parts, seed=0)
+        else:
+            inverter = learn(*parts, observations[0].classes, LearnedSettings())
+        fitted = computed + time.perf_counter() - begun
+        found = attack_with(inverter, observations)
+        yield {
+            "attack": name,
+            **scored(found, material, time.perf_counter() - begun + computed),
+            "fit_seconds": round(fitted, 1),
+            "images_per_second": _speed(inverter, observations[0], found[0].labels),
+            "coordinates": int(living_coordinates(observations[0]).sum()),
+            "public": len(material.public.x),
+        }
+
+
+def _speed(inverter: Inverter, observation: Observation, label: torch.Tensor) -> int:
+    many = flat(observation.gradients, living_coordinates(observation)).expand(_MANY, -1)
+    begun = time.perf_counter()
+    inverter.invert(many, label.expand(_MANY))
+    return round(_MANY / (time.perf_counter() - begun))
+
+
+def closed_forms(observations: Sequence[Observation], material: Material) -> Iterator[Row]:
+    """The closed form, alone and with what public images lead one to expect of pixels that are not shown.
+
+    Args:
+        observations: of one image each, the first ones of the material.
+        material: images.
+
+    Yields:
+        A row for each.
+    """
+    public = material.public.x
+    priors = {
+        "closed form": lambda: None,
+        "closed form, Gaussian": lambda: fit_gaussian(public),
+        "closed form, Gaussian of the nearest": lambda: LocalPrior(public),
+    }
+    for name, make in priors.items():
+        started = time.perf_counter()
+        found = closed_form_attack(observations, prior=make())
+        yield {"attack": name, **scored(found, material, time.perf_counter() - started)}
+
+
+def prior_search(
+    observations: Sequence[Observation],
+    material: Material,
+    bits: int | None,
+    labels: torch.Tensor | None = None,
+) -> Row:
+    """The search with a Gaussian of public images, on 20 observations at most.
+
+    Args:
+        observations: of one image each, the first ones of the material.
+        material: images.
+        bits: of a rounded coordinate, whose noise the attacker knows; None is not rounded.
+        labels: int64 of shape (observations,), if they cannot be read off; None reads them off.
+    """
+    few = observations[:_SLOW]
+    noise = PriorSettings().noise if bits is None else relative_noise(bits)
+    started = time.perf_counter()
+    prior = fit_gaussian(material.public.x)
+    own = None if labels is None else labels[: len(few), None]
+    found = prior_attack(few, prior, PriorSettings(noise=noise, lanes=32), labels=own)
+    return {"attack": "Gaussian prior", **scored(found, material, time.perf_counter() - started)}
+
+
+def idlg(observations: Sequence[Observation], material: Material) -> Row:
+    """iDLG, which knows no public images, on 20 observations at most.
+
+    Args:
+        observations: of one image each, the first ones of the material.
+        material: images.
+    """
+    started = time.perf_counter()
+    settings = DLGSettings(60, 2, patience=6, start_mean=0.5, start_deviation=0.1, lanes=80)
+    found = idlg_attack(observations[:_SLOW], settings)
+    return {"attack": "iDLG", **scored(found, material, time.perf_counter() - started)}
+
+
+def by_direction(observations: Sequence[Observation], material: Material, labels: torch.Tensor) -> Row:
+    """Inverting Gradients, which knows no public images, on 20 observations at most.
+
+    Args:
+        observations: of one image each, the first ones of the material.
+        material: images.
+        labels: that were read off, int64 of shape (observations,).
+    """
+    few = observations[:_SLOW]
+    started = time.perf_counter()
+    found = inverting_attack(few, InvertingSettings(lanes=32), labels=labels[: len(few), None])
+    return {"attack": "Inverting Gradients", **scored(found, material, time.perf_counter() - started)}
+
+
+def rounding(bits: int | None) -> Distort | None:
+    """What an attacker does to gradients of its own where those it sees are rounded.
+
+    Args:
+        bits: of a rounded coordinate; None is not rounded.
+    """
+    if bits is None:
+        return None
+    return lambda arrays: round_stochastically(arrays, bits)
+
+
+def relative_noise(bits: int) -> float:
+    """Deviation that rounding adds to a coordinate, relative to the largest one of its array.
+
+    Stochastic rounding to steps of 1 has a variance of 1/6 where the fraction is uniform.
+
+    Args:
+        bits: of a rounded coordinate, at least 2.
+    """
+    return float((1 / (2 ** (bits - 1) - 1)) / 6**0.5)
+
+
+def scored(found: Sequence[Reconstruction], material: Material, seconds: float) -> Row:
+    """The scores of reconstructions of the material's first images, and how long they took."""
+    images = torch.cat([result.images for result in found])
+    labels = torch.cat([result.labels for result in found])
+    return {**score(images, torch.arange(len(found)), material, labels), "seconds": round(seconds, 1)}

@@ -1,0 +1,168 @@
+"""Attacks on averages of pruned uploads, with one mask for all or masks of the parties' own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.audit.strong_averages import perceptron
+from experiments.audit.strong_scores import Material, picked, score
+from experiments.dgl_utils import CLASSES
+from secretflow.ml.nn.fl.attacks import Observation, candidate_scores, learn_row_gradients, read_neurons
+from secretflow.ml.nn.fl.attacks.gaussian import LocalPrior
+from secretflow.ml.nn.fl.audit.defences import magnitude_mask
+from secretflow.ml.nn.fl.audit.scores import match
+from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, apply_mask, observe, party_gradient
+
+Row = dict[str, Any]
+_SEED, _BATCH, _LEARNING_RATE = 1, 10, 0.1
+_STEPS = 10
+"""Local steps after which parties prune by weights of their own."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Parties' masks, and the average of their weights.
+
+    Attributes:
+        weights: by name; of those that a mask prunes at some parties the average of the others.
+        masks: of each party, by name.
+    """
+
+    weights: dict[str, torch.Tensor]
+    masks: Sequence[dict[str, torch.Tensor]]
+
+    def counts(self) -> dict[str, torch.Tensor]:
+        """How many parties keep each weight, which all are told, by name."""
+        return {name: sum(mask[name] for mask in self.masks) for name in self.masks[0]}  # type: ignore[misc]
+
+    def common(self) -> float:
+        """Part of the weights that some party keeps and that all keep."""
+        counts = [entry.flatten() for entry in self.counts().values()]
+        alive = torch.cat(counts)
+        return float((alive == len(self.masks)).sum() / (alive > 0).sum())
+
+
+def prune(material: Material, parties: int, density: float, own_masks: bool) -> Pruned:
+    """The net as it is after the parties have pruned by magnitude.
+
+    Args:
+        material: on whose rest the parties train.
+        parties: how many.
+        density: of the pruned weights, in (0, 1).
+        own_masks: whether each prunes after ten steps with ten images of its own, and all average then.
+    """
+    torch.manual_seed(_SEED)
+    start = {name: value.detach().clone() for name, value in perceptron().state_dict().items()}
+    if not own_masks:
+        return Pruned(start, [magnitude_mask(perceptron, start, 1 - density)] * parties)
+    locals_ = [_trained(start, material, party) for party in range(parties)]
+    masks = [magnitude_mask(perceptron, weights, 1 - density) for weights in locals_]
+    average = {}
+    for name in start:
+        kept = [
+            weights[name] * mask[name] if name in mask else weights[name]
+            for weights, mask in zip(locals_, masks, strict=True)
+        ]
+        count = sum(mask[name] for mask in masks) if name in masks[0] else parties
+        average[name] = torch.stack(kept).sum(dim=0) / torch.as_tensor(count).clamp(min=1)
+    return Pruned(average, masks)
+
+
+def pruned_averages(
+    material: Material, images: int, density: float, own_masks: bool, parties: Sequence[int]
+) -> Iterator[Row]:
+    """Averages of pruned gradients of one image a party: what neurons hold, and which candidates are in it.
+
+    An attacker compares what all parties keep: there the average is of all of them.
+
+    Args:
+        material: images.
+        images: to attack, in whole groups of parties, at least one group.
+        density: of the pruned weights, in (0, 1).
+        own_masks: whether each party has a mask of its own.
+        parties: numbers of parties.
+
+    Yields:
+        Two rows for each number of parties.
+    """
+    prior, learned = LocalPrior(material.public.x), None
+    for count in parties:
+        pruned = prune(material, count, density, own_masks)
+        numbers = torch.arange(max(1, images // count) * count).view(-1, count)
+        observations = [_observed(pruned, material, own) for own in numbers]
+        common = {
+            "net": "784-256-10 ReLU",
+            "view": "average",
+            "knowledge": "masks of their own" if own_masks else "one mask for all",
+            "density": density,
+            "bits": None,
+            "parties": count,
+            "kept_by_all": round(pruned.common(), 3),
+        }
+        started = time.perf_counter()
+        found = [
+            _in_order(read_neurons(seen, prior).float(), material, own)
+            for seen, own in zip(observations, numbers, strict=True)
+        ]
+        seconds = round(time.perf_counter() - started, 1)
+        scores = score(torch.cat(found), numbers.flatten(), material)
+        yield {**common, "attack": "rows of neurons", **scores, "seconds": seconds}
+        started = time.perf_counter()
+        if learned is None or own_masks:
+            learned = learn_row_gradients(observations[0], material.public)
+        of_all = candidate_scores(learned, observations, material.all())
+        seconds = round(time.perf_counter() - started, 1)
+        yield {**common, "attack": "candidates", **picked(of_all, numbers), "seconds": seconds}
+
+
+def _in_order(found: torch.Tensor, material: Material, own: torch.Tensor) -> torch.Tensor:
+    """What was read in the order of the true images; what was not is black."""
+    guess = torch.zeros(len(own), 1, 28, 28)
+    guess[: len(found)] = found
+    return guess[match(guess, material.x[own])]
+
+
+def _trained(start: dict[str, torch.Tensor], material: Material, party: int) -> dict[str, torch.Tensor]:
+    """Weights after local steps on images of the party's own."""
+    net = perceptron()
+    net.load_state_dict(start)
+    optimizer = torch.optim.SGD(net.parameters(), lr=_LEARNING_RATE)
+    first = party * _STEPS * _BATCH
+    for step in range(_STEPS):
+        own = slice(first + step * _BATCH, first + (step + 1) * _BATCH)
+        loss = nn.functional.cross_entropy(net(material.rest.x[own]), material.rest.y[own])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+
+def _observed(pruned: Pruned, material: Material, own: torch.Tensor) -> Observation:
+    parties = [
+        PartyStep(
+            perceptron,
+            apply_mask(pruned.weights, mask),
+            material.x[number : number + 1],
+            material.y[number : number + 1],
+            mask,
+        )
+        for number, mask in zip(own.tolist(), pruned.masks, strict=True)
+    ]
+    uploads = [party_gradient(party) for party in parties]
+    counts = pruned.counts()
+    all_keep = {name: (count == len(parties)).to(count.dtype) for name, count in counts.items()}
+    names = [name for name, _ in perceptron().named_parameters()]
+    seen = [
+        torch.stack(arrays).mean(dim=0) * all_keep.get(name, torch.ones(()))
+        for name, arrays in zip(names, zip(*uploads, strict=True), strict=True)
+    ]
+    some_keep = {name: (count > 0).to(count.dtype) for name, count in counts.items()}
+    step = replace(parties[0], weights=pruned.weights, mask=some_keep)
+    found = observe(step, seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=len(parties))
+    return replace(found, compared=all_keep)

@@ -1,0 +1,219 @@
+"""Inverts a batch exactly behind a fully connected layer and a ReLU, whatever comes after them.
+
+The gradient of the layer's weights is the product of what comes back to its neurons, (neurons, rows), and
+the rows. Its rank is the number of rows, so both are known but for one small invertible matrix. A ReLU lets
+nothing back to a neuron that a row does not switch on: if one draws as many neurons as there are rows, less
+one, and a row switches none of them on, then those neurons tell that row's column of the matrix, and the
+column gives itself away by the many other neurons where nothing comes back. To use for batches and averages
+in nets that begin so and of which nothing is pruned; the draws that it takes double with each row.
+
+Source: Dimitrov, Baader, Müller, Vechev, "SPEAR: Exact gradient inversion of batches in federated learning",
+NeurIPS 2024, sections 3 and 4: the low rank, the draws, the scales by the gradient of the bias, and
+the choice among candidates by the signs that the rows give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.layers import first_layer
+from secretflow.ml.nn.fl.attacks.net import by_first_name
+from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.attacks.public import living_coordinates
+
+_AT_ONCE = 2048
+_ZERO = 1e-4
+"""Part of the largest number of a column below which another one counts as zero; float32 keeps about 1e-6."""
+_MORE = 4
+"""Neurons where a column must be zero, beside those that were drawn."""
+_SAME = 1e-3
+_AGREES = 0.95
+"""Part of the neurons that a row must switch on just where something comes back from it, to count as read."""
+
+
+@dataclass(frozen=True)
+class SpearSettings:
+    """How hard to try.
+
+    Attributes:
+        draws: of neurons at most, at least 1. Of rows that switch half of the neurons on about
+            ``2 ** (rows - 1)`` tell one.
+        seed: of the draws.
+
+    Raises:
+        TypeError: a value is of the wrong type.
+        ValueError: a number is out of its range.
+    """
+
+    draws: int = 100_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _validate.plain_fields(self)
+        _validate.integer("draws", self.draws, 1)
+        _validate.integer("seed", self.seed, 0)
+
+
+def spear_attack(observation: Observation, settings: SpearSettings = SpearSettings()) -> torch.Tensor:
+    """The rows of a batch or an average.
+
+    Args:
+        observation: of one local step; its ``batch_size`` is the number of all rows, which need not have
+            equal weights and must be fewer than the first layer has neurons.
+        settings: how hard to try.
+
+    Returns:
+        float64 of shape (read, *image_shape): the rows that switch on just those neurons to which something
+        comes back from them; none where too few columns were found.
+
+    Raises:
+        TypeError: something is of the wrong type.
+        ValueError: the input goes into no fully connected layer with bias, weights of that layer are pruned
+            or were not uploaded, several local steps were taken, or there are too many rows.
+    """
+    _validate.instance("observation", observation, Observation, "an Observation")
+    _validate.instance("settings", settings, SpearSettings, "SpearSettings")
+    layer = _Layer.of(observation)
+    shape = observation.image_shape
+    best, agreeing = layer.inputs.new_zeros(0, layer.inputs.shape[1]), layer.inputs.new_zeros(0)
+    columns = layer.inputs.new_zeros(0, layer.rank)
+    for candidates in layer.drawn(settings):
+        columns = _without_doubles(torch.cat([columns, candidates]))
+        if len(columns) >= layer.rank:
+            best, agreeing = layer.chosen(columns)
+            if bool((agreeing >= _AGREES).all()):
+                break
+    found = best[agreeing >= _AGREES]
+    return found.reshape(len(found), *shape)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The first layer and its gradient, taken apart: ``outputs @ q @ inverse(q) @ inputs`` for some ``q``."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    of_bias: torch.Tensor
+    outputs: torch.Tensor
+    inputs: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        """How many rows there are."""
+        return len(self.inputs)
+
+    @staticmethod
+    def of(observation: Observation) -> _Layer:
+        """Checks and takes apart, in double precision."""
+        steps = observation.local_steps
+        _validate.check(steps == 1, "local_steps", steps, "1 to invert a batch exactly")
+        numbers = first_layer(observation)
+        what = "one that begins with a fully connected layer with bias"
+        _validate.check(numbers is not None, "model", type(observation.model()).__name__, what)
+        assert numbers is not None
+        net = observation.model()
+        names = [name for name, _ in net.named_parameters()]
+        tensors = by_first_name(net, observation.pruned_weights())
+        weight, bias = (tensors[names[number]].detach().cpu().double() for number in numbers)
+        sizes = [gradient.numel() for gradient in observation.gradients]
+        living = living_coordinates(observation).split(sizes)[numbers[0]]
+        _validate.check(bool(living.all()), "mask", "zeros", "whole in the first layer to invert a batch")
+        rows, neurons = observation.batch_size, len(weight)
+        what = f"below the number of neurons of the first layer, {neurons}, to invert a batch"
+        _validate.check(rows < neurons, "batch_size", rows, what)
+        of_weight, of_bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
+        left, values, right = torch.linalg.svd(of_weight, full_matrices=False)
+        kept = min(rows, int((values > 1e-7 * values[0]).sum())) if bool(values[0] > 0) else 0
+        inputs = values[:kept, None] * right[:kept]
+        return _Layer(weight, bias, of_bias, left[:, :kept], inputs)
+
+    def drawn(self, settings: SpearSettings) -> Iterator[torch.Tensor]:
+        """Candidates for columns of the matrix, of unit length, (candidates, rank), draw by draw."""
+        lengths = self.outputs.norm(dim=1)
+        alive = self.outputs[lengths > _ZERO * lengths.max()] if self.rank else self.outputs
+        if self.rank == 1:
+            yield torch.ones(1, 1, dtype=alive.dtype)
+        if self.rank < 2 or len(alive) < self.rank + _MORE:
+            return
+        generator = torch.Generator().manual_seed(settings.seed)
+        for first in range(0, settings.draws, _AT_ONCE):
+            count = min(_AT_ONCE, settings.draws - first)
+            order = torch.rand(count, len(alive), generator=generator).argsort(dim=1)[:, : self.rank - 1]
+            free = torch.randn(count, 1, self.rank, generator=generator, dtype=alive.dtype)
+            system = torch.cat([alive[order], free], dim=1)
+            right = torch.zeros(count, self.rank, 1, dtype=alive.dtype)
+            right[:, -1] = 1
+            solved = torch.linalg.solve_ex(system, right).result[:, :, 0]
+            solved = solved[solved.isfinite().all(dim=1)]
+            values = solved @ alive.T
+            zeros = values.abs() < _ZERO * values.abs().amax(dim=1, keepdim=True)
+            sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
+            yield torch.stack([_null(alive[own]) for own in zeros[sparse]]) if sparse.any() else solved[:0]
+
+    def chosen(self, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of the columns that agree best with the signs that they give, and how far each agrees.
+
+        Args:
+            columns: candidates, at least as many as rows, (candidates, rank).
+
+        Returns:
+            Rows, (rank, inputs), and the part of the neurons that each switches on where it should, (rank,);
+            none where the candidates do not span the space.
+        """
+        zeros = (self.outputs @ columns.T).abs()
+        order = (zeros < _ZERO * zeros.amax(dim=0)).sum(dim=0).argsort(descending=True)
+        own = _independent(columns, order.tolist(), self.rank)
+        if len(own) < self.rank:
+            return self.inputs[:0], self.inputs.new_zeros(0)
+        rows, agreeing = self._rows(columns[own])
+        for candidate in (number for number in order.tolist() if number not in own):
+            worst = int(agreeing.argmin())
+            if agreeing[worst] >= _AGREES:
+                break
+            other = [*own[:worst], candidate, *own[worst + 1 :]]
+            if len(_independent(columns, other, self.rank)) < self.rank:
+                continue
+            changed, agree = self._rows(columns[other])
+            if agree.sum() > agreeing.sum():
+                own, rows, agreeing = other, changed, agree
+        return rows, agreeing
+
+    def _rows(self, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of as many columns, scaled by the gradient of the bias, and how far each agrees."""
+        scales = torch.linalg.solve(columns.T, self.outputs.T @ self.of_bias)
+        matrix = columns.T * scales
+        rows = torch.linalg.pinv(matrix) @ self.inputs
+        back = (self.outputs @ matrix).abs()
+        on = rows @ self.weight.T + self.bias > 0
+        shown = (back > _ZERO * back.amax(dim=0)).T
+        return rows, (on == shown).double().mean(dim=1)
+
+
+def _null(rows: torch.Tensor) -> torch.Tensor:
+    """The unit vector of the smallest products with some rows, of which there are enough to tell it."""
+    return torch.linalg.svd(rows, full_matrices=True).Vh[-1]
+
+
+def _without_doubles(columns: torch.Tensor) -> torch.Tensor:
+    """Each direction once."""
+    if not len(columns):
+        return columns
+    close = (columns @ columns.T).abs() > 1 - _SAME
+    first = close.int().argmax(dim=1) == torch.arange(len(columns))
+    return columns[first]
+
+
+def _independent(columns: torch.Tensor, order: list[int], rank: int) -> list[int]:
+    """The first columns of an order that do not depend on those before, as many as the rank at most."""
+    basis, own = columns[:0], []
+    for number in order:
+        left = columns[number] - basis.T @ (basis @ columns[number])
+        if left.norm() > _SAME:
+            basis, own = torch.cat([basis, (left / left.norm())[None]]), [*own, number]
+        if len(own) == rank:
+            break
+    return own

@@ -1,0 +1,70 @@
+"""Batches inverted exactly behind a fully connected layer and a ReLU."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from secretflow.ml.nn.fl.attacks import Observation, SpearSettings, spear_attack
+from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, plain_aggregate, weight_update
+
+FEATURES, CLASSES = 30, 5
+
+
+def deep() -> nn.Module:
+    """Three layers behind the first one, of which nothing is asked for."""
+    return nn.Sequential(
+        nn.Linear(FEATURES, 100), nn.ReLU(), nn.Linear(100, 40), nn.Tanh(), nn.Linear(40, CLASSES)
+    )
+
+
+def smooth() -> nn.Module:
+    return nn.Sequential(nn.Linear(FEATURES, 100), nn.Sigmoid(), nn.Linear(100, CLASSES))
+
+
+def observed(net: Callable[[], nn.Module], parties: int, batch: int) -> tuple[torch.Tensor, Observation]:
+    """Rows without structure, and the average of the gradients of all parties."""
+    torch.manual_seed(parties)
+    weights = dict(net().state_dict())
+    x, y = torch.randn(parties * batch, FEATURES), torch.randint(CLASSES, (parties * batch,))
+    members = [
+        PartyStep(net, weights, own, labels, {})
+        for own, labels in zip(x.split(batch), y.split(batch), strict=True)
+    ]
+    seen = plain_aggregate([weight_update(member, 1, 1.0) for member in members])
+    return x, observe(members[0], seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=parties)
+
+
+@pytest.mark.parametrize(("parties", "batch"), [(1, 1), (1, 4), (2, 4)])
+def test_every_row_of_a_batch_or_average_comes_back_exactly(parties: int, batch: int) -> None:
+    x, observation = observed(deep, parties, batch)
+    found = spear_attack(observation)
+    assert len(found) == len(x)
+    assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
+
+
+def test_where_every_row_switches_all_neurons_on_none_comes_back() -> None:
+    assert len(spear_attack(observed(smooth, 1, 4)[1], SpearSettings(draws=5_000))) == 0
+
+
+def test_nothing_comes_back_from_noise() -> None:
+    observation = observed(deep, 1, 4)[1]
+    noise = tuple(torch.randn_like(gradient) for gradient in observation.gradients)
+    found = spear_attack(dataclasses.replace(observation, gradients=noise), SpearSettings(draws=5_000))
+    assert found.shape == (0, FEATURES)
+
+
+def test_what_cannot_be_inverted_is_refused() -> None:
+    observation = observed(deep, 1, 4)[1]
+    several = dataclasses.replace(observation, local_steps=2, learning_rate=0.1)
+    with pytest.raises(ValueError, match="local_steps must be 1"):
+        spear_attack(several)
+    pruned = dataclasses.replace(observation, mask={"0.weight": torch.zeros(100, FEATURES)})
+    with pytest.raises(ValueError, match="mask must be whole in the first layer"):
+        spear_attack(pruned)
+    with pytest.raises(ValueError, match=r"batch_size must be below the number of neurons .* 100"):
+        spear_attack(dataclasses.replace(observation, batch_size=100))
