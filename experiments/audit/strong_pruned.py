@@ -13,8 +13,16 @@ from torch import nn
 from experiments.audit.strong_averages import perceptron
 from experiments.audit.strong_scores import Material, picked, score
 from experiments.dgl_utils import CLASSES
-from secretflow.ml.nn.fl.attacks import Observation, candidate_scores, learn_row_gradients, read_neurons
-from secretflow.ml.nn.fl.attacks.gaussian import LocalPrior
+from secretflow.ml.nn.fl.attacks import (
+    Observation,
+    PublicRows,
+    SpearSettings,
+    candidate_scores,
+    fit_gaussian,
+    learn_row_gradients,
+    read_neurons,
+    spear_attack,
+)
 from secretflow.ml.nn.fl.audit.defences import magnitude_mask
 from secretflow.ml.nn.fl.audit.scores import match
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, apply_mask, observe, party_gradient
@@ -23,6 +31,9 @@ Row = dict[str, Any]
 _SEED, _BATCH, _LEARNING_RATE = 1, 10, 0.1
 _STEPS = 10
 """Local steps after which parties prune by weights of their own."""
+_SLOW = 48
+_CANDIDATES, _PUBLIC = 2000, 5000
+"""Images whose gradients are compared, for there are 200,000 numbers in each."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +100,9 @@ def pruned_averages(
         parties: numbers of parties.
 
     Yields:
-        Two rows for each number of parties.
+        Three rows for each number of parties.
     """
-    prior, learned = LocalPrior(material.public.x), None
+    prior, learned = fit_gaussian(material.public.x), None
     for count in parties:
         pruned = prune(material, count, density, own_masks)
         numbers = torch.arange(max(1, images // count) * count).view(-1, count)
@@ -113,12 +124,29 @@ def pruned_averages(
         seconds = round(time.perf_counter() - started, 1)
         scores = score(torch.cat(found), numbers.flatten(), material)
         yield {**common, "attack": "rows of neurons", **scores, "seconds": seconds}
+        yield {**common, "attack": "exact batch", **_exactly(observations, numbers, material, own_masks)}
         started = time.perf_counter()
         if learned is None or own_masks:
-            learned = learn_row_gradients(observations[0], material.public)
-        of_all = candidate_scores(learned, observations, material.all())
+            public = PublicRows(material.public.x[:_PUBLIC], material.public.y[:_PUBLIC])
+            learned = learn_row_gradients(observations[0], public)
+        of_all = candidate_scores(learned, observations, material.candidates(_CANDIDATES))
         seconds = round(time.perf_counter() - started, 1)
         yield {**common, "attack": "candidates", **picked(of_all, numbers), "seconds": seconds}
+
+
+def _exactly(
+    observations: Sequence[Observation], numbers: torch.Tensor, material: Material, own_masks: bool
+) -> Row:
+    """Fills in the gradient and inverts it, of 48 images at most."""
+    some = max(1, _SLOW // numbers.shape[1])
+    settings = SpearSettings(agreement=0.8 if own_masks else 0.95)
+    started = time.perf_counter()
+    found = [
+        _in_order(spear_attack(seen, settings).float(), material, own)
+        for seen, own in zip(observations[:some], numbers, strict=False)
+    ]
+    seconds = round(time.perf_counter() - started, 1)
+    return {**score(torch.cat(found), numbers[:some].flatten(), material), "seconds": seconds}
 
 
 def _in_order(found: torch.Tensor, material: Material, own: torch.Tensor) -> torch.Tensor:

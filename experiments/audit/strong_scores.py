@@ -38,9 +38,9 @@ class Material:
     public: PublicRows
     rest: PublicRows
 
-    def all(self) -> PublicRows:
-        """The candidates with their labels."""
-        return PublicRows(self.x, self.y)
+    def candidates(self, most: int = CANDIDATES) -> PublicRows:
+        """The first candidates with their labels."""
+        return PublicRows(self.x[:most], self.y[:most])
 
 
 def load_material(public: int) -> Material:

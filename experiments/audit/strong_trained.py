@@ -21,7 +21,7 @@ from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, weigh
 Row = dict[str, Any]
 _SEED, _BATCH, _LEARNING_RATE = 1, 32, 1e-2
 _LOCAL_RATE = 0.1
-_UNSURE = 0.1
+_UNSURE = 0.25
 """Deviation of the logarithm of a coordinate's scale that the attacker on Adam expects of its estimate."""
 
 
@@ -137,7 +137,7 @@ def candidates(observations: Sequence[Observation], numbers: torch.Tensor, mater
     """
     started = time.perf_counter()
     learned = learn_row_gradients(observations[0], material.public)
-    scores = candidate_scores(learned, observations, material.all())
+    scores = candidate_scores(learned, observations, material.candidates())
     return {
         "attack": "candidates",
         **picked(scores, numbers),

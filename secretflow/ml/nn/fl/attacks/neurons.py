@@ -25,6 +25,9 @@ from secretflow.ml.nn.fl.attacks.observation import Observation
 _AGREE = 1e-3
 """Relative distance up to which two neurons hold the same row; float32 keeps about 1e-5."""
 
+_COMMON = 3
+"""Numbers that are not zero, at least, in which neurons must agree."""
+
 _LEAST = 1e-4
 """Gradient of a bias, relative to the largest one, below which a neuron is left out."""
 
@@ -55,10 +58,9 @@ def read_neurons(observation: Observation, prior: Prior | None = None) -> torch.
     counts = _living(observation, numbers[0], weight)
     strong = bias.abs() > _LEAST * bias.abs().max()
     weight, bias, counts = weight[strong], bias[strong], counts[strong]
-    held = weight / bias[:, None]
-    left, found = list(range(len(held))), []
+    left, found = list(range(len(weight))), []
     while left:
-        own = _agreeing(held, counts, left)
+        own = _agreeing(weight, bias, counts, left)
         if len(own) > 1:
             found.append(own)
         left = [neuron for neuron in left if neuron not in own]
@@ -68,7 +70,7 @@ def read_neurons(observation: Observation, prior: Prior | None = None) -> torch.
         for own in found[: observation.batch_size]
     ]
     shape = (len(rows), *observation.image_shape)
-    return (torch.stack(rows) if rows else held[:0]).reshape(shape).clamp(*observation.bounds)
+    return (torch.stack(rows) if rows else weight[:0]).reshape(shape).clamp(*observation.bounds)
 
 
 def _living(observation: Observation, number: int, weight: torch.Tensor) -> torch.Tensor:
@@ -81,15 +83,26 @@ def _living(observation: Observation, number: int, weight: torch.Tensor) -> torc
     return counts
 
 
-def _agreeing(held: torch.Tensor, counts: torch.Tensor, left: list[int]) -> list[int]:
-    """The first of some neurons, and those that hold the same numbers wherever both have a living weight."""
-    first, index = left[0], torch.tensor(left)
-    both = counts[index] * counts[first]
-    apart = ((held[index] - held[first]) * both).norm(dim=1)
-    length = (held[first] * both).norm(dim=1)
-    same = (apart <= _AGREE * length) & (both.sum(dim=1) >= 2)
-    same[0] = True
-    return index[same].tolist()
+def _agreeing(weight: torch.Tensor, bias: torch.Tensor, counts: torch.Tensor, left: list[int]) -> list[int]:
+    """The first of some neurons, and those that hold the same row wherever both have a living weight.
+
+    Neurons of a pruned layer have few numbers in common, so each is compared with all that agree so far.
+    """
+    index, own = torch.tensor(left), left[:1]
+    held = weight[index] / bias[index, None]
+    least = min(_COMMON, weight.shape[1])
+    while True:
+        row, known = input_of_first_layer(weight[own], bias[own], counts[own])
+        both = counts[index] * known
+        apart = ((held - row) * both).norm(dim=1)
+        length = (row * both).norm(dim=1)
+        lit = (row.abs() * both > _AGREE * row.abs().max()).sum(dim=1)
+        same = (apart <= _AGREE * length) & (lit >= least)
+        same[0] = True
+        more = index[same].tolist()
+        if len(more) <= len(own):
+            return own
+        own = more
 
 
 def _filled(row: torch.Tensor, known: torch.Tensor, prior: Prior | None) -> torch.Tensor:

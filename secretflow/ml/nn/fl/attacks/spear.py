@@ -4,8 +4,9 @@ The gradient of the layer's weights is the product of what comes back to its neu
 the rows. Its rank is the number of rows, so both are known but for one small invertible matrix. A ReLU lets
 nothing back to a neuron that a row does not switch on: if one draws as many neurons as there are rows, less
 one, and a row switches none of them on, then those neurons tell that row's column of the matrix, and the
-column gives itself away by the many other neurons where nothing comes back. To use for batches and averages
-in nets that begin so and of which nothing is pruned; the draws that it takes double with each row.
+column gives itself away by the many other neurons where nothing comes back. Of a pruned layer the gradient
+is filled in first (:mod:`~.completion`). To use for batches and averages in nets that begin so; the draws
+that it takes double with each row.
 
 Source: Dimitrov, Baader, Müller, Vechev, "SPEAR: Exact gradient inversion of batches in federated learning",
 NeurIPS 2024, sections 3 and 4: the low rank, the draws, the scales by the gradient of the bias, and
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.completion import completed
 from secretflow.ml.nn.fl.attacks.layers import first_layer
 from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation
@@ -31,8 +33,6 @@ _ZERO = 1e-4
 _MORE = 4
 """Neurons where a column must be zero, beside those that were drawn."""
 _SAME = 1e-3
-_AGREES = 0.95
-"""Part of the neurons that a row must switch on just where something comes back from it, to count as read."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class SpearSettings:
     Attributes:
         draws: of neurons at most, at least 1. Of rows that switch half of the neurons on about
             ``2 ** (rows - 1)`` tell one.
+        agreement: part of the neurons that a row must switch on just where something comes back from it, to
+            count as read, in (0, 1]; less than all, for parties with masks of their own have other nets.
         seed: of the draws.
 
     Raises:
@@ -50,12 +52,14 @@ class SpearSettings:
     """
 
     draws: int = 100_000
+    agreement: float = 0.95
     seed: int = 0
 
     def __post_init__(self) -> None:
         _validate.plain_fields(self)
         _validate.integer("draws", self.draws, 1)
         _validate.integer("seed", self.seed, 0)
+        _validate.number("agreement", self.agreement, above=0, at_most=1)
 
 
 def spear_attack(observation: Observation, settings: SpearSettings = SpearSettings()) -> torch.Tensor:
@@ -72,8 +76,8 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
 
     Raises:
         TypeError: something is of the wrong type.
-        ValueError: the input goes into no fully connected layer with bias, weights of that layer are pruned
-            or were not uploaded, several local steps were taken, or there are too many rows.
+        ValueError: the input goes into no fully connected layer with bias, several local steps were taken, or
+            there are too many rows.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     _validate.instance("settings", settings, SpearSettings, "SpearSettings")
@@ -84,10 +88,10 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
     for candidates in layer.drawn(settings):
         columns = _without_doubles(torch.cat([columns, candidates]))
         if len(columns) >= layer.rank:
-            best, agreeing = layer.chosen(columns)
-            if bool((agreeing >= _AGREES).all()):
+            best, agreeing = layer.chosen(columns, settings.agreement)
+            if bool((agreeing >= settings.agreement).all()):
                 break
-    found = best[agreeing >= _AGREES]
+    found = best[agreeing >= settings.agreement]
     return found.reshape(len(found), *shape)
 
 
@@ -120,12 +124,13 @@ class _Layer:
         tensors = by_first_name(net, observation.pruned_weights())
         weight, bias = (tensors[names[number]].detach().cpu().double() for number in numbers)
         sizes = [gradient.numel() for gradient in observation.gradients]
-        living = living_coordinates(observation).split(sizes)[numbers[0]]
-        _validate.check(bool(living.all()), "mask", "zeros", "whole in the first layer to invert a batch")
+        living = living_coordinates(observation).split(sizes)[numbers[0]].view_as(weight)
         rows, neurons = observation.batch_size, len(weight)
         what = f"below the number of neurons of the first layer, {neurons}, to invert a batch"
         _validate.check(rows < neurons, "batch_size", rows, what)
         of_weight, of_bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
+        if not bool(living.all()):
+            of_weight = _filled_in(of_weight, of_bias, living, rows)
         left, values, right = torch.linalg.svd(of_weight, full_matrices=False)
         kept = min(rows, int((values > 1e-7 * values[0]).sum())) if bool(values[0] > 0) else 0
         inputs = values[:kept, None] * right[:kept]
@@ -154,11 +159,12 @@ class _Layer:
             sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
             yield torch.stack([_null(alive[own]) for own in zeros[sparse]]) if sparse.any() else solved[:0]
 
-    def chosen(self, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def chosen(self, columns: torch.Tensor, enough: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the columns that agree best with the signs that they give, and how far each agrees.
 
         Args:
             columns: candidates, at least as many as rows, (candidates, rank).
+            enough: agreement from which on a row is not exchanged.
 
         Returns:
             Rows, (rank, inputs), and the part of the neurons that each switches on where it should, (rank,);
@@ -172,7 +178,7 @@ class _Layer:
         rows, agreeing = self._rows(columns[own])
         for candidate in (number for number in order.tolist() if number not in own):
             worst = int(agreeing.argmin())
-            if agreeing[worst] >= _AGREES:
+            if agreeing[worst] >= enough:
                 break
             other = [*own[:worst], candidate, *own[worst + 1 :]]
             if len(_independent(columns, other, self.rank)) < self.rank:
@@ -191,6 +197,22 @@ class _Layer:
         on = rows @ self.weight.T + self.bias > 0
         shown = (back > _ZERO * back.amax(dim=0)).T
         return rows, (on == shown).double().mean(dim=1)
+
+
+def _filled_in(
+    of_weight: torch.Tensor, of_bias: torch.Tensor, living: torch.Tensor, rows: int
+) -> torch.Tensor:
+    """The gradient of a layer of which some weights are pruned, had they lived; zeros if it is not found.
+
+    The gradient of the bias is that of the weights of one more input, which is 1 in all rows.
+    """
+    both = torch.cat([of_weight, of_bias[:, None]], dim=1)
+    seen = torch.cat([living, torch.ones_like(living[:, :1])], dim=1)
+    factors = completed(both, seen, rows)
+    if factors is None:
+        return torch.zeros_like(of_weight)
+    left, right = factors
+    return left @ right[:, :-1]
 
 
 def _null(rows: torch.Tensor) -> torch.Tensor:

@@ -168,7 +168,7 @@ ATTACK: dict[str, Call] = {
     "SpearSettings": Call(
         attacks.SpearSettings,
         lambda *_: {},
-        {"draws": COUNT, "seed": [-1, 0.5]},
+        {"draws": COUNT, "agreement": [*NUMBER, 0.0, 1.5], "seed": [-1, 0.5]},
     ),
     "gradient_of_adam": Call(
         attacks.gradient_of_adam,
@@ -176,13 +176,13 @@ ATTACK: dict[str, Call] = {
             "update": [torch.rand(3)],
             "previous": [torch.rand(3)],
             "squares": [torch.rand(3)],
-            "step": 2,
+            "step": 3,
         },
         {
             "update": [None, [1.0], torch.rand(3)],
             "previous": [None, [1.0], [torch.rand(2)]],
             "squares": [None, [1.0], [torch.rand(2)]],
-            "step": COUNT,
+            "step": [1, *COUNT],
             "betas": [None, 0.9, (0.9,), (0.9, 1.0), (-0.1, 0.9)],
             "eps": NUMBER,
         },
