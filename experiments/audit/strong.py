@@ -17,6 +17,7 @@ import torch
 
 from experiments.audit import (
     strong_averages,
+    strong_exact,
     strong_pruned,
     strong_rounds,
     strong_settings,
@@ -63,6 +64,10 @@ def _batches(epochs: int, density: float, batch: int) -> Measure:
     return lambda material, images: strong_trained.trained_batches(material, images, epochs, density, batch)
 
 
+def _exact(batch: int, draws: int) -> Measure:
+    return lambda material, images: strong_exact.exact_batches(material, images, batch, draws)
+
+
 def _adam(density: float, fresh: bool) -> Measure:
     return lambda material, images: strong_trained.adam_updates(material, images, 1, density, fresh)
 
@@ -81,6 +86,8 @@ SETTINGS: Mapping[str, Measure] = {
     "ten rounds of 16, unequal": _rounds(10, 16, equal=False),
     "averages 10 %, one mask": _pruned(0.1, own_masks=False),
     "averages 10 %, own masks": _pruned(0.1, own_masks=True),
+    "exact batches of 16": _exact(16, 2_000_000),
+    "exact batches of 20": _exact(20, 10_000_000),
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
         for density in (0.05, 0.02, 0.01)
@@ -109,11 +116,21 @@ SETTINGS: Mapping[str, Measure] = {
 }
 """By name, in the order in which they are measured and printed; "learned" has the regression with it."""
 
-_COLUMNS = ("setting", "attack", "got back", "identified", "median rank", "median SSIM", "seconds")
+_COLUMNS = (
+    "setting",
+    "parties",
+    "attack",
+    "got back",
+    "identified",
+    "median rank",
+    "median SSIM",
+    "public images",
+    "seconds",
+)
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """The rows as a table in Markdown; of each setting the attacker that identifies most comes first.
+    """The rows as a table in Markdown; of each setting and number of parties the worst attacker comes first.
 
     Args:
         rows: of ``leakage.json``.
@@ -123,6 +140,7 @@ def tables(rows: Sequence[Row]) -> str:
         rows,
         key=lambda row: (
             order.index(row["setting"]),
+            row["parties"] or 0,
             -row["identified"] / row["images"],
             -(row["successes"] or 0) / row["images"],
         ),
@@ -141,10 +159,12 @@ def _cells(row: Row) -> list[str]:
     numbers = [str(row[name]) if row.get(name) is not None else "" for name in ("median_rank", "median_ssim")]
     return [
         row["setting"],
+        str(row["parties"] or ""),
         row["attack"],
         count("successes"),
         count("identified"),
         *numbers,
+        str(row["effort"]["public"]),
         str(row.get("seconds", "")),
     ]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from experiments.audit.strong_averages import perceptron
-from experiments.audit.strong_scores import Material, picked, score
+from experiments.audit.strong_scores import Material, in_order, picked, score
 from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import (
     Observation,
@@ -24,7 +24,6 @@ from secretflow.ml.nn.fl.attacks import (
     spear_attack,
 )
 from secretflow.ml.nn.fl.audit.defences import magnitude_mask
-from secretflow.ml.nn.fl.audit.scores import match
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, apply_mask, observe, party_gradient
 
 Row = dict[str, Any]
@@ -118,7 +117,7 @@ def pruned_averages(
         }
         started = time.perf_counter()
         found = [
-            _in_order(read_neurons(seen, prior).float(), material, own)
+            in_order(read_neurons(seen, prior).float(), material, own)
             for seen, own in zip(observations, numbers, strict=True)
         ]
         seconds = round(time.perf_counter() - started, 1)
@@ -142,18 +141,11 @@ def _exactly(
     settings = SpearSettings(agreement=0.8 if own_masks else 0.95)
     started = time.perf_counter()
     found = [
-        _in_order(spear_attack(seen, settings).float(), material, own)
+        in_order(spear_attack(seen, settings).float(), material, own)
         for seen, own in zip(observations[:some], numbers, strict=False)
     ]
     seconds = round(time.perf_counter() - started, 1)
     return {**score(torch.cat(found), numbers[:some].flatten(), material), "seconds": seconds}
-
-
-def _in_order(found: torch.Tensor, material: Material, own: torch.Tensor) -> torch.Tensor:
-    """What was read in the order of the true images; what was not is black."""
-    guess = torch.zeros(len(own), 1, 28, 28)
-    guess[: len(found)] = found
-    return guess[match(guess, material.x[own])]
 
 
 def _trained(start: dict[str, torch.Tensor], material: Material, party: int) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.audit.scores import (
     SUCCESS_MSE,
     label_accuracy,
+    match,
     mean_squared_error,
     ranks,
     structural_similarity,
@@ -95,6 +96,19 @@ def score(
         "median_ssim": round(statistics.median(structural_similarity(*pair) for pair in pairs), 3),
         "labels_right": None if labels is None else round(label_accuracy(labels, material.y[numbers]), 3),
     }
+
+
+def in_order(found: torch.Tensor, material: Material, own: torch.Tensor) -> torch.Tensor:
+    """What was read in the order of the true images; what was not is black.
+
+    Args:
+        found: float of shape (read, 1, 28, 28), at most as many as there are.
+        material: candidates.
+        own: numbers of the true images among them, int64 of shape (images,).
+    """
+    guess = torch.zeros(len(own), 1, 28, 28)
+    guess[: len(found)] = found
+    return guess[match(guess, material.x[own])]
 
 
 def picked(scores: torch.Tensor, numbers: torch.Tensor) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_what_is_measured_is_not_measured_again(measured, capsys):
 def test_the_tables_put_the_worst_attacker_first(measured, capsys):
     assert strong.main(["--out", str(measured), "--tables"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| setting | attack |") and len(lines) == 2 + len(rows_of(measured))
+    assert lines[0].startswith("| setting | parties | attack |") and len(lines) == 2 + len(rows_of(measured))
     perceptron = [line for line in lines if line.startswith("| perceptron 5 %")]
     assert "closed form, Gaussian" in perceptron[0]
 
