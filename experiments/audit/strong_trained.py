@@ -55,7 +55,6 @@ def train(material: Material, epochs: int, density: float) -> Trained:
     """
     torch.manual_seed(_SEED)
     net = ConvNet()
-    names = [name for name, _ in net.named_parameters()]
     x, y = torch.cat([material.x, material.rest.x]), torch.cat([material.y, material.rest.y])
     adam = torch.optim.Adam(net.parameters(), lr=_LEARNING_RATE)
     squares = [torch.zeros_like(parameter) for parameter in net.parameters()]
@@ -73,7 +72,6 @@ def train(material: Material, epochs: int, density: float) -> Trained:
             square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         _step(net, adam, _gradient(net, mask, x[own], y[own]), mask)
     weights = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    assert set(names) == set(weights)
     return Trained(weights, mask, adam.state_dict(), tuple(squares))
 
 
@@ -153,27 +151,39 @@ def adam_updates(material: Material, images: int, epochs: int, density: float, f
         images: to attack.
         epochs: of training.
         density: of the pruned weights, in (0, 1].
-        fresh: whether the state is that of a first step; else a batch of 32 comes before, whose update the
-            attacker has seen as well.
+        fresh: see :func:`observed_updates`.
 
     Yields:
         A row for each attack.
     """
-    trained = train(material, epochs, density)
-    party = _AdamParty(trained, fresh)
-    zeros = [torch.zeros_like(array) for array in trained.squares]
-    previous = zeros if fresh else party.update(material.rest.x[:_BATCH], material.rest.y[:_BATCH])
-    before = party.weights()
-    observations = []
-    for k in range(images):
-        x, y = material.x[k : k + 1], material.y[k : k + 1]
-        update = party.alone(x, y)
-        seen = update if fresh else gradient_of_adam(update, previous, trained.squares, step=party.steps + 1)
-        step = PartyStep(ConvNet, before, x, y, trained.mask)
-        observations.append(observe(step, seen, Knowledge.MASK_KNOWN, classes=CLASSES))
+    observations = observed_updates(train(material, epochs, density), material, images, fresh)
     common = _common(density, "Adam's first update" if fresh else "Adam's update")
     distort = _signs if fresh else _unsure
     yield from ({**common, **row} for row in inverters(observations, material, distort))
+
+
+def observed_updates(trained: Trained, material: Material, images: int, fresh: bool) -> list[Observation]:
+    """What an attacker makes of updates of single images.
+
+    Args:
+        trained: the net, and the party's Adam.
+        material: images.
+        images: of which there is an update each.
+        fresh: whether Adam's state is that of a first step, which shows signs only; else a batch of 32 comes
+            before, whose update the attacker has seen as well, and it solves for the gradient.
+    """
+    party = _AdamParty(trained, fresh)
+    rest = material.rest
+    previous = () if fresh else party.update(rest.x[:_BATCH], rest.y[:_BATCH])
+    before, found = party.weights(), []
+    for k in range(images):
+        x, y = material.x[k : k + 1], material.y[k : k + 1]
+        seen = party.alone(x, y)
+        if not fresh:
+            seen = gradient_of_adam(seen, previous, trained.squares, step=party.steps + 1)
+        step = PartyStep(ConvNet, before, x, y, trained.mask)
+        found.append(observe(step, seen, Knowledge.MASK_KNOWN, classes=CLASSES))
+    return found
 
 
 class _AdamParty:

@@ -231,7 +231,8 @@ def _without_doubles(columns: torch.Tensor) -> torch.Tensor:
 
 def _independent(columns: torch.Tensor, order: list[int], rank: int) -> list[int]:
     """The first columns of an order that do not depend on those before, as many as the rank at most."""
-    basis, own = columns[:0], []
+    own: list[int] = []
+    basis = columns[:0]
     for number in order:
         left = columns[number] - basis.T @ (basis @ columns[number])
         if left.norm() > _SAME:
