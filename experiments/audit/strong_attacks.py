@@ -11,7 +11,6 @@ import torch
 from experiments.audit.strong_scores import Material, score
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
-    InvertingSettings,
     LearnedSettings,
     Observation,
     PriorSettings,
@@ -19,7 +18,6 @@ from secretflow.ml.nn.fl.attacks import (
     closed_form_attack,
     fit_gaussian,
     idlg_attack,
-    inverting_attack,
     learn_row_gradients,
     prior_attack,
 )
@@ -39,14 +37,14 @@ _FEATURES = 1500
 
 
 def inverters(
-    observations: Sequence[Observation], material: Material, distort: Distort | None
+    observations: Sequence[Observation], distort: Distort | None, material: Material
 ) -> Iterator[Row]:
     """Regression and learned inverter, on the gradients of the same public images.
 
     Args:
         observations: of one image each, the first ones of the material.
+        distort: what is done to a gradient before the attacker has it as it is in them; None is nothing.
         material: images.
-        distort: what is done to a gradient before it is seen.
 
     Yields:
         A row for each.
@@ -102,26 +100,19 @@ def closed_forms(observations: Sequence[Observation], material: Material) -> Ite
         yield {"attack": name, **scored(found, material, time.perf_counter() - started)}
 
 
-def prior_search(
-    observations: Sequence[Observation],
-    material: Material,
-    bits: int | None,
-    labels: torch.Tensor | None = None,
-) -> Row:
+def prior_search(observations: Sequence[Observation], material: Material, bits: int | None) -> Row:
     """The search with a Gaussian of public images, on 20 observations at most.
 
     Args:
         observations: of one image each, the first ones of the material.
         material: images.
         bits: of a rounded coordinate, whose noise the attacker knows; None is not rounded.
-        labels: int64 of shape (observations,), if they cannot be read off; None reads them off.
     """
     few = observations[:_SLOW]
     noise = PriorSettings().noise if bits is None else relative_noise(bits)
     started = time.perf_counter()
     prior = fit_gaussian(material.public.x)
-    own = None if labels is None else labels[: len(few), None]
-    found = prior_attack(few, prior, PriorSettings(noise=noise, lanes=32), labels=own)
+    found = prior_attack(few, prior, PriorSettings(noise=noise, lanes=32))
     return {"attack": "Gaussian prior", **scored(found, material, time.perf_counter() - started)}
 
 
@@ -136,20 +127,6 @@ def idlg(observations: Sequence[Observation], material: Material) -> Row:
     settings = DLGSettings(60, 2, patience=6, start_mean=0.5, start_deviation=0.1, lanes=80)
     found = idlg_attack(observations[:_SLOW], settings)
     return {"attack": "iDLG", **scored(found, material, time.perf_counter() - started)}
-
-
-def by_direction(observations: Sequence[Observation], material: Material, labels: torch.Tensor) -> Row:
-    """Inverting Gradients, which knows no public images, on 20 observations at most.
-
-    Args:
-        observations: of one image each, the first ones of the material.
-        material: images.
-        labels: that were read off, int64 of shape (observations,).
-    """
-    few = observations[:_SLOW]
-    started = time.perf_counter()
-    found = inverting_attack(few, InvertingSettings(lanes=32), labels=labels[: len(few), None])
-    return {"attack": "Inverting Gradients", **scored(found, material, time.perf_counter() - started)}
 
 
 def rounding(bits: int | None) -> Distort | None:

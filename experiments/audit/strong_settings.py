@@ -45,7 +45,7 @@ def lenet_gradients(
         "parties": 1,
     }
     if "learned" in attacks:
-        yield from ({**common, **row} for row in inverters(observations, material, rounding(bits)))
+        yield from ({**common, **row} for row in inverters(observations, rounding(bits), material))
     if "prior" in attacks:
         yield {**common, **prior_search(observations, material, bits)}
     if "iDLG" in attacks:

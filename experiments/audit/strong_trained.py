@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from experiments.audit.strong_attacks import by_direction, inverters, prior_search
+from experiments.audit.strong_attacks import inverters
 from experiments.audit.strong_scores import Material, picked
 from experiments.dgl_utils import CLASSES, ConvNet
 from secretflow.ml.nn.fl.attacks import Observation, candidate_scores, learn_row_gradients
+from secretflow.ml.nn.fl.attacks.activations import as_activations
 from secretflow.ml.nn.fl.attacks.adam_updates import gradient_of_adam
+from secretflow.ml.nn.fl.attacks.public import Distort
 from secretflow.ml.nn.fl.audit.defences import magnitude_mask
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, weight_update
 
 Row = dict[str, Any]
 _SEED, _BATCH, _LEARNING_RATE = 1, 32, 1e-2
 _LOCAL_RATE = 0.1
+_PRUNINGS = 10
 _UNSURE = 0.25
 """Deviation of the logarithm of a coordinate's scale that the attacker on Adam expects of its estimate."""
 
@@ -34,12 +37,14 @@ class Trained:
         mask: 0 where a weight is pruned, by name; empty if none is.
         state: of its Adam.
         squares: by parameter the running mean of squares that public batches give in the same steps.
+        accuracy: on the attacker's images, which it has not seen.
     """
 
     weights: dict[str, torch.Tensor]
     mask: dict[str, torch.Tensor]
     state: dict[str, Any]
     squares: tuple[torch.Tensor, ...]
+    accuracy: float
 
 
 def train(material: Material, epochs: int, density: float) -> Trained:
@@ -48,7 +53,8 @@ def train(material: Material, epochs: int, density: float) -> Trained:
     Args:
         material: candidates and other rows of the parties to train on, public ones for the attacker's Adam.
         epochs: over all rows.
-        density: that half of the steps prune to at once, in (0, 1]; the others train under the mask.
+        density: that ten steps of pruning, each of the same part of what lives, come to in the first half of
+            the training, in (0, 1]; the second half trains under the mask.
 
     Returns:
         The net after the last step.
@@ -62,8 +68,9 @@ def train(material: Material, epochs: int, density: float) -> Trained:
     orders = torch.cat([torch.randperm(len(x), generator=generator) for _ in range(epochs)])
     steps = orders.split(_BATCH)
     for number, own in enumerate(steps):
-        if density < 1 and number == len(steps) // 2:
-            mask = magnitude_mask(ConvNet, net.state_dict(), 1 - density)
+        done, left = divmod(number * _PRUNINGS * 2, len(steps))
+        if density < 1 and left < _PRUNINGS * 2 and 0 < done <= _PRUNINGS:
+            mask = magnitude_mask(ConvNet, net.state_dict(), 1 - density ** (done / _PRUNINGS))
             net.load_state_dict({n: v * mask[n] if n in mask else v for n, v in net.state_dict().items()})
         drawn = torch.randint(len(material.public.x), (_BATCH,), generator=generator)
         for square, gradient in zip(
@@ -72,7 +79,9 @@ def train(material: Material, epochs: int, density: float) -> Trained:
             square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         _step(net, adam, _gradient(net, mask, x[own], y[own]), mask)
     weights = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    return Trained(weights, mask, adam.state_dict(), tuple(squares))
+    with torch.no_grad():
+        right = net(material.public.x).argmax(dim=1) == material.public.y
+    return Trained(weights, mask, adam.state_dict(), tuple(squares), round(float(right.float().mean()), 3))
 
 
 def trained_gradients(
@@ -82,25 +91,22 @@ def trained_gradients(
 
     Args:
         material: images.
-        images: to attack, at most; of an attack that searches at most 20.
+        images: to attack.
         epochs: of training.
         density: of the pruned weights, in (0, 1].
         steps: local ones of gradient descent, with a learning rate of 0.1.
 
     Yields:
-        A row for each attack; those that search are tried after one step.
+        A row for each attack.
     """
     trained = train(material, epochs, density)
     observations = [
         _observed(trained, material.x[k : k + 1], material.y[k : k + 1], steps) for k in range(images)
     ]
-    common = _common(density, f"gradient after {_epochs(epochs)}" if steps == 1 else f"{steps} local steps")
-    yield from ({**common, **row} for row in inverters(observations, material, None))
-    if steps == 1:
-        # The label is the class whose bias has the smallest gradient, behind two softmax as well.
-        labels = torch.stack([observation.gradients[-1].argmin() for observation in observations])
-        yield {**common, **prior_search(observations, material, None, labels)}
-        yield {**common, **by_direction(observations, material, labels)}
+    common = _common(
+        trained, density, f"gradient after {_epochs(epochs)}" if steps == 1 else f"{steps} local steps"
+    )
+    yield from ({**common, **row} for row in inverters(*_activations(observations), material))
 
 
 def trained_batches(
@@ -121,7 +127,7 @@ def trained_batches(
     trained = train(material, epochs, density)
     numbers = torch.arange(max(1, images // batch) * batch).view(-1, batch)
     observations = [_observed(trained, material.x[own], material.y[own]) for own in numbers]
-    common = _common(density, f"gradient of a batch of {batch} after {_epochs(epochs)}")
+    common = _common(trained, density, f"gradient of a batch of {batch} after {_epochs(epochs)}")
     yield {**common, **candidates(observations, numbers, material)}
 
 
@@ -156,10 +162,22 @@ def adam_updates(material: Material, images: int, epochs: int, density: float, f
     Yields:
         A row for each attack.
     """
-    observations = observed_updates(train(material, epochs, density), material, images, fresh)
-    common = _common(density, "Adam's first update" if fresh else "Adam's update")
-    distort = _signs if fresh else _unsure
-    yield from ({**common, **row} for row in inverters(observations, material, distort))
+    trained = train(material, epochs, density)
+    observations = observed_updates(trained, material, images, fresh)
+    common = _common(trained, density, "Adam's first update" if fresh else "Adam's update")
+    if fresh:
+        yield from ({**common, **row} for row in inverters(observations, _signs, material))
+    else:
+        observed, change = _activations(observations)
+        yield from (
+            {**common, **row} for row in inverters(observed, lambda arrays: change(_unsure(arrays)), material)
+        )
+
+
+def _activations(observations: Sequence[Observation]) -> tuple[list[Observation], Distort]:
+    """Observations in which a gradient of weights is what the layer was given, and how that is done."""
+    change = as_activations(observations[0])
+    return [replace(each, gradients=change(each.gradients)) for each in observations], change
 
 
 def observed_updates(trained: Trained, material: Material, images: int, fresh: bool) -> list[Observation]:
@@ -268,9 +286,10 @@ def _epochs(epochs: int) -> str:
     return f"{epochs} epoch" + ("s" if epochs > 1 else "")
 
 
-def _common(density: float, view: str) -> Row:
+def _common(trained: Trained, density: float, view: str) -> Row:
     return {
         "net": "ConvNet",
+        "accuracy": trained.accuracy,
         "view": view,
         "knowledge": "mask-aware" if density < 1 else "nothing pruned",
         "density": density,
