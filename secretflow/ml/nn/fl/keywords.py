@@ -11,21 +11,15 @@ from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
 _UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
-_OF_STRATEGIES: dict[str, tuple[str, ...]] = {
-    PRUNE_STRATEGY: (),
-    "fed_avg_w": ("server_agg_method",),
-    "fed_avg_g": ("server_agg_method",),
-    "fed_avg_u": ("server_agg_method",),
-    "fed_prox": ("server_agg_method", "mu"),
-    "fed_scr": ("server_agg_method", "threshold"),
-    "fed_stc": ("server_agg_method", "sparsity"),
-    "scaffold": ("server_agg_method",),
-}
+_UPSTREAM_STRATEGIES = ("fed_avg_w", "fed_avg_g", "fed_avg_u", "fed_prox", "fed_scr", "fed_stc", "scaffold")
+_OF_UPSTREAM_STRATEGIES = ("server_agg_method", "mu", "threshold", "sparsity")
 _OWN_KEYWORDS = ("gradient_capture", "local_objective", "mu", "wp_strategy", *PruneSettings.names())
 
 
 def check_keywords(keywords: Mapping[str, Any], strategy: str) -> None:
-    """Refuses a keyword of ``FLModel`` that no argument of the strategy has.
+    """Refuses a keyword of ``FLModel`` that no strategy has.
+
+    Users of upstream give its strategies each other's keywords, as its own tests do.
 
     Args:
         keywords: those that are left when the fork's own have been taken out.
@@ -34,9 +28,12 @@ def check_keywords(keywords: Mapping[str, Any], strategy: str) -> None:
     Raises:
         TypeError: there is one; the message suggests what may have been meant.
     """
-    if strategy not in _OF_STRATEGIES:
+    if strategy in _UPSTREAM_STRATEGIES:
+        known = [*_UPSTREAM_KEYWORDS, *_OF_UPSTREAM_STRATEGIES]
+    elif strategy == PRUNE_STRATEGY:
+        known = [*_UPSTREAM_KEYWORDS]
+    else:
         return
-    known = [*_UPSTREAM_KEYWORDS, *_OF_STRATEGIES[strategy]]
     _refuse_unknown("FLModel", f" with {strategy!r}", keywords, known, [*known, *_OWN_KEYWORDS])
 
 

@@ -117,7 +117,10 @@ def _agree_on_bounds(client: Client, largest: Sequence[float], updates: Updates)
 
 
 def add_up(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
-    """Adds up integers; nobody learns more than the sum, and a server that changes it is found out.
+    """Adds up integers, and a server that changes the sum is found out.
+
+    They are added in parts of 16 bits. Beside the sum, all learn the sum of each part, and so what was
+    carried from one to the next.
 
     Args:
         client: of this party.
@@ -133,22 +136,33 @@ def add_up(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
     return client.open_integers(total)
 
 
+def can_be_added(numbers: np.ndarray) -> bool:
+    """Whether :func:`add_up_numbers` takes them: all are finite and below 2^53."""
+    return bool(np.all(np.abs(numbers) < _NUMBERS_BELOW))
+
+
 def add_up_numbers(client: Client, own: np.ndarray) -> Exchanges[np.ndarray]:
-    """Adds up real numbers as :func:`add_up` does integers.
+    """Adds up real numbers as :func:`add_up` does integers, their whole parts and their fractions.
 
     Args:
         client: of this party.
-        own: float64, of one shape at all parties.
+        own: float64, of one shape at all parties, all of which :func:`can_be_added`.
 
     Returns:
-        float64, of each party within 2^-53 of its number; NaN where a party's is not finite, or 2^53 or more.
+        float64, of each party within 2^-53 of its number.
+
+    Raises:
+        AggregationError: a number is not finite, or 2^53 or more. Nothing is uploaded then.
     """
-    fits = np.abs(own) < _NUMBERS_BELOW
-    whole = np.floor(own, out=np.zeros_like(own), where=fits)
-    fraction = np.subtract(own, whole, out=np.zeros_like(own), where=fits) * _FRACTION
-    parts = np.stack([whole, fraction, ~fits]).astype(np.int64)
-    wholes, fractions, misfits = yield from add_up(client, parts)
-    return np.where(misfits > 0, np.nan, wholes + fractions / _FRACTION)
+    if not can_be_added(own):
+        raise AggregationError(
+            f"numbers must be finite and below 2^53 to be added up, got {own.shape} with others"
+        )
+    whole = np.floor(own)
+    wholes, fractions = yield from add_up(
+        client, np.stack([whole, (own - whole) * _FRACTION]).astype(np.int64)
+    )
+    return wholes + fractions / _FRACTION
 
 
 def confirm(client: Client, what: bytes) -> Exchanges[None]:
@@ -166,7 +180,10 @@ def confirm(client: Client, what: bytes) -> Exchanges[None]:
 
 
 def is_everybodys(client: Client, digest: int) -> Exchanges[bool]:
-    """Whether all parties have the same; if not, they learn no more than that.
+    """Whether all parties have the same; if not, they learn the sum of the digests.
+
+    Who is one of all but one that have the same learns the digest of the one, by which a guess of what it has
+    can be confirmed.
 
     Args:
         client: of this party.

@@ -126,6 +126,21 @@ def test_a_misspelt_keyword_of_upstreams_strategies_is_an_error_too(
         )
 
 
+def test_upstreams_strategies_take_each_others_keywords_as_in_its_own_tests(
+    devices: SimpleNamespace,
+) -> None:
+    FLModel(
+        server=devices.carol,
+        device_list=[devices.alice, devices.bob],
+        model=model_def(),
+        aggregator=PlainAggregator(devices.carol),
+        strategy="fed_avg_w",
+        backend="torch",
+        sparsity=0.0,
+        mu=0.0,
+    )
+
+
 def test_a_misspelt_keyword_of_fit_is_an_error_that_suggests_the_right_one(task: Any) -> None:
     with pytest.raises(TypeError, match=r"^fit has no argument epoch, got 5; did you mean epochs\?"):
         task.make_model().fit(task.x, task.y, epoch=5)

@@ -14,7 +14,7 @@ from secretflow.ml.nn.fl.metric_sums import Sums
 from secretflow.ml.nn.metrics import Mean, Metric
 from secretflow.party.messages import pack
 from secretflow.security.aggregation.secagg.errors import DisagreementError
-from secretflow.security.aggregation.secagg.protocol import Exchanges, add_up, add_up_numbers
+from secretflow.security.aggregation.secagg.protocol import Exchanges, add_up, add_up_numbers, can_be_added
 
 TOTALS_EXCHANGES = 2
 """How many messages each party sends in :func:`total`."""
@@ -30,8 +30,9 @@ def total(client: Any, own: Sequence[Metric | None]) -> Exchanges[list[Metric | 
         own: of this party's rows, as many at all parties; None for one that it has not.
 
     Returns:
-        Each over all parties' rows; None where a party has none, where it is no mean and no metric whose
-        states add up, and where those of the parties are not of one kind.
+        Each over all parties' rows; None where a party has none, or one of no rows, where it is no mean and
+        no metric whose states add up, where a number of it is not finite, and where those of the parties are
+        not of one kind. Nothing of such a metric is uploaded.
     """
     states = [_summed_states(metric) for metric in own]
     digests = np.array([_digest(*each) for each in zip(own, states, strict=True)], np.int64)
@@ -54,6 +55,7 @@ class PartyTotals:
     _client: Any
     _begin: Any
     _totals: list[Any]
+    _rounds: Any
 
     def begin_totals(self, start: int, own: Sequence[Metric | None]) -> None:
         """Begins what :func:`total` exchanges.
@@ -73,7 +75,10 @@ class PartyTotals:
         try:
             totals = yield from total(self._client, own)
         except DisagreementError:
-            self._client.transcript.begin(anew=True)  # it was said; or no call could be made any more
+            # It was said; or no call could be made any more. A fit that runs cannot go on, for a party may
+            # have been told another average than others.
+            self._client.transcript.begin(anew=True)
+            self._rounds = None
             raise
         left_out = [
             metric.name for metric, of_all in zip(own, totals, strict=True) if metric and of_all is None
@@ -82,20 +87,24 @@ class PartyTotals:
 
 
 def _summed_states(metric: Metric | None) -> dict[str, np.ndarray] | None:
-    """The numbers that a metric over more rows has the sums of; None if it is no such metric."""
+    """The numbers that a metric over more rows has the sums of; None if it is no such metric.
+
+    Neither is one of no rows, whose states are zero, for it would leave the sum to fewer parties, nor one
+    with a number that cannot be added, for the sum would be that of the others.
+    """
     if type(metric) is Mean:
-        return {"total": np.asarray(metric.total), "count": np.asarray(metric.count)}
-    if isinstance(metric, Sums) and set(metric.reductions.values()) == {"sum"}:
-        return metric.states
-    return None
+        states = {"total": np.asarray(metric.total), "count": np.asarray(metric.count)}
+    elif isinstance(metric, Sums) and set(metric.reductions.values()) == {"sum"}:
+        states = metric.states
+    else:
+        return None
+    adds_up = all(can_be_added(state) for state in states.values())
+    return states if adds_up and any(np.any(state) for state in states.values()) else None
 
 
 def _with_states(metric: Metric | None, sums: dict[str, np.ndarray]) -> Metric:
     if isinstance(metric, Sums):
-        typed = {
-            name: array.astype(metric.states[name].dtype) if np.isfinite(array).all() else array
-            for name, array in sums.items()
-        }
+        typed = {name: array.astype(metric.states[name].dtype) for name, array in sums.items()}
         return replace(metric, states=typed)
     assert isinstance(metric, Mean)  # as nothing else has summed states
     return Mean(metric.name, **sums)

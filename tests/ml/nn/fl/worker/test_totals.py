@@ -13,9 +13,11 @@ from torchmetrics import classification as tc
 from torchmetrics import regression as tr
 
 from secretflow.ml.nn.fl.backend.torch.local_metrics import local_metric
-from secretflow.ml.nn.fl.worker.totals import total
+from secretflow.ml.nn.fl.worker.totals import PartyTotals, total
 from secretflow.ml.nn.metrics import Mean, Metric
 from secretflow.security.aggregation.secagg.client import Client
+from secretflow.security.aggregation.secagg.errors import AggregationError, DisagreementError
+from secretflow.security.aggregation.secagg.integers import LIMBS
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.message import Message
 from secretflow.security.aggregation.secagg.protocol import add_up_numbers
@@ -103,9 +105,33 @@ def test_what_does_not_add_up_and_what_a_party_has_not_has_no_total() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2.0**53])
-def test_a_loss_that_is_no_number_at_one_party_is_none_of_all(bad: float) -> None:
-    loss, other = totals([[Mean("loss", bad if k else 1.0, 1), Mean("other", 1.0, 1)] for k in range(3)])
-    assert np.isnan(float(loss)) and float(other) == 1.0  # type: ignore[arg-type]
+def test_a_number_that_cannot_be_added_at_one_party_leaves_the_others_unopened(bad: float) -> None:
+    sums: list[Message] = []
+    mine = [123.4375, 77.25, bad]
+    loss, other = totals([[Mean("loss", number, 1), Mean("other", 1.0, 1)] for number in mine], sums)
+    assert loss is None
+    assert other is not None and float(other) == 1.0
+    assert sums[1]["body"][0].size == 2 * 2 * LIMBS  # total and count of the other, wholes and fractions
+
+
+def test_a_party_without_rows_leaves_the_others_unopened() -> None:
+    assert totals([[Mean("loss", 2.0 * (k < 2), int(k < 2))] for k in range(3)]) == [None]
+
+
+def test_a_fit_does_not_go_on_after_sums_that_parties_were_told_differently() -> None:
+    made = clients()
+    made[0].transcript.mix(b"what another party was not told")
+    worker = PartyTotals()
+    worker._client, worker._rounds = made[0], "of a fit that runs"
+    own = [Mean("loss", 1.0, 1)]
+    with pytest.raises(DisagreementError):
+        together([worker._total(own), *(total(client, own) for client in made[1:])])
+    assert worker._rounds is None
+
+
+def test_numbers_that_cannot_be_added_are_not_uploaded() -> None:
+    with pytest.raises(AggregationError, match="must be finite"):
+        next(add_up_numbers(clients()[0], np.array([1.0, np.nan])))
 
 
 @settings(max_examples=50)
