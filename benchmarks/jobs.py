@@ -36,7 +36,7 @@ class Side:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def with_settings(self, **settings: Any) -> Side:
-        """The same with further settings."""
+        """This side with further settings."""
         return replace(self, settings={**self.settings, **settings})
 
 

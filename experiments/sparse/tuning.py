@@ -111,7 +111,7 @@ _FIRST_ONCE = (
     "FedRTS",
     "local:span=24",
 )
-"""The same, at density 0.05 only."""
+"""Likewise, at density 0.05 only."""
 
 
 def runs() -> list[tuple[str, str, str, int, str, float, int, str, float, str]]:

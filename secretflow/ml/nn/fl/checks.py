@@ -211,6 +211,20 @@ def check_choices(
     _validate.check(allowed, "wp_strategy", wp_strategy, f"True or None with strategy={PRUNE_STRATEGY!r}")
 
 
+def refuse_pruning(strategy: str, chosen: Mapping[str, Any]) -> None:
+    """Refuses arguments of pruning with a strategy that does not prune.
+
+    Args:
+        strategy: of upstream's or the user's own.
+        chosen: the arguments, by name.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, value in chosen.items():
+        raise ArgumentError(f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}")
+
+
 def check_strategy(strategy: Any, backend: str) -> None:
     """Refuses a strategy that nobody has registered, when the backend's have been imported.
 

@@ -22,6 +22,7 @@ from secretflow.ml.nn.fl.checks import (
     check_server_agg_method,
     check_strategy,
     check_worker_processes,
+    refuse_pruning,
     upstreams_fit,
 )
 from secretflow.ml.nn.fl.crew import own_workers
@@ -135,13 +136,12 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             self._worker_processes = worker_processes
             check_model(model, self._prune_settings)
         else:
-            chosen.update({"wp_strategy": True} if wp_strategy else {})
-            chosen.update({"gradient_capture": gradient_capture} if gradient_capture else {})
-            chosen.update({"worker_processes": worker_processes} if worker_processes else {})
-            for name, value in chosen.items():
-                raise ArgumentError(
-                    f"strategy must be {PRUNE_STRATEGY!r} with {name}={value!r}, got {strategy!r}"
-                )
+            others = {
+                "wp_strategy": wp_strategy,
+                "gradient_capture": gradient_capture,
+                "worker_processes": worker_processes,
+            }
+            refuse_pruning(strategy, {**chosen, **{name: value for name, value in others.items() if value}})
             check_keywords(kwargs, strategy)
             check_server_agg_method(aggregator, kwargs.get("server_agg_method"))
         self._parties = set(device_list)
