@@ -21,6 +21,13 @@ ALL_ROWS = "all"  # as ``steps_per_epoch``
 DEFAULT_BATCH_SIZE = 32
 
 
+PATHS_ALONE = (
+    "dataset_builder must be given with paths, to make batches of a party's file, got None; "
+    "secretflow.data.horizontal.read_csv takes the same paths of CSV files, and gives x and y"
+)
+"""What is said where it is not."""
+
+
 @dataclass(frozen=True, eq=False)
 class FitOptions:
     """What a user chooses for one fit. The names and the defaults are upstream's.
@@ -104,10 +111,7 @@ class FitOptions:
         self._check_steps_per_epoch()
         _validate.integer("dp_spent_step_freq", self.dp_spent_step_freq, 1, optional=True)
         if self.from_files and not self.dataset_builder:
-            raise ArgumentError(
-                "dataset_builder must be given with paths, to make batches of a party's file, got None; "
-                "secretflow.data.horizontal.read_csv takes the same paths of CSV files, and gives x and y"
-            )
+            raise ArgumentError(PATHS_ALONE)
         if not self.from_files and type(self.x) is not type(self.y):
             raise WrongTypeError(f"y must be of the type of x, {type(self.x)}, got {type(self.y)}")
 

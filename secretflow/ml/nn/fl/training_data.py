@@ -20,7 +20,7 @@ from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.dataset_builders import build_datasets, parts_of
-from secretflow.ml.nn.fl.options import ALL_ROWS, DEFAULT_BATCH_SIZE, FitOptions, check_parties
+from secretflow.ml.nn.fl.options import ALL_ROWS, DEFAULT_BATCH_SIZE, PATHS_ALONE, FitOptions, check_parties
 
 _ABOVE_ROUNDING = 1 + 2.0**-50
 _ALL_BATCHES = sys.maxsize  # a party's own end before
@@ -199,11 +199,8 @@ class WithTrainingData(_UpstreamFLModel):
         check_parties("x", train_dict, self._parties)
         if self.wp_strategy and dataset_builder:
             return build_datasets(self._workers, dataset_builder, [train_dict], stage, self._audience)
-        if not self._audience.tells_all:
-            raise ArgumentError(
-                "x must be arrays, a data frame, or paths with a dataset_builder over the network, for how "
-                f"many rows files have would be told to all drivers, got {train_dict}"
-            )
+        if self.backend == "torch" and not dataset_builder:
+            raise ArgumentError(PATHS_ALONE)  # upstream's workers would say it, and nobody would hear it
         return super()._handle_file(train_dict, *args, dataset_builder=dataset_builder, stage=stage, **how)
 
     def _build_training_data(self, options: FitOptions) -> tuple[int, dict[PYU, int]]:

@@ -34,6 +34,14 @@ def test_what_has_been_built_already_is_refused_at_once(task: Task, name: str, b
         task.make_model(model=TorchModel(**{**parts, **built}))
 
 
+@pytest.mark.parametrize("what", ["fit", "evaluate", "predict"])
+def test_paths_without_what_reads_them_are_refused_at_once(task: Task, what: str) -> None:
+    model, paths = task.make_model(), {party: "rows.csv" for party in task.x.partitions}
+    labels = {} if what == "predict" else {"y": "label"}
+    with pytest.raises(ValueError, match=r"^dataset_builder must be given with paths.*read_csv"):
+        getattr(model, what)(x=paths, **labels)
+
+
 class Steps(nn.Module):
     """Brings steps that only a BaseModule's are called."""
 
