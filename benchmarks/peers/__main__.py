@@ -88,13 +88,15 @@ def measure_peer(peer: Peer, parties: int, rounds: int) -> dict[str, Any]:
 def table(rows: dict[str, Any]) -> str:
     """The rows as a table of Markdown."""
     lines = [
-        "| | client, s | server, s | MB up | MB down | largest error | one party lost before its upload |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| | client, s | server, s | MB up, down | error | one party lost |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in rows.items():
+        survived = row["one_lost"].startswith("the others' average")
         lines.append(
-            f"| {name} | {row['client_seconds']:.4f} | {row['server_seconds']:.4f} | {row['up'] / 1e6:.2f} "
-            f"| {row['down'] / 1e6:.2f} | {row['largest_error']:.1e} | {row['one_lost']} |"
+            f"| {name} | {row['client_seconds']:.3f} | {row['server_seconds']:.4f} "
+            f"| {row['up'] / 1e6:.2f}, {row['down'] / 1e6:.2f} | {row['largest_error']:.0e} "
+            f"| {'survived' if survived else row['one_lost'].split(':')[0]} |"
         )
     return "\n".join(lines)
 
