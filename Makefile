@@ -43,11 +43,11 @@ lint: $(READY) ## ruff and mypy
 test: lint ## lint and the tests, in about ten minutes
 	$(MAKE) -j 2 test-models test-rest
 
-test-models: $(READY) ## the tests of models and their training
-	$(PYTHON) -m pytest tests/ml -m $(FAST) --durations 15
+test-models: $(READY) ## the tests of models and their training, and some more, for both halves to take as long
+	$(PYTHON) -m pytest tests/ml tests/benchmarks tests/party -m $(FAST) --durations 15
 
 test-rest: $(READY) ## all other tests that do not take long
-	$(PYTHON) -m pytest tests --ignore tests/ml -m $(FAST) --durations 15
+	$(PYTHON) -m pytest tests --ignore tests/ml --ignore tests/benchmarks --ignore tests/party -m $(FAST) --durations 15
 
 test-slow: $(READY) ## the tests that take long: the examples and the main job as printed, starts of Ray
 	$(PYTHON) -m pytest -m $(SLOW) --durations 15
