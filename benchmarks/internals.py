@@ -110,33 +110,30 @@ def aggregators(parties: int) -> tuple[list[Any], list[Client], Server]:
 
 def plain_clients(parties: int) -> tuple[list[Client], Server]:
     """Clients that have agreed on keys, and their server."""
-    names = [f"party{k:02}" for k in range(parties)]
-    rules = Rules.make(Ring.make(32, None, parties), parties)
-    clients = [Client(name, names, rules) for name in names]
-    agree_all([client.keys for client in clients])
-    return clients, Server()
+    return rounding_clients(parties, None), Server()
 
 
 def rounding_clients(parties: int, bits: int | None) -> list[Client]:
     """Clients that have agreed on keys, whose updates have so many bits, or None for whole numbers."""
     names = [f"party{k:02}" for k in range(parties)]
-    rules = Rules.make(Ring.make(32, None, parties), parties, upload_bits=bits)
-    clients = [Client(name, names, rules) for name in names]
+    clients = [Client(name, names, _rules(parties, bits)) for name in names]
     agree_all([client.keys for client in clients])
     return clients
 
 
+def _rules(parties: int, bits: int | None = None) -> Rules:
+    return Rules.make(Ring.make(32, None, parties), parties, upload_bits=bits)
+
+
 def survivor_rules(parties: int) -> SurvivorRules:
     """More than half of the parties must be there."""
-    rules = Rules.make(Ring.make(32, None, parties), parties)
-    return SurvivorRules.make(parties, parties // 2 + 1, rules.min_contributors)
+    return SurvivorRules.make(parties, parties // 2 + 1, _rules(parties).min_contributors)
 
 
 def surviving_client(name: str, names: Sequence[str]) -> SurvivingClient:
     """A client that has not agreed on keys."""
     parties = len(names)
-    rules = Rules.make(Ring.make(32, None, parties), parties)
-    return SurvivingClient(name, names, rules, survivor_rules(parties))
+    return SurvivingClient(name, names, _rules(parties), survivor_rules(parties))
 
 
 class Survivors:

@@ -65,20 +65,8 @@ class Jobs:
         side = self._sides[name]
         job = {**side.settings, "images": self._images, **job}
         self._progress.set_description(f"{name} {job.get('net', 'ConvNet')} {job.get('parties', 2)} parties")
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "report.json"
-            began = time.time()
-            done = subprocess.run(
-                # Not from the checkout, where another environment would find the overlay.
-                [str(side.python), str(side.script), json.dumps(job), str(out)],
-                cwd=folder,
-                env=self._environment,
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                raise RuntimeError(f"{name} {job} failed:\n{done.stderr[-3000:]}")
-            report: Report = json.loads(out.read_text(encoding="utf-8"))
+        began = time.time()
+        report = run_script(name, side.python, side.script, job, self._environment)
         self._progress.update()
         return {**report, "began": began}
 
@@ -97,6 +85,41 @@ class Jobs:
             for name, done in reports.items():
                 done.append(self.run(name, **job))
         return reports
+
+
+def run_script(
+    name: str,
+    python: Path,
+    script: Path,
+    job: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> Report:
+    """Runs a job in a process of its own, and returns its report.
+
+    Args:
+        name: whose job, for the message of an error.
+        python: interpreter of its environment.
+        script: what runs it; takes the job as JSON and the path of the report.
+        job: what to do.
+        environment: variables of the process; None for those of this one.
+
+    Raises:
+        RuntimeError: it failed; has the end of what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "report.json"
+        done = subprocess.run(
+            # Not from the checkout, where another environment would find the overlay.
+            [str(python), str(script), json.dumps(job), str(out)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{name} {job} failed:\n{done.stderr[-3000:]}")
+        report: Report = json.loads(out.read_text(encoding="utf-8"))
+    return report
 
 
 def counted(report: Report) -> list[float]:

@@ -9,15 +9,14 @@ not there. Which numbers travel is each system's own: only this project leaves p
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import ROOT, describe, write_json
+from benchmarks.flower_environment import flower_python
+from benchmarks.jobs import run_script
 from benchmarks.peers import fork
 from benchmarks.separate_environment import pinned, separate_python
 
@@ -33,29 +32,29 @@ class Peer:
 
     Attributes:
         job: file name of what measures it.
-        requirements: of its environment.
+        python: gives the interpreter of its environment, which is made if it is not there.
         keys: who must have agreed on what before.
     """
 
     job: str
-    requirements: tuple[str, ...]
+    python: Callable[[], Path]
     keys: str
 
 
 PEERS = {
     "Flower SecAgg+": Peer(
         "flower_job.py",
-        ("flwr==1.30.0", "numpy==1.26.4"),
+        flower_python,
         "keys of pairs and shares of secrets are made anew in each average, which the seconds include",
     ),
     "NVFlare HE (CKKS)": Peer(
         "nvflare_job.py",
-        ("nvflare[HE]==2.9.0", *pinned("torch", "numpy")),
+        lambda: separate_python(ROOT / ".venv-nvflare", ["nvflare[HE]==2.9.0", *pinned("torch", "numpy")]),
         "all clients have the same secret key, which opens any client's upload",
     ),
     "Fed-BioMed LOM": Peer(
         "fedbiomed_job.py",
-        ("fedbiomed==6.4.1",),
+        lambda: separate_python(ROOT / ".venv-fedbiomed", ["fedbiomed==6.4.1"]),
         "keys of pairs are agreed on once; all must be there",
     ),
 }
@@ -74,15 +73,9 @@ def measure_peer(peer: Peer, parties: int, rounds: int) -> dict[str, Any]:
     Raises:
         RuntimeError: its job failed.
     """
-    python = separate_python(ROOT / f".venv-{Path(peer.job).stem}", peer.requirements)
     script = Path(__file__).with_name(peer.job)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "report.json"
-        job = json.dumps({"parties": parties, "rounds": rounds})
-        done = subprocess.run([python, script, job, out], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{peer.job} failed:\n{done.stderr[-3000:]}")
-        return {**json.loads(out.read_text(encoding="utf-8")), "keys": peer.keys}
+    job = {"parties": parties, "rounds": rounds}
+    return {**run_script(script.stem, peer.python(), script, job), "keys": peer.keys}
 
 
 def table(rows: dict[str, Any]) -> str:

@@ -54,10 +54,7 @@ def measure(parties: int, rounds: int, density: float, bits: int | None) -> Scor
                 key = rounding_key(0, client.party, 0, number)
                 steps.append(average_updates_into(client, arrays, last, None, support, key))
         _run(clients, server, steps, clock)
-        if number:
-            clock.end(score)
-        else:
-            clock.end(Score())
+        clock.end(score if number else Score())
     score.largest_error = largest_error(own[0], before)
     wire = bytes_of(parties, bits, density, "global")
     score.up, score.down = [round(wire["up"])] * rounds, [round(wire["down"])] * rounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -234,14 +235,7 @@ class _AdamParty:
 
     def alone(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The update of a step, which is taken back."""
-        other = _AdamParty.__new__(_AdamParty)
-        other._mask, other._net = self._mask, ConvNet()
-        other._net.load_state_dict(self._net.state_dict())
-        other._adam = torch.optim.Adam(other._net.parameters(), lr=_LEARNING_RATE)
-        state = self._adam.state_dict()
-        own = {k: {n: v.clone() for n, v in entry.items()} for k, entry in state["state"].items()}
-        other._adam.load_state_dict({**state, "state": own})
-        return other.update(x, y)
+        return copy.deepcopy(self).update(x, y)
 
 
 def _signs(arrays: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

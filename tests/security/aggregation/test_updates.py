@@ -20,9 +20,9 @@ from secretflow.security.aggregation.secagg.message import PACKED, Message
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     agree_on_support,
+    are_everybodys,
     average_into,
     average_updates_into,
-    is_everybodys,
 )
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rounding import UPLOAD_BITS, rounding_key
@@ -350,7 +350,9 @@ def test_all_have_the_last_average_or_learn_that_not_all_do() -> None:
     def asked() -> list[bool]:
         def ask(party: Party) -> Exchanges[bool]:
             assert party.support is not None
-            return is_everybodys(party.client, party.updates.digest(party.arrays, party.support))
+            digest = party.updates.digest(party.arrays, party.support)
+            [same] = yield from are_everybodys(party.client, [digest])
+            return bool(same)
 
         return together([ask(party) for party in made])
 

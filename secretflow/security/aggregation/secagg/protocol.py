@@ -179,15 +179,19 @@ def confirm(client: Client, what: bytes) -> Exchanges[None]:
     yield from add_up(client, np.empty(0, np.int64))
 
 
-def is_everybodys(client: Client, digest: int) -> Exchanges[bool]:
-    """Whether all parties have the same; if not, they learn the sum of the digests.
+def are_everybodys(client: Client, digests: Sequence[int]) -> Exchanges[np.ndarray]:
+    """Which of some things all parties have the same of; of the others they learn the sum of the digests.
 
     Who is one of all but one that have the same learns the digest of the one, by which a guess of what it has
     can be confirmed.
 
     Args:
         client: of this party.
-        digest: 48 bits of what this party has; of something that nobody else can have, random ones.
+        digests: :data:`~.rules.DIGEST_BITS` bits each of what this party has, as many at all parties; of
+            something that nobody else can have, random ones.
+
+    Returns:
+        bool, one for each.
     """
-    total = yield from add_up(client, np.array([digest], np.int64))
-    return int(total[0]) == digest * client.present()
+    own = np.array(digests, np.int64)
+    return (yield from add_up(client, own)) == own * client.present()

@@ -13,12 +13,11 @@ from .errors import AggregationError
 from .lane_kernels import lane_kernels_for
 from .layout import Layout
 from .rounding import Rounding
+from .rules import DIGEST_BITS
 from .support import Support
 
 Arrays = Mapping[int, np.ndarray]
 """Arrays by their numbers among a party's."""
-
-_DIGEST_BITS = 48  # of 1,000 parties they add up in 63
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +169,9 @@ class Updates:
                 continue
             difference, _ = self._difference(k, arrays, support, rests=False)
             if difference.any():
-                return secrets.randbits(_DIGEST_BITS)
+                return secrets.randbits(DIGEST_BITS)
             state.update(self.references[k].data)
-        return int.from_bytes(state.digest()[: _DIGEST_BITS // 8], "big")
+        return int.from_bytes(state.digest()[: DIGEST_BITS // 8], "big")
 
     def reference(self, k: int) -> np.ndarray:
         """The last average of an array, flat; where none was opened, zero."""

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation
-from secretflow.ml.nn.fl.attacks.public import Distort
+from secretflow.ml.nn.fl.attacks.public import Distort, living_arrays
 
 _LEAST = 1e-30
 
@@ -36,21 +35,13 @@ def as_activations(observation: Observation) -> Distort:
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     net = observation.model()
-    names = [name for name, _ in net.named_parameters()]
-    numbers = {name: number for number, name in enumerate(names)}
+    numbers = {name: number for number, (name, _) in enumerate(net.named_parameters())}
     pairs = {
         numbers[f"{name}.weight"]: numbers[f"{name}.bias"]
         for name, module in net.named_modules()
         if isinstance(module, nn.Linear) and f"{name}.weight" in numbers and f"{name}.bias" in numbers
     }
-    held = [by_first_name(net, tensors or {}) for tensors in (observation.mask, observation.compared)]
-
-    def counts(number: int, like: torch.Tensor) -> torch.Tensor:
-        found = torch.ones_like(like)
-        for tensors in held:
-            if names[number] in tensors:
-                found = found * tensors[names[number]].to(found)
-        return found
+    living = living_arrays(observation)
 
     def changed(arrays: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         others = [array for number, array in enumerate(arrays) if number not in pairs]
@@ -60,7 +51,7 @@ def as_activations(observation: Observation) -> Distort:
             if number not in pairs:
                 found.append(array / length)
                 continue
-            alive = counts(number, array)
+            alive = living[number].to(array)
             back = arrays[pairs[number]]
             back = back / back.abs().amax().clamp(min=_LEAST)
             evidence = alive.T @ back.square()

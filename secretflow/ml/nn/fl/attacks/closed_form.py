@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, Prior
+from secretflow.ml.nn.fl.attacks.gaussian import Prior, check_prior
 from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.layers import first_layer
 from secretflow.ml.nn.fl.attacks.observation import (
@@ -25,6 +25,7 @@ from secretflow.ml.nn.fl.attacks.observation import (
     Reconstruction,
     check_observations,
 )
+from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 
 def input_of_first_layer(
@@ -72,7 +73,7 @@ def closed_form_attack(
             row.
     """
     check_observations(observations, progress)
-    _validate.instance("prior", prior, (GaussianPrior, LocalPrior, type(None)), "a prior or None")
+    check_prior(prior)
     found = [_recover(observation, prior) for observation in observations]
     if progress is not None:
         progress(1.0)
@@ -89,12 +90,8 @@ def _recover(observation: Observation, prior: Prior | None) -> Reconstruction:
             f"model must start with a fully connected layer of {math.prod(observation.image_shape)} inputs "
             f"and a bias for a closed form, got parameters of shapes {shapes} without one"
         )
-    name = [name for name, _ in observation.model().named_parameters()][numbers[0]]
     weight, bias = (observation.gradients[number].double() for number in numbers)
-    counts = torch.ones_like(weight)
-    for seen in (observation.mask, observation.compared):
-        if seen is not None and name in seen:
-            counts = counts * seen[name].to(counts)
+    counts = living_arrays(observation)[numbers[0]].to(weight)
     # A saturated net has gradients whose squares would vanish.
     largest = bias.abs().max()
     image, known = input_of_first_layer(weight, bias / largest if largest > 0 else bias, counts)

@@ -137,3 +137,12 @@ class LocalPrior:
         count = min(self.neighbours, len(rows))
         apart = (rows[:, known] - values[known].to(rows)).square().sum(dim=1)
         return fit_gaussian(rows[apart.topk(count, largest=False).indices]).conditional_mean(values, noise)
+
+
+def check_prior(prior: Prior | None) -> None:
+    """Refuses what is no prior of this module.
+
+    Raises:
+        TypeError: it is none, nor None.
+    """
+    _validate.instance("prior", prior, (GaussianPrior, LocalPrior, type(None)), "a prior or None")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.net import by_first_name, called, differentiable_twice, in_mode
 from secretflow.ml.nn.fl.attacks.observation import Observation
 
@@ -120,6 +121,19 @@ def first_layer(observation: Observation) -> tuple[int, int] | None:
             if other == shape[:1] and all(_is_first(probe, weight, bias) for probe in probes):
                 return weight, bias
     return None
+
+
+def needed_first_layer(observation: Observation) -> tuple[int, int]:
+    """What :func:`first_layer` finds, for an attack that needs it.
+
+    Raises:
+        ValueError: there is no such layer.
+    """
+    numbers = first_layer(observation)
+    what = "one that begins with a fully connected layer with bias"
+    _validate.check(numbers is not None, "model", type(observation.model()).__name__, what)
+    assert numbers is not None
+    return numbers
 
 
 def _probes(observation: Observation) -> Iterator[_Probe]:

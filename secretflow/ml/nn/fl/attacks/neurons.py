@@ -18,9 +18,10 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.closed_form import input_of_first_layer
-from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, Prior
-from secretflow.ml.nn.fl.attacks.layers import first_layer
+from secretflow.ml.nn.fl.attacks.gaussian import Prior, check_prior
+from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
 from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 _AGREE = 1e-3
 """Relative distance up to which two neurons hold the same row; float32 keeps about 1e-5."""
@@ -49,13 +50,10 @@ def read_neurons(observation: Observation, prior: Prior | None = None) -> torch.
         ValueError: the input goes into no fully connected layer with bias.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
-    _validate.instance("prior", prior, (GaussianPrior, LocalPrior, type(None)), "a prior or None")
-    numbers = first_layer(observation)
-    what = "one that begins with a fully connected layer with bias"
-    _validate.check(numbers is not None, "model", type(observation.model()).__name__, what)
-    assert numbers is not None
+    check_prior(prior)
+    numbers = needed_first_layer(observation)
     weight, bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
-    counts = _living(observation, numbers[0], weight)
+    counts = living_arrays(observation)[numbers[0]].to(weight)
     strong = bias.abs() > _LEAST * bias.abs().max()
     weight, bias, counts = weight[strong], bias[strong], counts[strong]
     left, found = list(range(len(weight))), []
@@ -71,16 +69,6 @@ def read_neurons(observation: Observation, prior: Prior | None = None) -> torch.
     ]
     shape = (len(rows), *observation.image_shape)
     return (torch.stack(rows) if rows else weight[:0]).reshape(shape).clamp(*observation.bounds)
-
-
-def _living(observation: Observation, number: int, weight: torch.Tensor) -> torch.Tensor:
-    """1 where a gradient of the layer's weights is there and 0 where none can be."""
-    name = [name for name, _ in observation.model().named_parameters()][number]
-    counts = torch.ones_like(weight)
-    for seen in (observation.mask, observation.compared):
-        if seen is not None and name in seen:
-            counts = counts * seen[name].to(counts)
-    return counts
 
 
 def _agreeing(weight: torch.Tensor, bias: torch.Tensor, counts: torch.Tensor, left: list[int]) -> list[int]:

@@ -50,14 +50,14 @@ class PublicRows:
         _validate.check(self.y.shape == (rows,), "y", tuple(self.y.shape), f"of shape {(rows,)}")
 
 
-def living_coordinates(observation: Observation) -> torch.Tensor:
+def living_arrays(observation: Observation) -> list[torch.Tensor]:
     """Which coordinates of the gradient an attacker compares.
 
     Args:
         observation: its ``mask`` and ``compared`` count; without them all coordinates do.
 
     Returns:
-        bool of shape (all parameters,), in their order.
+        bool of the shapes of the parameters, in their order, on the CPU.
     """
     net = observation.model()
     names = [name for name, _ in net.named_parameters()]
@@ -68,7 +68,12 @@ def living_coordinates(observation: Observation) -> torch.Tensor:
             here & (held[name] != 0).cpu() if name in held else here
             for name, here in zip(names, living, strict=True)
         ]
-    return torch.cat([here.flatten() for here in living])
+    return living
+
+
+def living_coordinates(observation: Observation) -> torch.Tensor:
+    """What :func:`living_arrays` gives, as one bool tensor of shape (all parameters,)."""
+    return torch.cat([here.flatten() for here in living_arrays(observation)])
 
 
 def flat(gradients: Sequence[torch.Tensor], living: torch.Tensor) -> torch.Tensor:

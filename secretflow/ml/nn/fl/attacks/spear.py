@@ -22,10 +22,10 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.completion import completed
-from secretflow.ml.nn.fl.attacks.layers import first_layer
+from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
 from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation
-from secretflow.ml.nn.fl.attacks.public import living_coordinates
+from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 _AT_ONCE = 2048
 _ZERO = 1e-4
@@ -115,16 +115,12 @@ class _Layer:
         """Checks and takes apart, in double precision."""
         steps = observation.local_steps
         _validate.check(steps == 1, "local_steps", steps, "1 to invert a batch exactly")
-        numbers = first_layer(observation)
-        what = "one that begins with a fully connected layer with bias"
-        _validate.check(numbers is not None, "model", type(observation.model()).__name__, what)
-        assert numbers is not None
+        numbers = needed_first_layer(observation)
         net = observation.model()
         names = [name for name, _ in net.named_parameters()]
         tensors = by_first_name(net, observation.pruned_weights())
         weight, bias = (tensors[names[number]].detach().cpu().double() for number in numbers)
-        sizes = [gradient.numel() for gradient in observation.gradients]
-        living = living_coordinates(observation).split(sizes)[numbers[0]].view_as(weight)
+        living = living_arrays(observation)[numbers[0]]
         rows, neurons = observation.batch_size, len(weight)
         what = f"below the number of neurons of the first layer, {neurons}, to invert a batch"
         _validate.check(rows < neurons, "batch_size", rows, what)

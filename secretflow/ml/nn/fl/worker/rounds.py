@@ -27,10 +27,10 @@ from secretflow.security.aggregation.secagg.errors import (
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     agree_on_support,
+    are_everybodys,
     average_into,
     average_updates_into,
     confirm,
-    is_everybodys,
 )
 from secretflow.security.aggregation.secagg.rounding import rounding_key
 from secretflow.security.aggregation.secagg.support import Support
@@ -117,7 +117,8 @@ class PartyRounds:
             training, support = self._training, self._support
             assert support is not None  # as it is settled
             self._updates = training.updates.begin(training.names(), arrays, training.updated())
-            if (yield from is_everybodys(self._client, self._updates.digest(arrays, support))):
+            [same] = yield from are_everybodys(self._client, [self._updates.digest(arrays, support)])
+            if same:
                 yield from confirm(self._client, b"the last average")  # in the place of the next one
                 return
             self._updates.begin_anew()

@@ -14,12 +14,16 @@ from secretflow.ml.nn.fl.metric_sums import Sums
 from secretflow.ml.nn.metrics import Mean, Metric
 from secretflow.party.messages import pack
 from secretflow.security.aggregation.secagg.errors import DisagreementError
-from secretflow.security.aggregation.secagg.protocol import Exchanges, add_up, add_up_numbers, can_be_added
+from secretflow.security.aggregation.secagg.protocol import (
+    Exchanges,
+    add_up_numbers,
+    are_everybodys,
+    can_be_added,
+)
+from secretflow.security.aggregation.secagg.rules import DIGEST_BITS
 
 TOTALS_EXCHANGES = 2
 """How many messages each party sends in :func:`total`."""
-
-_DIGEST_BYTES = 6  # those of 1000 parties add up in int64
 
 
 def total(client: Any, own: Sequence[Metric | None]) -> Exchanges[list[Metric | None]]:
@@ -35,8 +39,8 @@ def total(client: Any, own: Sequence[Metric | None]) -> Exchanges[list[Metric | 
         not of one kind. Nothing of such a metric is uploaded.
     """
     states = [_summed_states(metric) for metric in own]
-    digests = np.array([_digest(*each) for each in zip(own, states, strict=True)], np.int64)
-    common = (yield from add_up(client, digests)) == digests * client.present()
+    digests = [_digest(*each) for each in zip(own, states, strict=True)]
+    common = yield from are_everybodys(client, digests)
     numbers = [number for k in np.flatnonzero(common) for number in (states[k] or {}).values()]
     flat = np.concatenate([np.empty(0), *(np.ravel(number) for number in numbers)])
     sums = yield from add_up_numbers(client, flat)
@@ -113,7 +117,7 @@ def _with_states(metric: Metric | None, sums: dict[str, np.ndarray]) -> Metric:
 def _digest(metric: Metric | None, states: dict[str, np.ndarray] | None) -> int:
     """Of what metrics must have in common to be added; of one that cannot be, what nobody else has."""
     if metric is None or states is None:
-        return secrets.randbits(8 * _DIGEST_BYTES)
+        return secrets.randbits(DIGEST_BITS)
     kind = [metric.kind, metric.settings] if isinstance(metric, Sums) else []
     shapes = [[name, list(state.shape)] for name, state in states.items()]
-    return int.from_bytes(sha256(pack([metric.name, kind, shapes])).digest()[:_DIGEST_BYTES], "big")
+    return int.from_bytes(sha256(pack([metric.name, kind, shapes])).digest()[: DIGEST_BITS // 8], "big")
