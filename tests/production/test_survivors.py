@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 from secretflow.ml.nn.fl.backend.torch.checkpoint import read_checkpoint
 from tests.production.network import PARTIES, Network, loopback, namespaces, processes
-from tests.production.observed import GUIDE, commands, environment, in_guide, party_of, set_up
+from tests.production.observed import GUIDE, HERE, commands, environment, in_guide, party_of, set_up
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.faults]
 
@@ -49,6 +50,8 @@ class Scene:
         known = json.loads((home / "cluster.json").read_text())
         cluster["parties"] = known["parties"]
         cluster["settings"] |= changed
+        cluster["train"] = "own_survivors:train"  # what the guide's does, and says what its driver is told
+        shutil.copy(HERE / "own_survivors.py", home)
         (home / "cluster.json").write_text(json.dumps(cluster))
 
     def start(self, party: str) -> None:
@@ -90,6 +93,11 @@ class Scene:
     def history(self, party: str) -> dict[str, list[float]]:
         told: dict[str, list[float]] = json.loads((self.home / party / "history.json").read_text())
         return told
+
+    def told(self, party: str) -> dict[str, list[str]]:
+        """The columns of a party's history, of all together and of single parties."""
+        found: dict[str, list[str]] = json.loads((self.home / party / "told.json").read_text())
+        return found
 
     def participants(self, party: str) -> list[list[str]]:
         """Who took part in each round, as the party prints it."""
@@ -190,6 +198,12 @@ def test_the_server_is_killed_and_started_again(scenes: Callable[..., Scene]) ->
     taken = scene.participants("alice")
     assert taken[-1] == list(PARTIES)
     assert len(taken) == 8 * (640 // 32)
+    for party in PARTIES:
+        losses = scene.history(party)["loss"]  # of the server from when it was started again
+        assert losses == scene.history("alice")["loss"][-len(losses) :]
+        assert {name.split("_")[0] for name in scene.told(party)["local_history"]} == {party}
+        names = {"loss", "density", "multiclassaccuracy", "val_multiclassaccuracy", "payload_bytes"}
+        assert names <= set(scene.told(party)["global_history"])
 
 
 def test_too_few_end_the_run_at_all_with_the_name_of_who_is_gone(scenes: Callable[..., Scene]) -> None:

@@ -78,7 +78,8 @@ class SecurePruneAggregator(Measured, Aggregator):
         min_share: what a party must hold to count, as a part of an equal share of the weight.
         fixed_contributors: False lifts the rules between calls, for masks of the parties' own to share
             more. Then a server that only listens estimates the last update of a party that leaves an element
-            (correlation 0.95 for full batches, 0.81 for batches of 32; five parties, ``make bench-leaving``).
+            (correlation 0.95 for full batches, 0.81 for batches of 32; five parties, ``make bench-leaving``),
+            and with ``min_survivors`` sums of measurements show what stays the same of a party that is lost.
         server_blind: one party adds one more pad, from a key that only the parties have, who take it off the
             sum. The server then learns nothing but sizes, unless it colludes with a party; results are to be
             had with :meth:`average_at_parties` only.

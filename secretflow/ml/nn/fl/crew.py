@@ -69,7 +69,8 @@ class Crew:
         planned: how many there are.
         trained: epochs before the fit.
         taken: by epoch and number the rounds that were passed, until they are taken out.
-        reports: by number of the epoch in the fit what each party has told of it, by name.
+        reports: by number of the epoch in the fit what each party that is here has measured in it, by name.
+        totals: by number of the epoch what was added up of it, see :class:`~.worker.progress.Progress`.
     """
 
     def __init__(self, workers: dict[PYU, Any], deadline: float, patience: float) -> None:
@@ -77,6 +78,7 @@ class Crew:
         self.planned = self.trained = 0
         self.taken: dict[tuple[int, int], Taken] = {}
         self.reports: dict[int, dict[str, dict[str, Any]]] = {}
+        self.totals: dict[int, list[list[Any]] | None] = {}
         self._workers = workers
         self._all = dict(workers)
         self._deadline = deadline
@@ -143,9 +145,9 @@ class Crew:
             place = taken.round.epoch, taken.round.number
             if place not in self.taken or taken.parties:
                 self.taken[place] = taken
-        for number, told in progress.reports.items():
-            if len(told) > len(self.reports.get(number, {})):
-                self.reports[number] = told
+        for number, own in progress.reports.items():
+            self.reports.setdefault(number, {}).update(own)
+        self.totals.update(progress.totals)
         if progress.passed >= self.passed:
             self.passed, self.planned, self._there = progress.passed, progress.planned, progress.there
             self.trained = progress.trained

@@ -12,41 +12,32 @@ from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.metrics import Mean, Metric, aggregate_metrics
 
 _MEANS = ("train_seconds", "aggregate_seconds", "clipped")
+_BYTES = "payload_bytes"
 _OF_A_PARTY = (*_MEANS, "loss")
 
 
 def record_epoch(
     history: History,
+    overall: Mapping[str, Any],
     reports: Mapping[str, Mapping[str, Any]],
     names: Sequence[str],
     participants: list[list[str]],
-    seconds: float,
-) -> dict[str, Any]:
+) -> None:
     """Adds an epoch to a history.
 
     Args:
         history: changed in place.
-        reports: of each party that was there at the end, by name.
-        names: of all parties. A party that was not there has NaN in its columns, or an empty list.
+        overall: the columns of all who were there together.
+        reports: of each party of which this driver is told, by name, as for :func:`columns_of`.
+        names: of all parties. A party without a report has NaN in its columns, or an empty list.
         participants: of each round.
-        seconds: that the epoch took here.
-
-    Returns:
-        The metrics of validation, by name.
     """
-    there = [reports[name] for name in names if name in reports]
     own = {name: columns_of(report) for name, report in reports.items()}
-    overall = overall_columns(there)
-    metrics = {name: value for name, value in overall.items() if name.startswith("val_")}
-    overall["seconds"] = seconds
-    overall["evaluate_seconds"] = max(report["evaluate_seconds"] for report in there)
-    overall["payload_bytes"] = sum(sum(report["round_bytes"]) for report in there)
     before = len(history["participants"])
     _add(history.global_history, overall, before)
     local = {f"{name}_{column}": value for name in names for column, value in own.get(name, {}).items()}
     _add(history.local_history, local, before)
     history["participants"].append(participants)
-    return metrics
 
 
 def columns_of(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +50,7 @@ def columns_of(report: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: report[name] for name in _OF_A_PARTY if report[name] is not None}
     return {
         **report["logs"],
-        "payload_bytes": sum(report["round_bytes"]),
+        _BYTES: sum(report["round_bytes"]),
         "round_payload_bytes": report["round_bytes"],
         **known,
         **{f"density.{layer}".rstrip("."): rate for layer, rate in report["densities"].items()},
@@ -77,6 +68,31 @@ def overall_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     last = list({metric.name: metric for metric in merged}.values())
     means = zip(*(_means(report) for report in reports), strict=True)
     return total_columns([*last, *(sum(parts) for parts in means if None not in parts)])
+
+
+def survivors_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The columns of all who were there together, as :func:`sums_columns` finds them.
+
+    Args:
+        reports: of each, at least one.
+    """
+    return {
+        **overall_columns(reports),
+        _BYTES: sum(sum(report["round_bytes"]) for report in reports),
+    }
+
+
+def survivors_measures(report: Mapping[str, Any]) -> list[Metric | None]:
+    """As :func:`own_measures`, and the bytes that the party has uploaded."""
+    return [*own_measures(report), Mean(_BYTES, float(sum(report["round_bytes"])), 1)]
+
+
+def sums_columns(totals: Iterable[Metric]) -> dict[str, Any]:
+    """The columns that sums of :func:`survivors_measures` make, of bytes the sum itself."""
+    metrics = {metric.name: metric for metric in totals}
+    sizes = metrics.pop(_BYTES, None)
+    columns = total_columns(metrics.values())
+    return columns if not isinstance(sizes, Mean) else {**columns, _BYTES: int(sizes.total)}
 
 
 def total_columns(totals: Iterable[Metric]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ class History(dict[str, Any]):
 
     Attributes:
         global_history: for each metric of all parties together its value after each epoch. Over the network
-            those that add up; at the driver of a blind server the seconds and what was uploaded alone.
+            those that add up; at the driver of a blind server the seconds and what was uploaded alone. With
+            ``min_survivors`` NaN where it could tell of few parties, see ``docs/production.md``.
         local_history: the same for each party's own, under ``<party>_<metric>``; over the network for the
             driver's own party alone.
         participants: with ``min_survivors``, for each epoch and each of its rounds the names of the parties

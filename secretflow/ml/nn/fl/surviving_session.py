@@ -1,8 +1,8 @@
 """One call of ``FLModel.fit`` that goes on with those parties who are there, from the driver's side.
 
 The parties' workers hold streams to the server's (:mod:`.worker.surviving`), over which everything goes that
-they tell each other, the measurements of an epoch included. So a driver asks only workers that are here: in a
-simulation all, over a network those of its own party.
+they tell each other, sums of what they measure in an epoch included. So a driver asks only workers that are
+here: in a simulation all, over a network those of its own party, whose measurements alone it is told.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from secretflow.device import PYU, PYUObject, proxy, reveal
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.callbacks import Checkpoint, needs_model_each_round
 from secretflow.ml.nn.fl.crew import Crew, over_a_network, reference_of
-from secretflow.ml.nn.fl.epoch_reports import record_epoch
+from secretflow.ml.nn.fl.epoch_reports import record_epoch, sums_columns, survivors_columns
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.totals import LeftOut
 from secretflow.ml.nn.fl.worker.progress import Taken
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.party.messages import unpack
@@ -72,6 +73,8 @@ class SurvivingSession:
         )
         self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
         self._at_once = 1
+        self._epochs = 0  # that were recorded
+        self._left_out = LeftOut()
 
     def run(self) -> History:
         """Trains for the epochs asked for, or until a callback stops it; returns what was recorded.
@@ -111,7 +114,7 @@ class SurvivingSession:
         options, survival, callbacks = self._options, self._survival, self._callbacks
         freq = 0 if options.validation_data is None else options.validation_freq
         for worker in self._workers.values():
-            worker.begin_surviving_fit(survival, streams, self._fit, freq)
+            worker.begin_surviving_fit(survival, streams, self._fit, freq, over_a_network())
         crew = Crew(self._workers, survival.round_deadline, streams.wait + 9 * survival.round_deadline)
         try:
             crew.go_on(0)
@@ -152,19 +155,38 @@ class SurvivingSession:
                 taken += now
                 progress.update(len(now))
         for number in sorted(crew.reports):
+            reports, totals = crew.reports.pop(number), crew.totals.pop(number, None)
+            if number < self._epochs:  # of who was behind the others
+                continue
             rounds = [this for this in taken if this.round.epoch == crew.trained + number]
-            self._end_epoch(number, crew.reports.pop(number), rounds, time.perf_counter() - started)
+            self._end_epoch(number, reports, totals, rounds, time.perf_counter() - started)
             callbacks.on_epoch_end(epoch=number)
 
     def _end_epoch(
-        self, number: int, reports: Mapping[str, dict[str, Any]], rounds: list[Taken], seconds: float
+        self,
+        number: int,
+        reports: Mapping[str, dict[str, Any]],
+        totals: list[list[Any]] | None,
+        rounds: list[Taken],
+        seconds: float,
     ) -> None:
         """Records an epoch, and tells callbacks of its validation."""
-        participants = [list(this.parties) for this in rounds]
-        validation = record_epoch(self._history, reports, self._survival.names, participants, seconds)
+        names, there = self._survival.names, list(reports.values())
+        overall = self._columns_of(totals) if over_a_network() else survivors_columns(there)
+        validation = {name: value for name, value in overall.items() if name.startswith("val_")}
+        overall["seconds"] = seconds
+        overall["evaluate_seconds"] = max(report["evaluate_seconds"] for report in there)
+        record_epoch(self._history, overall, reports, names, [list(this.parties) for this in rounds])
+        self._epochs = number + 1
         if self._options.validates(number):
             self._callbacks.on_test_begin()
             self._callbacks.on_test_end(validation)
+
+    def _columns_of(self, told: list[list[Any]] | None) -> dict[str, Any]:
+        """The columns of an epoch of which nothing but sums is told; none where nothing was added up."""
+        totals, left_out = told or ([], [])
+        self._left_out.warn(left_out)
+        return sums_columns(totals)
 
     def _serve(self, waits: bool) -> None:
         """Waits for the end at the server, and records what it may read."""
@@ -177,8 +199,8 @@ class SurvivingSession:
                 return
 
     def _read(self, told: list[dict[str, bytes]]) -> None:
-        """Records the epochs that parties have told each other of, at a server that can read it."""
+        """Records the epochs whose sums parties have told, at a server that may know them."""
         for bodies in told:
-            reports = {name: unpack(as_told(body)) for name, body in bodies.items()}
-            if all("metrics" in report for report in reports.values()):
-                record_epoch(self._history, reports, self._survival.names, [], 0.0)
+            first = unpack(as_told(next(iter(bodies.values()))))
+            if "totals" in first:
+                record_epoch(self._history, self._columns_of(first["totals"]), {}, self._survival.names, [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from secretflow.device import PYU, PYUObject
@@ -11,6 +11,23 @@ from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.worker.totals import TOTALS_EXCHANGES
 from secretflow.ml.nn.metrics import Metric
 from secretflow.security.aggregation import SecurePruneAggregator
+
+
+class LeftOut:
+    """Says of metrics, once of each, that they have no total."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def warn(self, names: Iterable[str]) -> None:
+        """Warns of those of which it was not said before."""
+        if new := sorted(set(names) - self._said):
+            self._said.update(new)
+            logging.warning(
+                "%s of all parties together: not told over the network, for what parties count of it is no "
+                "sum; each party's driver is told its own, in local_history and by evaluate",
+                ", ".join(new),
+            )
 
 
 class Totals:
@@ -32,7 +49,7 @@ class Totals:
         self._workers = workers
         self._aggregator = aggregator
         self._audience = audience
-        self._left_out: set[str] = set()  # of which it was said that they have no total
+        self._left_out = LeftOut()
 
     def of(self, own: Mapping[PYU, PYUObject]) -> list[Metric]:
         """The metrics over all parties' rows, as far as they add up; empty at the driver of a blind server.
@@ -47,11 +64,5 @@ class Totals:
         if told is None:
             return []
         totals, left_out = told
-        if new := sorted(set(left_out) - self._left_out):
-            self._left_out.update(new)
-            logging.warning(
-                "%s of all parties together: not told over the network, for what parties count of it is no "
-                "sum; each party's driver is told its own, in local_history and by evaluate",
-                ", ".join(new),
-            )
+        self._left_out.warn(left_out)
         return list(totals)

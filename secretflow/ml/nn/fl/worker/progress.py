@@ -30,7 +30,9 @@ class Progress:
         planned: how many there are.
         trained: epochs before the fit.
         taken: rounds passed since this was asked last.
-        reports: for each end of an epoch passed since then, what each party has told of it, by name.
+        reports: for each end of an epoch passed since then, what this party has measured in it, by its name.
+        totals: for each of them the metrics of those who were there, and the names of those that do not add
+            up; None where nothing was added up.
         there: who takes part in the next round.
     """
 
@@ -39,4 +41,5 @@ class Progress:
     trained: int = 0
     taken: list[Taken] = field(default_factory=list)
     reports: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    totals: dict[int, list[list[Any]] | None] = field(default_factory=dict)
     there: tuple[str, ...] = ()

@@ -17,14 +17,15 @@ from secretflow.ml.nn.fl.worker.catching_up import (
     take_average,
     with_new_order,
 )
+from secretflow.ml.nn.fl.worker.epoch_end import end_epoch
 from secretflow.ml.nn.fl.worker.progress import Progress, Taken
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
 from secretflow.ml.nn.fl.worker.surviving_worker import Party
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.party.messages import pack, unpack
-from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
 from secretflow.security.aggregation.secagg.dropouts.joining import join
 from secretflow.security.aggregation.secagg.dropouts.last_average import LastAverage
+from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Survival
 from secretflow.security.aggregation.secagg.dropouts.wire import Bye, Members
@@ -55,6 +56,7 @@ class SurvivingFit:
         streams: where the server is.
         fit: what the user chose for this fit.
         validation_freq: epochs from one evaluation to the next; 0 for none.
+        adds_up: whether the parties add up what they measure, for none of their drivers is told all of it.
         before: this party's client of a fit before, which remembers what was released; None for none.
     """
 
@@ -68,7 +70,8 @@ class SurvivingFit:
         streams: Streams,
         fit: PartyFit,
         validation_freq: int,
-        before: SurvivingClient | None = None,
+        adds_up: bool,
+        before: MeasuringClient | None = None,
     ) -> None:
         self._party = party
         self._before = before
@@ -79,11 +82,12 @@ class SurvivingFit:
         self._survival = survival
         self._streams = streams
         self._validation_freq = validation_freq
+        self._adds_up = adds_up
         self._patience = streams.wait + _MOST_STEPS * survival.round_deadline
         self._stream: PartyStream | None = None
-        self._client: SurvivingClient | None = None
+        self._client: MeasuringClient | None = None
         self._rounds: PartyRounds | None = None  # None as long as the party is not in
-        self._average: LastAverage | SurvivingClient | None = None
+        self._average: LastAverage | MeasuringClient | None = None
         self._data_at: tuple[int, int] | None = None
         self._held, self._passed = 0, -1  # the start is before the plan
         self._plan_of(party.party_state(fit.steps), fit)
@@ -163,13 +167,14 @@ class SurvivingFit:
             client.remember(self._before, fresh=name in members.behind)
         drive(self._catch_up(client, members), stream, self._patience)
 
-    def _catch_up(self, client: SurvivingClient, members: Members) -> Steps[None]:
+    def _catch_up(self, client: MeasuringClient, members: Members) -> Steps[None]:
         giver = next((name for name in client.names if name not in members.behind), "")
         gives = bool(members.behind) and giver == self._name
         rows = self._party.rows_of_rounds(self._fit)
         own = {
             "rows_known": rows is not None,
             "again": self._before is not None,
+            "measured": client.measured.opened,
             "given": self._given() if gives else None,
         }
         told = {name: unpack(body) for name, body in (yield from tell(client, pack(own))).items()}
@@ -177,6 +182,8 @@ class SurvivingFit:
             if giver not in told:
                 raise RegroupError(f"{giver} was lost before it said how far the others are")
             self._take(told[giver]["given"], giver)
+        for each in told.values():
+            client.measured.add(each["measured"])
         rows_known = all(each["rows_known"] for each in told.values())
         if members.passed == 0:
             again = any(each["again"] for each in told.values())
@@ -228,7 +235,7 @@ class SurvivingFit:
 
     def _last_average(self) -> LastAverage | None:
         kept = self._average
-        return kept.last_average() if isinstance(kept, SurvivingClient) else kept
+        return kept.last_average() if isinstance(kept, MeasuringClient) else kept
 
     def _given(self) -> Given:
         average = self._last_average()
@@ -275,8 +282,8 @@ class SurvivingFit:
         evaluates = bool(self._validation_freq) and this.number % self._validation_freq == 0
         own = self._party.report_of_epoch(evaluates)
         told.reports[this.number] = {self._name: own}
-        bodies = drive(tell(self._client, pack(own)), stream, self._patience)
-        told.reports[this.number] = {name: unpack(body) for name, body in bodies.items()}
+        ending = end_epoch(self._client, own, self._adds_up, self._survival.server_is_told)
+        told.totals[this.number] = drive(ending, stream, self._patience)
 
     def _bring_data_to(self, this: Round) -> None:
         if this.number > 1 and self._data_at != (this.epoch, this.first_step):

@@ -10,7 +10,7 @@ from secretflow.ml.nn.fl.worker.data import rows_by_round
 from secretflow.ml.nn.fl.worker.progress import Progress
 from secretflow.ml.nn.fl.worker.surviving import SurvivingFit
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
-from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
+from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
 from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Survival
 
 _ALL = 2**62  # batches: an evaluation ends with the last one
@@ -28,7 +28,7 @@ class SurvivingParty:
     epoch: list[int]
 
     def begin_surviving_fit(
-        self, survival: Survival, streams: Streams, fit: PartyFit, validation_freq: int
+        self, survival: Survival, streams: Streams, fit: PartyFit, validation_freq: int, adds_up: bool
     ) -> None:
         """Begins a fit, for arguments see :class:`SurvivingFit`."""
         self.leave_fit()
@@ -42,7 +42,8 @@ class SurvivingParty:
             streams,
             fit,
             validation_freq,
-            self._client if isinstance(self._client, SurvivingClient) else None,
+            adds_up,
+            self._client if isinstance(self._client, MeasuringClient) else None,
         )
 
     def go_on(self, until: int) -> Progress:
@@ -76,7 +77,7 @@ class SurvivingParty:
             evaluates: whether the model is evaluated.
 
         Returns:
-            What the party tells the others: loss and rows, metrics, densities, bytes, seconds.
+            What the party has measured: loss and rows, metrics, densities, bytes, seconds.
         """
         worker: Any = self
         worker.end_epoch()
@@ -102,6 +103,6 @@ class SurvivingParty:
         """Has the model pass for one that was trained for so many epochs."""
         self.epoch = list(range(trained))
 
-    def use_client(self, client: SurvivingClient) -> None:
+    def use_client(self, client: MeasuringClient) -> None:
         """Makes a client the party's own."""
         self._client = client

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from secretflow.ml.nn.fl.plan import PartyState
 from secretflow.ml.nn.fl.worker.training import PartyFit
-from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
+from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
 
 
 class Party(Protocol):
@@ -22,7 +22,7 @@ class Party(Protocol):
         """Passes over the next batches."""
 
     def report_of_epoch(self, evaluates: bool) -> dict[str, Any]:
-        """Ends an epoch; what the party tells the others of it."""
+        """Ends an epoch; what the party has measured in it."""
 
     def count_from_here(self) -> None:
         """Leaves what was uploaded and measured before out of the next report."""
@@ -33,5 +33,5 @@ class Party(Protocol):
     def take_epochs(self, trained: int) -> None:
         """Has the model pass for one that was trained for so many epochs."""
 
-    def use_client(self, client: SurvivingClient) -> None:
+    def use_client(self, client: MeasuringClient) -> None:
         """Makes a client the party's own."""

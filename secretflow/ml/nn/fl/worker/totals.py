@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 from secretflow.ml.nn.fl.metric_sums import Sums
 from secretflow.ml.nn.metrics import Mean, Metric
 from secretflow.party.messages import pack
-from secretflow.security.aggregation.secagg.errors import DisagreementError
+from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
+from secretflow.security.aggregation.secagg.errors import DisagreementError, RoundLostError
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     add_up_numbers,
@@ -53,6 +54,33 @@ def total(client: Any, own: Sequence[Metric | None]) -> Exchanges[list[Metric | 
     ]
 
 
+def total_of_those_there(
+    client: MeasuringClient, own: Sequence[Metric | None]
+) -> Exchanges[list[Metric | None] | None]:
+    """Adds metrics up with those parties who are there, where that tells nothing of few of them.
+
+    Args:
+        client: of this party; its ``measured`` says of whom a sum may be opened.
+        own: as for :func:`total`.
+
+    Returns:
+        As :func:`total`; None where a sum of them may not be opened, or a party was lost in it.
+    """
+    if not client.measured.allow(client.roster):
+        return None
+    with client.measures():
+        try:
+            return (yield from total(client, own))
+        except RoundLostError:
+            return None
+
+
+def told_of(own: Iterable[Metric | None], totals: Iterable[Metric | None]) -> list[list[Any]]:
+    """What a driver is told: the totals that there are, and the names of the own metrics that have none."""
+    left_out = [metric.name for metric, of_all in zip(own, totals, strict=True) if metric and of_all is None]
+    return [[metric for metric in totals if metric is not None], left_out]
+
+
 class PartyTotals:
     """A base of a party's worker."""
 
@@ -84,10 +112,7 @@ class PartyTotals:
             self._client.transcript.begin(anew=True)
             self._rounds = None
             raise
-        left_out = [
-            metric.name for metric, of_all in zip(own, totals, strict=True) if metric and of_all is None
-        ]
-        self._totals = [[metric for metric in totals if metric is not None], left_out]
+        self._totals = told_of(own, totals)
 
 
 def _summed_states(metric: Metric | None) -> dict[str, np.ndarray] | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import TypeVar
 
 from ..errors import AggregationError
 from ..keyring import Confirmation
@@ -21,13 +22,15 @@ from .rules import SurvivorRules
 from .server import Outgoing, SurvivorServer
 from .wire import Ended, Hello, Letters, Members, Regroup, ToServer
 
+_Client = TypeVar("_Client", bound=SurvivingClient)
+
 _CODE_BYTES = 32
 _LETTERS = 3  # of each member: a public key, a confirmation, the group key
 
 
 def join(
-    make_client: Callable[[tuple[str, ...]], SurvivingClient], party: str, passed: int = 0, held: int = 0
-) -> Steps[tuple[SurvivingClient, Members]]:
+    make_client: Callable[[tuple[str, ...]], _Client], party: str, passed: int = 0, held: int = 0
+) -> Steps[tuple[_Client, Members]]:
     """Has a party meet the others.
 
     Args:

@@ -12,7 +12,7 @@ from ..group import Group
 from ..identity import Identities
 from ..rules import Rules
 from ..transport.network.tls import Tls
-from .client import SurvivingClient
+from .measured_sums import MeasuringClient
 from .rules import SurvivorRules
 
 ROUND_DEADLINE = 60.0
@@ -63,14 +63,19 @@ class Survival:
         survivors = SurvivorRules.make(len(names), min_survivors, rules.min_contributors)
         return cls(group.device.party, names, rules, survivors, float(round_deadline), group.identities)
 
-    def client(self, party: str, names: Sequence[str]) -> SurvivingClient:
+    @property
+    def server_is_told(self) -> bool:
+        """Whether the server is another than the parties, and may know what they have in common."""
+        return not self.rules.server_blind and self.server not in self.names
+
+    def client(self, party: str, names: Sequence[str]) -> MeasuringClient:
         """The client of a party.
 
         Args:
             party: its name.
             names: of those it makes calls with.
         """
-        return SurvivingClient(party, names, self.rules, self.survivors, self.identities)
+        return MeasuringClient(party, names, self.rules, self.survivors, self.identities)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from secretflow.ml.nn.fl.epoch_reports import sums_columns, survivors_columns
 from secretflow.ml.nn.fl.worker.catching_up import with_new_order
+from secretflow.ml.nn.fl.worker.progress import Progress
 from secretflow.ml.nn.fl.worker.training import PartyFit
+from secretflow.party.messages import unpack
 from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.dropouts.joining import Session
+from secretflow.security.aggregation.secagg.dropouts.keys import as_told
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Outgoing
 from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Survival
-from secretflow.security.aggregation.secagg.dropouts.wire import Members, ToParty, ToServer, Total, Upload
+from secretflow.security.aggregation.secagg.dropouts.wire import (
+    Ended,
+    Members,
+    ToParty,
+    ToServer,
+    Total,
+    Upload,
+)
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
@@ -28,6 +39,7 @@ from secretflow.security.aggregation.secagg.transport.network.hub import Hub
 from .test_survivors import STEPS, Federation
 
 PATIENCE = 120.0
+NAMES = ["alice", "bob", "carol", "davy"]
 SURVIVORS = SurvivorRules.make(4, 3, 2)
 Lie = Callable[[str, ToParty, int], ToParty]
 
@@ -71,17 +83,26 @@ class LyingSession:
 class Fits:
     """One fit of four parties in threads of this process, over gRPC."""
 
-    def __init__(self, federation: Federation, lie: Lie, address: str) -> None:
+    def __init__(self, federation: Federation, lie: Lie, address: str, **options: bool) -> None:
         names, self.federation = federation.names, federation
         self.errors: dict[str, BaseException] = {}
-        self.passed: dict[str, int] = {}
+        self.came_to: dict[str, Progress] = {}
+        self.told_to_server: list[Mapping[str, bytes]] = []
         session: Any = LyingSession(names, lie)
-        self._hub = Hub(address, names, session, None, round_deadline=PATIENCE, wait=PATIENCE)
-        rules = Rules.make(Ring.make(32, None, 4), 4, 2)
+        self._hub = Hub(
+            address,
+            names,
+            session,
+            None,
+            round_deadline=PATIENCE,
+            wait=PATIENCE,
+            on_reports=self.told_to_server.append,
+        )
+        rules = Rules.make(Ring.make(32, None, 4), 4, 2, server_blind=options.get("server_blind", False))
         survival = Survival("server", tuple(names), rules, SURVIVORS, PATIENCE, None)
         streams = Streams("", self._hub.address, self._hub.address, "server", None, PATIENCE)
         for worker in federation.workers.values():
-            worker.begin_surviving_fit(survival, streams, federation.fit, 0)
+            worker.begin_surviving_fit(survival, streams, federation.fit, 0, True)
         self._threads = [threading.Thread(target=self._hub.serve, daemon=True)]
         self._threads += [threading.Thread(target=self._run, args=(name,), daemon=True) for name in names]
 
@@ -99,7 +120,7 @@ class Fits:
     def _run(self, name: str) -> None:
         worker = self.federation.workers[name]
         try:
-            self.passed[name] = worker.go_on(STEPS + 1).passed
+            self.came_to[name] = worker.go_on(STEPS + 1)
         except BaseException as error:
             self.errors[name] = error
         finally:
@@ -107,12 +128,12 @@ class Fits:
 
 
 @pytest.fixture
-def fits(devices: SimpleNamespace, tmp_path: Path) -> Iterator[Callable[[Lie], Fits]]:
+def fits(devices: SimpleNamespace, tmp_path: Path) -> Iterator[Callable[..., Fits]]:
     made: list[Fits] = []
 
-    def make(lie: Lie) -> Fits:
+    def make(lie: Lie, **options: bool) -> Fits:
         federation = made[-1].federation if made else Federation(devices, "local")
-        made.append(Fits(federation, lie, f"unix:{tmp_path / str(len(made))}"))
+        made.append(Fits(federation, lie, f"unix:{tmp_path / str(len(made))}", **options))
         made[-1].run()
         return made[-1]
 
@@ -125,13 +146,50 @@ def honest(to: str, message: ToParty, averages: int) -> ToParty:
     return message
 
 
-def test_an_honest_server_may_have_all_agree_on_keys_anew(fits: Callable[[Lie], Fits]) -> None:
+def test_an_honest_server_may_have_all_agree_on_keys_anew(fits: Callable[..., Fits]) -> None:
     found = fits(honest)
     assert not found.errors
-    assert set(found.passed.values()) == {STEPS + 1}
+    assert {progress.passed for progress in found.came_to.values()} == {STEPS + 1}
 
 
-def test_what_was_released_in_a_fit_is_remembered_in_the_next_one(fits: Callable[[Lie], Fits]) -> None:
+@pytest.mark.parametrize("server_blind", [False, True])
+def test_a_partys_driver_and_the_server_are_told_no_other_partys_numbers_but_sums(
+    fits: Callable[..., Fits], server_blind: bool
+) -> None:
+    found = fits(honest, server_blind=server_blind)
+    assert not found.errors
+    reports = [found.came_to[name].reports[0][name] for name in found.came_to]
+    expected = survivors_columns(reports)
+    assert {"loss", "density", "multiclassaccuracy", "payload_bytes"} <= set(expected)
+    for name, progress in found.came_to.items():
+        assert set(progress.reports[0]) == {name}
+        totals = progress.totals[0]
+        assert totals is not None
+        assert sums_columns(totals[0]) == pytest.approx(expected, rel=1e-9)
+    losses = [np.float64(report["loss"]).tobytes() for report in reports]
+    at_server = [body for bodies in found.told_to_server for body in bodies.values()]
+    assert not any(loss in body or loss[::-1] in body for loss in losses for body in at_server)
+    sums = [] if server_blind else [unpack(as_told(body)) for body in at_server]
+    told = [body["totals"] for body in sums if "totals" in body]
+    assert all(
+        set(body) in ({"totals"}, set(), {"rows_known", "again", "given", "measured"}) for body in sums
+    )
+    assert len(told) == (0 if server_blind else len(NAMES))
+    for totals in told:
+        assert sums_columns(totals[0]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_who_is_started_again_is_told_of_whom_sums_were_opened(fits: Callable[..., Fits]) -> None:
+    workers = fits(honest).federation.workers
+    everybody = {tuple(sorted(workers))}
+    assert all(worker._client.measured.opened == everybody for worker in workers.values())
+    workers["alice"]._client = None  # as in a new process
+    found = fits(lambda to, message, averages: message if averages < 1 else Ended(1, "stop", False))
+    assert len(found.errors) == len(workers)
+    assert workers["alice"]._client.measured.opened == everybody
+
+
+def test_what_was_released_in_a_fit_is_remembered_in_the_next_one(fits: Callable[..., Fits]) -> None:
     workers = fits(honest).federation.workers
     released = {name: dict(worker._client._spent._with) for name, worker in workers.items()}
     found = fits(honest)
@@ -149,7 +207,7 @@ def test_rows_come_in_another_order_where_parties_were(trained: int, again: bool
 
 
 def test_who_was_sent_another_sum_is_found_out_when_all_agree_on_keys_anew(
-    fits: Callable[[Lie], Fits],
+    fits: Callable[..., Fits],
 ) -> None:
     def lie(to: str, message: ToParty, averages: int) -> ToParty:
         if isinstance(message, Total) and averages == 3 and to == "bob" and message.comers:
@@ -159,11 +217,11 @@ def test_who_was_sent_another_sum_is_found_out_when_all_agree_on_keys_anew(
         return message
 
     found = fits(lie)
-    assert set(found.errors) == {"alice", "bob", "carol", "davy"}
+    assert set(found.errors) == set(NAMES)
     assert any("on the sums so far" in str(error) for error in found.errors.values())
 
 
-def test_nobody_goes_back_to_rows_that_it_has_trained_on(fits: Callable[[Lie], Fits]) -> None:
+def test_nobody_goes_back_to_rows_that_it_has_trained_on(fits: Callable[..., Fits]) -> None:
     def lie(to: str, message: ToParty, averages: int) -> ToParty:
         return replace(message, passed=0, behind=()) if isinstance(message, Members) else message
 
@@ -174,7 +232,7 @@ def test_nobody_goes_back_to_rows_that_it_has_trained_on(fits: Callable[[Lie], F
     assert any("the others must be where" in str(error) for error in found.errors.values())
 
 
-def test_who_has_the_last_average_does_not_take_another_one(fits: Callable[[Lie], Fits]) -> None:
+def test_who_has_the_last_average_does_not_take_another_one(fits: Callable[..., Fits]) -> None:
     def lie(to: str, message: ToParty, averages: int) -> ToParty:
         again = isinstance(message, Members) and message.passed
         return replace(message, behind=("bob",)) if again else message  # type: ignore[type-var]

@@ -1,0 +1,188 @@
+"""Sums of what parties measure: of all who began them or of nobody, and no two tell of few parties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from secretflow.ml.nn.fl.worker.totals import total_of_those_there
+from secretflow.ml.nn.metrics import Mean, Metric
+from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuredSums, MeasuringClient
+from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.server import SurvivorServer
+from secretflow.security.aggregation.secagg.keyring import agree_all
+from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
+
+from .network import Network, openable
+from .parties import names_of
+
+EPOCHS, STEPS = 3, 8  # epochs, and steps of each at the server
+
+
+def rules_of(parties: int, min_contributors: int = 2, fixed_contributors: bool = True) -> Rules:
+    ring = Ring.make(32, None, parties)
+    return Rules.make(ring, parties, min_contributors, fixed_contributors=fixed_contributors)
+
+
+def fewest_told_of(sums: Iterable[Iterable[str]], names: list[str]) -> int:
+    """Of how few parties, but not none, the numbers can be in something worked out from sums."""
+    rows = np.array([[float(name in one) for name in names] for one in map(set, sums)])
+    if not rows.size:
+        return len(names)
+    rank = np.linalg.matrix_rank(rows)
+    for few in range(1, len(names)):
+        for left_out in combinations(range(len(names)), few):
+            if np.linalg.matrix_rank(np.delete(rows, left_out, axis=1)) < rank:
+                return few
+    return len(names)
+
+
+class Run:
+    """Epochs at whose ends the parties add up numbers that never change.
+
+    Attributes:
+        outcomes: by party what each epoch has come to: the loss of those who were there, or None.
+    """
+
+    def __init__(self, parties: int, min_survivors: int, *, fixed_contributors: bool = True) -> None:
+        self.names = names_of(parties)
+        self.losses = {name: 2.0**k for k, name in enumerate(self.names)}
+        rules, survivors = rules_of(parties, 2, fixed_contributors), SurvivorRules(parties, min_survivors)
+        clients = [MeasuringClient(name, self.names, rules, survivors) for name in self.names]
+        agree_all([client.keys for client in clients])
+        self.outcomes: dict[str, list[float | None]] = {name: [] for name in self.names}
+        self.network = Network(
+            SurvivorServer(self.names, survivors),
+            {client.party: self._epochs(client) for client in clients},
+            self.outcomes,
+        )
+
+    def _epochs(self, client: MeasuringClient) -> Steps[None]:
+        client.number_calls(1)
+        own: list[Metric | None] = [Mean("loss", self.losses[client.party], 1), None]
+        for _ in range(EPOCHS):
+            yield from tell(client, b"")
+            totals = yield from with_survivors(client, total_of_those_there(client, own))
+            if totals is None:
+                self.outcomes[client.party].append(None)
+            else:
+                loss, nothing = totals
+                assert isinstance(loss, Mean) and nothing is None
+                self.outcomes[client.party].append(float(loss.total))
+
+    def until(self, steps: int) -> None:
+        """Delivers until the server has ended so many steps."""
+        network = self.network
+        while network.server.steps < steps:  # type: ignore[attr-defined]
+            for name in self.names:
+                if network.up[name] and network.server.steps < steps:  # type: ignore[attr-defined]
+                    network.deliver_up(name)
+            for name in self.names:
+                if network.down[name] and network.server.steps < steps:  # type: ignore[attr-defined]
+                    network.deliver_down(name)
+
+    def sum_of(self, names: Iterable[str]) -> float:
+        return sum(self.losses[name] for name in names)
+
+    def check(self) -> None:
+        """Looks whether whoever has heard everything that was said is told of few parties nowhere."""
+        opened = [part for parts in openable(self.network.said).values() for part in parts]
+        assert fewest_told_of(opened, self.names) >= 3
+
+
+def test_sums_are_of_those_who_are_there() -> None:
+    run = Run(7, 4)
+    run.network.drain()
+    assert set(run.network.ended.values()) == {None}
+    everybodys = run.sum_of(run.names)
+    assert all(outcome == [everybodys] * EPOCHS for outcome in run.outcomes.values())
+    run.check()
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("step", [0, *range(2, 8)], ids=lambda step: f"step {step}")
+def test_who_is_lost_in_a_sum_leaves_that_epoch_without_one(step: int, lost: int) -> None:
+    """The end of the epoch counts as two steps; three each are for what can be added and for its sum."""
+    run = Run(7, 4)
+    run.until(STEPS + step)
+    left = run.names[lost:]
+    for name in run.names[:lost]:
+        run.network.cut(name)
+    run.network.drain()
+    assert all(run.network.ended[name] is None for name in left)
+    later = run.sum_of(left) if lost == 3 else None  # the others have been in a sum with them
+    second = later if step == 0 else None
+    for name in left:
+        assert run.outcomes[name] == [run.sum_of(run.names), second, later]
+    run.check()
+
+
+def test_where_contributors_may_change_sums_are_of_whoever_is_there() -> None:
+    run = Run(7, 4, fixed_contributors=False)
+    run.until(STEPS + 2)
+    run.network.cut(run.names[0])
+    run.network.drain()
+    left = run.names[1:]
+    assert run.outcomes[left[0]] == [run.sum_of(run.names), None, run.sum_of(left)]
+
+
+def test_two_of_three_parties_add_nothing_up() -> None:
+    for fixed in (True, False):
+        run = Run(3, 2, fixed_contributors=fixed)
+        run.network.cut(run.names[2])
+        run.network.drain()
+        assert run.outcomes[run.names[0]] == run.outcomes[run.names[1]] == [None] * EPOCHS
+
+
+def test_of_two_parties_each_is_told_the_sum() -> None:
+    run = Run(2, 2)
+    run.network.drain()
+    assert run.outcomes[run.names[0]] == [3.0] * EPOCHS
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 8), st.integers(1, 4), st.data())
+def test_whatever_is_worked_out_from_allowed_sums_is_about_enough_parties(
+    parties: int, min_contributors: int, data: st.DataObject
+) -> None:
+    names, contributors = names_of(parties), min(min_contributors, parties)
+    sums = MeasuredSums(rules_of(parties, contributors), parties)
+    for _ in range(5):
+        some = data.draw(st.sets(st.sampled_from(names), min_size=1))
+        if sums.allow(some):
+            sums.add([some])
+    assert fewest_told_of(sums.opened, names) >= max(contributors, min(3, parties))
+    for opened in sums.opened:  # and what was allowed once is allowed again
+        assert sums.allow(opened)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_in_random_schedules_of_losses_nothing_about_few_parties_can_be_worked_out(
+    data: st.DataObject,
+) -> None:
+    run = Run(6, 4)
+    network = run.network
+    for _ in range(data.draw(st.integers(0, 150))):
+        busy_up = [name for name in run.names if network.up[name]]
+        busy_down = [name for name in network.alive() if network.down[name]]
+        what = data.draw(st.integers(0, 30))
+        if what == 0 and network.alive():
+            network.cut(data.draw(st.sampled_from(network.alive())))
+        elif what == 1:
+            network.time_out()
+        elif busy_up and (what % 2 or not busy_down):
+            network.deliver_up(data.draw(st.sampled_from(busy_up)))
+        elif busy_down:
+            network.deliver_down(data.draw(st.sampled_from(busy_down)))
+    network.drain()
+    run.check()
+    told = [run.outcomes[name] for name, error in network.ended.items() if error is None]
+    assert all(outcome == told[0] for outcome in told)
