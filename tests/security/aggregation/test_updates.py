@@ -158,7 +158,9 @@ def expected_of(
             rest = difference.ravel()[index].copy()
             own = party.weight / total
             key = rounding_key(0, party.client.party, 0, number)
-            steps += rounding.round_off(rest, bound, own, key, k)[0]
+            rounded = np.empty(rest.size, np.int16)
+            rounding.round_off(rounded, rest, bound, own, key, k)
+            steps += rounded
             share += keep.ravel()[index] * np.rint(own * 2.0**30)
         average = steps * rounding.step(bound)
         partial = share < there * 2.0**30 - len(parties)

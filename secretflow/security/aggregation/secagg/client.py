@@ -13,7 +13,6 @@ from .encoder import Encoder
 from .errors import AggregationError
 from .identity import Identities
 from .inputs import as_arrays
-from .lanes import pack
 from .layout import Layout
 from .memory import Recycled
 from .message import Message, unpacked
@@ -42,7 +41,7 @@ class Client(Agreeing):
         identities: Identities | None = None,
     ) -> None:
         super().__init__(party, names, rules, identities)
-        self._memory = Recycled()
+        self._memory, self._memory_of_words = Recycled(), Recycled()
         self._dense_layout: Layout | None = None
         bits, parties = rules.upload_bits, len(names)
         self._rounding = None if bits is None else Rounding.make(bits, parties, self._packs)
@@ -232,10 +231,10 @@ class Client(Agreeing):
         """How the updates of a call are read from a sum, and the own ones, padded and packed."""
         updates, rounding = sending.updates, self.rounding
         rounded = updates.round_off(arrays, support, rounding, sending.bounds, share, sending.key)
-        lanes = rounding.lanes.join(np.concatenate([np.empty(0, np.int16), *rounded.steps]))
-        pads.add_to(lanes)
-        sizes = tuple(map(rounding.step, sending.bounds))
-        return Steps(updates.which, sizes, rounding.lanes), pack(lanes, rounding.lanes.bits)
+        lanes, sizes = rounding.lanes, tuple(map(rounding.step, sending.bounds))
+        words = self._memory_of_words.take(lanes.words_of(rounded.steps.size), np.dtype("<u8"))
+        lanes.write_padded(words, rounded.steps, pads)
+        return Steps(updates.which, sizes, lanes), words
 
     def _record(self, layout: Layout, support: Support | None, weights: AggregationWeights) -> None:
         """Takes down to which elements this party has contributed, as it uploads."""

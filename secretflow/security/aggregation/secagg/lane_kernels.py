@@ -5,7 +5,7 @@ The compiled ones pay off where those of :mod:`.kernels` do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,9 +13,12 @@ import numpy as np
 
 from .kernels import pays_off
 
+BLOCK = 1024
+"""Lanes of a block, see :mod:`.lanes`."""
+
 _WORD = 64
 _DOUBLE = np.dtype(np.float64)
-_RANDOM_ONE = 2.0**16
+_RANDOM_BITS = 16
 _AT_ONCE = 4096  # numbers that fit into the first cache
 
 
@@ -23,16 +26,17 @@ class LaneKernels(NamedTuple):
     """Loops over lanes, see :mod:`.lanes`, and over updates, see :mod:`.rounding`.
 
     Attributes:
-        join: (lanes, digits, powers) writes the sum of each lane's digits times the powers.
+        join: (lanes, digits, powers) writes the sum of each lane's digits times the powers, block by block.
         split: (digits, lanes, powers, offset, mask, half) writes the digits of ``(lane + offset) & mask``,
             each less ``half``.
         pack: (words, lanes, bits) puts lanes into words of zero.
         unpack: (lanes, words, bits) takes them out.
         differ: (out, values, reference, rest) writes ``values - reference + rest`` and returns the largest
             magnitude, or infinity if one is no finite number.
-        round_off: (digits, rest, random, scale, limit) writes ``floor(rest * scale + random)``, a number
-            beyond the limit as the limit, takes ``digit / scale`` off the rest, and returns how many were
-            beyond. Random are 16 bits each, which stand for the middles of 2^16 parts of [0, 1).
+        round_off: (digits, rest, random, scale, limit) writes ``floor(rest * scale + random / 2^16)``, a
+            number beyond the limit as the limit, takes ``digit / scale`` off the rest, and returns how many
+            were beyond. Random are 16 bits each, the limit is below 2^15. It computes in the precision of the
+            rest, and ``rest * scale`` is rounded to a multiple of 2^-16 before.
     """
 
     join: Callable[[np.ndarray, np.ndarray, np.ndarray], None]
@@ -53,20 +57,31 @@ def lane_kernels_for(size: int, dtype: np.dtype = _DOUBLE) -> LaneKernels:
     return compiled() if pays_off(size, dtype) else VECTORISED
 
 
+def _blocks(lanes: int) -> Iterator[tuple[int, int]]:
+    """Where each block of lanes begins and ends."""
+    for start in range(0, lanes, BLOCK):
+        yield start, min(start + BLOCK, lanes)
+
+
 def _join(lanes: np.ndarray, digits: np.ndarray, powers: np.ndarray) -> None:
     padded = np.zeros(lanes.size * powers.size, np.int64)
     padded[: digits.size] = digits
-    np.sum(padded.view(np.uint64).reshape(lanes.size, powers.size) * powers, axis=1, out=lanes)
+    for start, end in _blocks(lanes.size):
+        rows = padded[start * powers.size : end * powers.size].view(np.uint64).reshape(powers.size, -1)
+        np.sum(rows * powers[:, np.newaxis], axis=0, out=lanes[start:end])
 
 
 def _split(
     digits: np.ndarray, lanes: np.ndarray, powers: np.ndarray, offset: np.uint64, mask: np.uint64, half: int
 ) -> None:
-    base, left = powers[1] if powers.size > 1 else mask, (lanes + offset) & mask
-    for k in range(powers.size):
-        own = digits[k :: powers.size]
-        left, digit = np.divmod(left, base) if k + 1 < powers.size else (left, left)
-        own[:] = digit[: own.size].astype(np.int64) - half
+    base, per_lane = powers[1] if powers.size > 1 else mask, powers.size
+    for start, end in _blocks(lanes.size):
+        left = (lanes[start:end] + offset) & mask
+        for k in range(per_lane):
+            first = start * per_lane + k * (end - start)
+            own = digits[first : first + end - start]
+            left, digit = np.divmod(left, base) if k + 1 < per_lane else (left, left)
+            own[:] = digit[: own.size].astype(np.int64) - half
 
 
 def _pack(words: np.ndarray, lanes: np.ndarray, bits: int) -> None:
@@ -92,15 +107,18 @@ def _differ(out: np.ndarray, values: np.ndarray, reference: np.ndarray, rest: np
 
 
 def _round_off(digits: np.ndarray, rest: np.ndarray, random: np.ndarray, scale: float, limit: int) -> int:
-    units = rest.astype(np.float64) * scale
-    beyond = np.count_nonzero(np.abs(units) > limit)
-    np.clip(units, -limit, limit, out=units)
-    units += (random + 0.5) / _RANDOM_ONE
-    np.floor(units, out=units)
-    digits[:] = units
-    if scale:
-        rest -= (units * (1 / scale)).astype(rest.dtype)
-    return int(beyond)
+    parts, most, unit = _constants(rest.dtype, scale, limit)
+    units = rest * parts
+    within = np.clip(units, -most, most)
+    digits[:] = (np.rint(within).astype(np.int32) + random) >> np.int32(_RANDOM_BITS)
+    rest -= digits.astype(rest.dtype) * unit
+    return int(np.count_nonzero(units != within))
+
+
+def _constants(dtype: np.dtype, scale: float, limit: int) -> tuple[Any, Any, Any]:
+    """Parts of a step for 1.0, the limit in such parts, and the size of a step, in a dtype."""
+    one = 2**_RANDOM_BITS
+    return dtype.type(scale * one), dtype.type(limit * one), dtype.type(1 / scale if scale else 0)
 
 
 VECTORISED = LaneKernels(_join, _split, _pack, _unpack, _differ, _round_off)
@@ -116,21 +134,31 @@ def _compiled_digits() -> tuple[Callable[..., Any], ...]:
     """Loops that join digits to lanes and split lanes into digits."""
     import numba  # here, because it takes longer to import than small models take to aggregate
 
+    # Functions of their own have the compiler know that their arrays are apart, so that it uses vectors.
     @numba.njit(nogil=True)
-    def join(lanes: np.ndarray, digits: np.ndarray, powers: np.ndarray) -> None:
+    def add(lanes: np.ndarray, digits: np.ndarray, power: int) -> None:
+        for i in range(digits.size):
+            lanes[i] += power * np.int64(digits[i])
+
+    @numba.njit(nogil=True)
+    def join_signed(lanes: np.ndarray, digits: np.ndarray, powers: np.ndarray) -> None:
         per_lane = powers.size
-        base, whole = np.int64(powers[min(1, per_lane - 1)]), digits.size // per_lane
-        rows = digits[: whole * per_lane].reshape(whole, per_lane)
-        for i in range(whole):
-            total = np.int64(0)
-            for k in range(per_lane - 1, -1, -1):
-                total = total * base + rows[i, k]
-            lanes[i] = np.uint64(total)
-        if whole < lanes.size:
-            total = np.int64(0)
-            for k in range(digits.size - 1, whole * per_lane - 1, -1):
-                total = total * base + digits[k]
-            lanes[whole] = np.uint64(total)
+        for start in range(0, lanes.size, BLOCK):
+            block = lanes[start : start + BLOCK]
+            block[:] = 0
+            for k in range(per_lane):
+                first = start * per_lane + k * block.size
+                add(block, digits[first : first + block.size], powers[k])
+
+    def join(lanes: np.ndarray, digits: np.ndarray, powers: np.ndarray) -> None:
+        join_signed(lanes.view(np.int64), digits, powers.view(np.int64))
+
+    @numba.njit(nogil=True)
+    def take(digits: np.ndarray, left: np.ndarray, base: np.uint64, half: int) -> None:
+        for i in range(digits.size):
+            next_left = left[i] // base
+            digits[i] = np.int64(left[i] - next_left * base) - half
+            left[i] = next_left
 
     @numba.njit(nogil=True)
     def split(
@@ -143,12 +171,16 @@ def _compiled_digits() -> tuple[Callable[..., Any], ...]:
     ) -> None:
         per_lane = powers.size
         base = powers[1] if per_lane > 1 else mask
-        for i in range(lanes.size):
-            left = (lanes[i] + offset) & mask
-            for k in range(min(per_lane, digits.size - i * per_lane)):
-                next_left = left // base if k + 1 < per_lane else np.uint64(0)
-                digits[i * per_lane + k] = np.int64(left - next_left * base) - half
-                left = next_left
+        for start in range(0, lanes.size, BLOCK):
+            left = (lanes[start : start + BLOCK] + offset) & mask
+            for k in range(per_lane):
+                first = start * per_lane + k * left.size
+                own = digits[first : first + left.size]
+                if k + 1 < per_lane:
+                    take(own, left, base, half)
+                else:
+                    for i in range(own.size):
+                        own[i] = np.int64(left[i]) - half
 
     return join, split
 
@@ -197,6 +229,18 @@ def _compiled_rounding() -> tuple[Callable[..., Any], ...]:
     import numba
 
     @numba.njit(nogil=True)
+    def subtract(out: np.ndarray, values: np.ndarray, reference: np.ndarray, rest: np.ndarray) -> None:
+        for i in range(out.size):
+            out[i] = (values[i] - reference[i]) + rest[i]
+
+    @numba.njit(nogil=True)
+    def most_of(bits: np.ndarray, magnitude: int) -> int:
+        largest = bits.dtype.type(0)
+        for i in range(bits.size):
+            largest = max(largest, bits.dtype.type(bits[i] & magnitude))
+        return largest
+
+    @numba.njit(nogil=True)
     def differ_bits(
         out: np.ndarray,
         bits: np.ndarray,
@@ -207,12 +251,10 @@ def _compiled_rounding() -> tuple[Callable[..., Any], ...]:
     ) -> int:
         largest = bits.dtype.type(0)
         for start in range(0, out.size, _AT_ONCE):
-            end = min(start + _AT_ONCE, out.size)
-            for i in range(start, end):
-                out[i] = (values[i] - reference[i]) + rest[i]
+            piece = slice(start, start + _AT_ONCE)
+            subtract(out[piece], values[piece], reference[piece], rest[piece])
             # As integers floats are in the order of their magnitudes, those that are not finite at the end.
-            for i in range(start, end):
-                largest = max(largest, bits.dtype.type(bits[i] & magnitude))
+            largest = max(largest, most_of(bits[piece], magnitude))
         return largest
 
     def differ(out: np.ndarray, values: np.ndarray, reference: np.ndarray, rest: np.ndarray) -> float:
@@ -223,16 +265,20 @@ def _compiled_rounding() -> tuple[Callable[..., Any], ...]:
         return found if np.isfinite(found) else float("inf")
 
     @numba.njit(nogil=True)
-    def round_off(digits: np.ndarray, rest: np.ndarray, random: np.ndarray, scale: float, limit: int) -> int:
-        beyond, most, unit = 0, np.float64(limit), 1 / scale if scale else 0.0
+    def round_parts(
+        digits: np.ndarray, rest: np.ndarray, random: np.ndarray, parts: float, most: float, unit: float
+    ) -> int:
+        beyond = np.int32(0)  # of 32 bits, as what it counts, for vectors
         for i in range(digits.size):
-            units = np.float64(rest[i]) * scale
-            if abs(units) > most:
-                beyond += 1
-            units = min(max(units, -most), most)
-            units = np.floor(units + (np.float64(random[i]) + 0.5) / _RANDOM_ONE)
-            digits[i] = np.int16(units)
-            rest[i] -= rest.dtype.type(units * unit)
-        return beyond
+            units = rest[i] * parts
+            within = min(max(units, -most), most)
+            beyond += np.int32(units != within)
+            digit = (np.int32(np.rint(within)) + np.int32(random[i])) >> np.int32(_RANDOM_BITS)
+            digits[i] = np.int16(digit)
+            rest[i] -= rest.dtype.type(digit) * unit
+        return int(beyond)
+
+    def round_off(digits: np.ndarray, rest: np.ndarray, random: np.ndarray, scale: float, limit: int) -> int:
+        return round_parts(digits, rest, random, *_constants(rest.dtype, scale, limit))
 
     return differ, round_off

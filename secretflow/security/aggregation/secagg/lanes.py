@@ -2,6 +2,10 @@
 
 A lane holds the digits of a number to some base. Lanes are added as numbers, and the digits of their sum are
 the sums of their digits, as long as none of these reaches the base.
+
+Lanes come in blocks of :data:`~.lane_kernels.BLOCK`, of which the last may be smaller. A block holds as many
+digits in a row as it has room for: the first digits of all of its lanes, then the second ones, and so on. So
+processors join and split many lanes at once.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ from functools import cached_property
 
 import numpy as np
 
-from .lane_kernels import lane_kernels_for
+from .lane_kernels import BLOCK, lane_kernels_for
+from .pads import Pads
 
 _WORD = 64
+_AT_ONCE = 16 * BLOCK  # lanes that stay in the cache with their digits; so many fill whole words when packed
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,31 @@ class Lanes:
         lanes = np.empty(self.size_of(digits.size), "<u8")
         lane_kernels_for(digits.size).join(lanes, digits, self._powers)
         return lanes
+
+    def words_of(self, numbers: int) -> int:
+        """How many words of 64 bits so many digits take, with their lanes packed."""
+        return -(-self.size_of(numbers) * self.bits // _WORD)
+
+    def write_padded(self, words: np.ndarray, digits: np.ndarray, pads: Pads) -> None:
+        """Puts digits into lanes, adds pads to these and packs them, all while they are in the cache.
+
+        Args:
+            words: uint64, :meth:`words_of` the digits, to be written as of :func:`pack`.
+            digits: signed integers, one-dimensional.
+            pads: of the call; each lane takes an element of 64 bits of theirs.
+        """
+        lanes, kernels = self.size_of(digits.size), lane_kernels_for(digits.size)
+        words[-1:] = 0
+        memory = np.empty(min(lanes, _AT_ONCE), "<u8")
+        for start in range(0, lanes, _AT_ONCE):
+            piece = memory[: lanes - start]
+            kernels.join(piece, digits[start * self.per_lane :][: piece.size * self.per_lane], self._powers)
+            pads.add_to(piece)
+            first = start * self.bits // _WORD
+            if self.is_packed:
+                kernels.pack(words[first:], piece, self.bits)
+            else:
+                words[first : first + piece.size] = piece
 
     def split(self, lanes: np.ndarray, numbers: int) -> np.ndarray:
         """Takes the digits of lanes, or of a sum of lanes, apart.

@@ -26,6 +26,7 @@ UPLOAD_BITS = (8, 4, 2)
 _WORD = 64
 _OFF = 2.0**-40  # more than float64 is off in a share times the steps, of which there are less than 2^15
 _RANDOM = np.dtype("<u2")
+_MOST_STEPS = 2**15 - 1  # of int16
 _BOUND_BY_LARGEST = {8: 2.0, 4: 1.0, 2: 1.0}
 
 
@@ -48,10 +49,11 @@ class Rounding:
     side of zero, for 8, 4 and 2 bits. A larger weight has more steps, never a larger step.
 
     What is opened is exactly the sum of what the parties have rounded. Where nobody's number is beyond its
-    limit, its expectation is the average, to ``2^-17`` of a step of each party; it differs from it by less
-    than n steps, and its standard deviation is at most ``sqrt(n) / 2`` steps. Where parties have pruned an
-    element, all of that is divided by the share of the weight that is left. What is beyond the limit is
-    clipped; it and what was rounded off are in the party's next update.
+    limit, its expectation is the average, to ``2^-17`` of a step of each party and, for float32, ``2^-22`` of
+    its number; it differs from it by less than n steps, and its standard deviation is at most
+    ``sqrt(n) / 2`` steps. Where parties have pruned an element, all of that is divided by the share of the
+    weight that is left. What is beyond the limit is clipped; it and what was rounded off are in the party's
+    next update.
 
     Attributes:
         bits: b.
@@ -107,12 +109,13 @@ class Rounding:
     def limit(self, share: float) -> int:
         """The most steps that a party uploads of a number.
 
-        The limits of all parties, whose shares add up to 1, add up to less than ``steps + parties``.
+        The limits of all parties, whose shares add up to 1, add up to less than ``steps + parties``. None is
+        above 32,767, which only a party of more than 256 with more than half of the weight would reach.
 
         Args:
             share: of the party in the weight of all, in [0, 1].
         """
-        return math.ceil(share * self.steps * (1 - _OFF))
+        return min(math.ceil(share * self.steps * (1 - _OFF)), _MOST_STEPS)
 
     def scale(self, bound: float, share: float) -> float:
         """How many steps a party's update of 1.0 is.
@@ -124,13 +127,15 @@ class Rounding:
         return share * self.steps / bound if bound else 0.0
 
     def round_off(
-        self, rest: np.ndarray, bound: float, share: float, key: bytes, number: int = 0
-    ) -> tuple[np.ndarray, int]:
+        self, steps: np.ndarray, rest: np.ndarray, bound: float, share: float, key: bytes, number: int = 0
+    ) -> int:
         """Rounds a party's update of one layer.
 
-        The mean of a number over all keys is the number, to ``2^-17`` of a step, unless it is clipped.
+        The mean of a number over all keys is the number, to ``2^-17`` of a step and what float32 cannot hold
+        of it, unless it is clipped.
 
         Args:
+            steps: int16, to be written.
             rest: float32 or float64, one-dimensional, finite; what is rounded off or clipped is left there.
             bound: of the layer.
             share: of the party.
@@ -138,9 +143,8 @@ class Rounding:
             number: of the layer.
 
         Returns:
-            Steps, int16, and how many numbers were beyond the party's limit.
+            How many numbers were beyond the party's limit.
         """
-        steps = np.empty(rest.size, np.int16)
         random = Pads([(key, False)], number)
         round_off = lane_kernels_for(rest.size, rest.dtype).round_off
         scale, limit, clipped = self.scale(bound, share), self.limit(share), 0
@@ -149,7 +153,7 @@ class Rounding:
             part = slice(start, start + piece)
             drawn = random.draw(steps[part].size, _RANDOM)
             clipped += round_off(steps[part], rest[part], drawn, scale, limit)
-        return steps, clipped
+        return clipped
 
 
 def rounding_key(seed: int | None, party: str, epoch: int, number: int) -> bytes:
@@ -192,6 +196,7 @@ def rounded_update(
     found = float(np.max(np.abs(update), initial=0)) if largest is None else largest
     bound, share = rounding.bound(found), 1 / parties
     rest = update.ravel().copy()
-    steps, _ = rounding.round_off(rest, bound, share, key)
+    steps = np.empty(rest.size, np.int16)
+    rounding.round_off(steps, rest, bound, share, key)
     rounded = steps * (rounding.step(bound) / share)
     return np.asarray(rounded.astype(update.dtype).reshape(update.shape))

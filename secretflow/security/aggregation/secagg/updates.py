@@ -12,6 +12,7 @@ import numpy as np
 from .errors import AggregationError
 from .lane_kernels import lane_kernels_for
 from .layout import Layout
+from .memory import Recycled
 from .rounding import Rounding
 from .rules import DIGEST_BITS
 from .support import Support
@@ -25,12 +26,12 @@ class Rounded:
     """Updates that were rounded, of the arrays whose updates travel.
 
     Attributes:
-        steps: for each array what travels of it, int16.
+        steps: what travels, int16, array behind array.
         rests: for each array what was left of it.
         clipped: how many numbers were beyond the party's limit.
     """
 
-    steps: list[np.ndarray]
+    steps: np.ndarray
     rests: list[np.ndarray]
     clipped: int
 
@@ -73,6 +74,7 @@ class Updates:
         self.references = {k: np.zeros_like(arrays[k], order="C") for k in self.which}
         self.rests = {k: np.zeros_like(arrays[k], order="C") for k in self.which}
         self._memory: dict[int, np.ndarray] = {}  # of differences, for a fresh one costs as much as the work
+        self._steps = Recycled()
         self._found: tuple[Support, list[np.ndarray]] | None = None
         self._rounded: tuple[Layout, Rounded] | None = None
         self._sizes = self._clipped = 0
@@ -121,17 +123,17 @@ class Updates:
             share: own share of the weight.
             key: see :meth:`.rounding.Rounding.round_off`.
         """
-        steps, rests, clipped = [], [], 0
+        rests, clipped, start = [], 0, 0
         found, self._found = self._found, None
         if found is not None and found[0] is support:
             differences = found[1]
         else:  # fewer elements travel than when the bounds were agreed on, or the numbers are uploaded again
             differences = [self._difference(k, arrays, support)[0] for k in self.which]
+        steps = self._steps.take(sum(difference.size for difference in differences), np.dtype(np.int16))
         for k, rest, bound in zip(self.which, differences, bounds, strict=True):
-            own, beyond = rounding.round_off(rest, bound, share, key, k)
-            steps.append(own)
+            own, start = steps[start : start + rest.size], start + rest.size
+            clipped += rounding.round_off(own, rest, bound, share, key, k)
             rests.append(rest)
-            clipped += beyond
         rounded = Rounded(steps, rests, clipped)
         self._rounded = support.layout, rounded
         return rounded

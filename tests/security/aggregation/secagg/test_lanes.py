@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from secretflow.security.aggregation.secagg import lane_kernels, lanes
 from secretflow.security.aggregation.secagg.lane_kernels import VECTORISED, LaneKernels, compiled
 from secretflow.security.aggregation.secagg.lanes import Lanes, pack, unpack
+from secretflow.security.aggregation.secagg.pads import Pads
 
 
 def largest_base(per_lane: int, bits: int) -> int:
@@ -21,7 +22,7 @@ def largest_base(per_lane: int, bits: int) -> int:
 
 @settings(deadline=None)
 @given(
-    st.integers(1, 20), st.integers(20, 64), st.booleans(), st.integers(2, 5), st.integers(0, 60), st.data()
+    st.integers(1, 20), st.integers(20, 64), st.booleans(), st.integers(2, 5), st.integers(0, 3000), st.data()
 )
 def test_digits_of_a_sum_are_the_sums_of_the_digits(
     per_lane: int, bits: int, signed: bool, parties: int, numbers: int, data: st.DataObject
@@ -51,13 +52,25 @@ def test_packed_lanes_take_their_bits_and_no_more(bits: int, size: int, seed: in
     assert not found[size:].any()
 
 
+@pytest.mark.parametrize("numbers", [0, 7, 1 << 16, (1 << 19) + 1])
+@pytest.mark.parametrize("bits", [59, 64])
+def test_pads_go_onto_lanes_that_are_packed_then(bits: int, numbers: int) -> None:
+    shared = Lanes(911, 6, bits, signed=True)
+    digits = np.random.default_rng(0).integers(-455, 456, numbers).astype(np.int16)
+    lanes = shared.join(digits)
+    padded = np.full(shared.words_of(numbers), 2**64 - 1, "<u8")
+    shared.write_padded(padded, digits, Pads([(bytes(32), True)], 1))
+    Pads([(bytes(32), True)], 1).add_to(lanes)
+    np.testing.assert_array_equal(padded, pack(lanes, bits))
+
+
 @pytest.fixture(scope="module")
 def both() -> tuple[LaneKernels, LaneKernels]:
     return VECTORISED, compiled()
 
 
 @settings(deadline=None)
-@given(st.integers(1, 64), st.integers(0, 300), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 64), st.integers(0, 5000), st.integers(0, 2**32 - 1))
 def test_both_loops_put_the_same_bits_into_lanes(
     both: tuple[LaneKernels, LaneKernels], bits: int, size: int, seed: int
 ) -> None:

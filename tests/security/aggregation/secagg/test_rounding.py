@@ -60,20 +60,44 @@ def test_the_mean_over_all_draws_is_the_number(bits: int, parties: int, value: f
 
 
 @settings(deadline=None)
+@given(BITS, st.integers(2, 255), st.floats(-1, 1), st.floats(0.01, 1))
+def test_float32_is_off_by_no_more_than_it_cannot_hold(
+    bits: int, parties: int, value: float, share: float
+) -> None:
+    rounding, number = Rounding.make(bits, parties), np.float32(value)
+    scale = rounding.scale(1.0, share)
+    rest, steps = np.full(2**16, number), np.empty(2**16, np.int16)
+    VECTORISED.round_off(steps, rest, np.arange(2**16).astype("<u2"), scale, rounding.limit(share))
+    off, unit = 2.0**-17 + 2.0**-22 * abs(number * scale), 1 / scale
+    assert abs(np.mean(steps, dtype=np.float64) - number * scale) <= off
+    left = steps.astype(np.float64) * unit + rest - number
+    assert np.abs(left).max() <= 2.0**-22 * (abs(value) + unit)
+
+
+def test_no_party_has_more_steps_than_int16_holds() -> None:
+    rounding = Rounding.make(8, 300)
+    assert rounding.limit(0.9) == 2**15 - 1 < 0.9 * rounding.steps
+    rest, steps = np.array([-1.0, 1.0]), np.empty(2, np.int16)
+    assert rounding.round_off(steps, rest, 1.0, 0.9, KEY) == 2
+    assert steps.tolist() == [-(2**15) + 1, 2**15 - 1]
+
+
+@settings(deadline=None)
 @given(BITS, st.integers(2, 20), st.integers(0, 2**32 - 1))
 def test_steps_and_what_is_left_are_the_number(bits: int, parties: int, seed: int) -> None:
     rounding = Rounding.make(bits, parties)
     rng = np.random.default_rng(seed)
     numbers, share = rng.normal(size=300), 1 / parties
     rest = numbers.copy()
-    steps, clipped = rounding.round_off(rest, 1.0, share, KEY)
+    steps = np.empty(rest.size, np.int16)
+    clipped = rounding.round_off(steps, rest, 1.0, share, KEY)
     np.testing.assert_allclose(steps * (rounding.step(1.0) / share) + rest, numbers, rtol=0, atol=1e-12)
     assert clipped == np.count_nonzero(np.abs(numbers * rounding.scale(1.0, share)) > rounding.limit(share))
 
 
 def test_a_layer_without_updates_uploads_zeros() -> None:
-    rest = np.zeros(10)
-    steps, clipped = Rounding.make(8, 3).round_off(rest, 0.0, 1 / 3, KEY)
+    rest, steps = np.zeros(10), np.ones(10, np.int16)
+    clipped = Rounding.make(8, 3).round_off(steps, rest, 0.0, 1 / 3, KEY)
     assert not steps.any() and not clipped and not rest.any()
 
 
@@ -81,7 +105,9 @@ def test_parties_rounds_and_layers_draw_by_themselves() -> None:
     keys = {rounding_key(1, *of) for of in (("a", 0, 1), ("b", 0, 1), ("a", 1, 1), ("a", 0, 2))}
     assert len(keys) == 4 and rounding_key(1, "a", 0, 1) in keys
     rounding = Rounding.make(8, 3)
-    first, second = (rounding.round_off(np.full(1000, 0.01), 1.0, 1 / 3, KEY, k)[0] for k in (0, 1))
+    first, second = np.empty((2, 1000), np.int16)
+    for k, steps in enumerate((first, second)):
+        rounding.round_off(steps, np.full(1000, 0.01), 1.0, 1 / 3, KEY, k)
     assert (first != second).any()
 
 
@@ -114,5 +140,5 @@ def test_a_rounded_update_is_what_a_party_uploads(bits: int) -> None:
     bounds = [rounding.bound(magnitude) for magnitude in largest]
     uploaded = updates.round_off([update], support, rounding, bounds, 1 / 4, KEY)
     seen = rounded_update(update, bits, 4, KEY)
-    np.testing.assert_allclose(seen.ravel(), uploaded.steps[0] * rounding.step(bounds[0]) * 4, rtol=1e-6)
+    np.testing.assert_allclose(seen.ravel(), uploaded.steps * rounding.step(bounds[0]) * 4, rtol=1e-6)
     np.testing.assert_allclose(seen.ravel() + uploaded.rests[0], update.ravel(), atol=1e-6)
