@@ -20,6 +20,7 @@ from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.callbacks import Callback
 from secretflow.ml.nn.fl.callbacks import Checkpoint
 from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
+from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
 from tests.faults_table import Table, faults_table
 from tests.security.aggregation.dropouts.proxy import Link
 
@@ -37,7 +38,9 @@ def parties(ray_devices: SimpleNamespace) -> list[PYU]:
     return [ray_devices.alice, ray_devices.bob, ray_devices.carol]
 
 
-def fit(model: FLModel, parties: list[PYU], *callbacks: Callback, epochs: int = EPOCHS) -> Any:
+def fit(
+    model: FLModel, parties: list[PYU], *callbacks: Callback, epochs: int = EPOCHS, **options: Any
+) -> Any:
     return model.fit(
         **make_data(parties),
         batch_size=BATCH,
@@ -45,7 +48,12 @@ def fit(model: FLModel, parties: list[PYU], *callbacks: Callback, epochs: int = 
         verbose=0,
         random_seed=5,
         callbacks=list(callbacks),
+        **options,
     )
+
+
+def noise_of(parties: int, clip: float = 1.0) -> DPStrategyFL:
+    return DPStrategyFL(GaussianModelDP(0.01, num_clients=parties, l2_norm_clip=clip))
 
 
 def at_party(folder: Path, fault: str, number: int) -> Callable[[], object]:
@@ -95,6 +103,19 @@ def test_a_party_whose_process_dies_drops_out_and_the_others_go_on(
     model.save_model(str(tmp_path / "run" / "model"))
     with pytest.raises(ValueError, match="gone: bob"):
         fit(model, parties)
+
+
+def test_with_noise_training_goes_on_without_a_party_and_the_account_counts_each_round(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strategy = noise_of(2, clip=10.0)
+    model = make_model(ray_devices, tmp_path, mask_scope="global", dp_strategy=strategy)
+    lose = At(3, at_party(tmp_path, "SIGKILL", 1))
+    with caplog.at_level("DEBUG"):
+        history = fit(model, parties, lose, epochs=2, dp_spent_step_freq=ROUNDS)
+    assert flat(history)[0] == NAMES and flat(history)[-1] == ["alice", "carol"]
+    spent = [record.args for record in caplog.records if "privacy spent" in record.msg]
+    assert spent == [strategy.get_privacy_spent(ROUNDS * epoch) for epoch in (1, 2)]
 
 
 @pytest.mark.faults
@@ -280,6 +301,8 @@ def test_a_fit_does_not_go_by_the_time_of_day(
         ({"prune_criterion": "snip"}, {}, "prune_criterion must be one that needs no gradients"),
         ({}, {"sampler_method": "poisson", "batch_sampling_rate": 0.1}, "sampler_method must be 'batch'"),
         ({}, {"audit_log_dir": "log"}, "audit_log_dir must be None with min_survivors"),
+        ({"dp_strategy": noise_of(3), "mask_scope": "global"}, {}, "num_clients of model_gdp must be 2"),
+        ({"dp_strategy": noise_of(2), "mask_scope": "local"}, {}, "mask_scope must be 'global'"),
     ],
     ids=str,
 )

@@ -74,7 +74,11 @@ def check_aggregator(aggregator: Any, device_list: list[PYU]) -> None:
 
 
 def check_privacy(
-    dp_strategy: Any, settings: PruneSettings, parties: int, upload_bits: int | None = None
+    dp_strategy: Any,
+    settings: PruneSettings,
+    parties: int,
+    upload_bits: int | None = None,
+    min_survivors: int | None = None,
 ) -> None:
     """Refuses noise whose account of privacy would not hold.
 
@@ -82,11 +86,17 @@ def check_privacy(
     fewer do, and the masks come from weights without noise. Layers that are clipped one by one may be longer
     together than the norm that the noise is for.
 
+    Where parties may be lost, the parts of the fewest who may be left must be the noise that the account is
+    of: ``s`` of them have ``sqrt(s / min_survivors)`` times that, so any set of survivors has at least it.
+    Who is left is no random sample of the parties, so the account must not count on one: upstream's takes
+    ``num_updates / num_clients`` for the rate of one, which must be 1.
+
     Args:
         dp_strategy: upstream's ``DPStrategyFL``, or None.
         settings: what the user chose about pruning.
-        parties: how many train; all do in each round.
+        parties: how many train.
         upload_bits: bits of an update; None if it travels whole.
+        min_survivors: fewest of them who are in an average; None if all are.
 
     Raises:
         ValueError: masks are the parties' own, layers are clipped one by one, updates are rounded, or the
@@ -110,10 +120,15 @@ def check_privacy(
             "upload_bits must be None with dp_strategy's model_gdp, for what is rounded off one update is in "
             f"the next one, which the account of the noise does not know of, got {upload_bits!r}"
         )
+    fewest, which = (
+        (parties, "as many as train")
+        if min_survivors is None
+        else (min_survivors, "min_survivors, for an average may have no more parts of the noise")
+    )
     for name in ("num_clients", "num_updates"):
-        number = getattr(noise, name, parties)
-        if number != parties:
-            raise ArgumentError(f"{name} of model_gdp must be {parties}, as many as train, got {number}")
+        number = getattr(noise, name, fewest)
+        if number != fewest:
+            raise ArgumentError(f"{name} of model_gdp must be {fewest}, {which}, got {number}")
 
 
 def check_capture(gradient_capture: GradientCapture | None, device_list: list[PYU]) -> None:

@@ -56,6 +56,12 @@ def refuse_within_a_fit(
         )
 
 
+def log_privacy(this: Round, frequency: int | None, dp_strategy: Any) -> None:
+    """Logs, for debugging, the privacy spent every ``frequency`` rounds, as upstream does."""
+    if frequency is not None and dp_strategy is not None and not this.in_all % frequency:
+        logging.debug("privacy spent: %s", dp_strategy.get_privacy_spent(this.in_all))
+
+
 class FitSession:
     """Trains the workers.
 
@@ -199,7 +205,7 @@ class FitSession:
         for this in rounds:
             if this is not rounds[0]:
                 self._callbacks.on_train_batch_begin(batch=this.first_step)
-            self._log_privacy(this)
+            log_privacy(this, self._options.dp_spent_step_freq, self._fit.dp_strategy)
             self._told += 1
             self._callbacks.on_train_batch_end(batch=this.first_step)
 
@@ -223,13 +229,6 @@ class FitSession:
 
         exchanges = exchanges_of(rounds, self._settings, self._rows_known, self._rounds_updates)
         self._transport.run(begin, exchanges, rounds=len(rounds))
-
-    def _log_privacy(self, this: Round) -> None:
-        """Logs, for debugging, the privacy spent every ``dp_spent_step_freq`` rounds, as upstream does."""
-        frequency, dp_strategy = self._options.dp_spent_step_freq, self._fit.dp_strategy
-        if frequency is None or dp_strategy is None or this.in_all % frequency:
-            return
-        logging.debug("privacy spent: %s", dp_strategy.get_privacy_spent(this.in_all))
 
     def _evaluate(self, epoch: int) -> float:
         """Evaluates every party's pruned model on the validation data; returns the seconds that it took."""

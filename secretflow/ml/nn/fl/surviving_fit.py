@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from secretflow.device import reveal
+from secretflow.ml.nn.fl.checks import check_privacy
 from secretflow.ml.nn.fl.crew import over_a_network
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
@@ -20,10 +21,13 @@ class WithSurvivors(WithTrainingData):
         if not over_a_network():
             check_all_there(self._parties, set(self._workers))
             options.check_rows(self._rows(options.x))
+        survival = self._aggregator.survival
+        fewest = survival.survivors.min_survivors
+        check_privacy(self.dp_strategy, self._prune_settings, len(self._parties), min_survivors=fewest)
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
         steps, own_steps = self._build_training_data(options)
         self._give_validation_data(options)
         trained = self.epochs_trained() if self._workers else 0  # over a network the server has none
-        fit = options.for_parties(steps, own_steps, trained, None)
+        fit = options.for_parties(steps, own_steps, trained, self.dp_strategy)
         return SurvivingSession(self._workers, self._aggregator, options, fit).run()

@@ -22,6 +22,7 @@ from secretflow.ml.nn.fl.crew import Crew, over_a_network, reference_of
 from secretflow.ml.nn.fl.epoch_reports import record_epoch, sums_columns, survivors_columns
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
+from secretflow.ml.nn.fl.session import log_privacy
 from secretflow.ml.nn.fl.totals import LeftOut
 from secretflow.ml.nn.fl.worker.progress import Taken
 from secretflow.ml.nn.fl.worker.training import PartyFit
@@ -151,6 +152,7 @@ class SurvivingSession:
                     self._at_once = max(1, round(_SECONDS_AT_ONCE / seconds))
                 for this in now:
                     callbacks.on_train_batch_begin(batch=this.round.first_step)
+                    log_privacy(this.round, options.dp_spent_step_freq, self._fit.dp_strategy)
                     callbacks.on_train_batch_end(batch=this.round.first_step)
                 taken += now
                 progress.update(len(now))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import secretflow.distributed as sfd
 from secretflow.device import PYU
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
@@ -13,20 +11,17 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.pruning.scores import CRITERIA
 
 
-def check_survivors(
-    settings: PruneSettings, dp_strategy: Any, worker_processes: int | None, upload_bits: int | None
-) -> None:
+def check_survivors(settings: PruneSettings, worker_processes: int | None, upload_bits: int | None) -> None:
     """Refuses what does not go with ``min_survivors``.
 
     Args:
         settings: what the user chose about pruning.
-        dp_strategy: upstream's ``DPStrategyFL``, or None.
         worker_processes: in how many processes parties share; None for one each.
         upload_bits: bits of an update; None if it travels whole.
 
     Raises:
-        ValueError: the parties are not processes, updates are rounded, noise would not add up to what its
-            account says, or a party that comes back could not make up for what it has missed.
+        ValueError: the parties are not processes, updates are rounded, or a party that comes back could not
+            make up for what it has missed.
     """
     mode = sfd.get_distribution_mode()
     if mode not in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.RAY_PRODUCTION):
@@ -42,11 +37,6 @@ def check_survivors(
         raise ArgumentError(
             "upload_bits must be None with min_survivors, for who comes back has no last average to tell an "
             f"update against, got {upload_bits!r}"
-        )
-    if dp_strategy is not None:
-        raise ArgumentError(
-            "dp_strategy must be None with min_survivors, for the noise of who is lost is not there, got "
-            f"{dp_strategy!r}"
         )
     for name in ("regrow_percent", "withhold_percent"):
         if value := getattr(settings, name):
@@ -72,7 +62,6 @@ def check_surviving_fit(options: FitOptions, over_a_network: bool) -> None:
         ("x", options.x if options.from_files else None),
         ("dataset_builder", options.dataset_builder),
         ("audit_log_dir", options.audit_log_dir),
-        ("dp_spent_step_freq", options.dp_spent_step_freq),
     ):
         if given is not None:
             what = "an HDataFrame or a FedNdarray" if name == "x" else "None"

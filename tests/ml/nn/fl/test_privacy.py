@@ -10,6 +10,8 @@ from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
+from secretflow.ml.nn.fl.checks import check_privacy
+from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 
@@ -107,6 +109,38 @@ class TestPrivacy:
             PLDAccountant(value_discretization_interval=1e-3).compose(event).get_epsilon(spent["model_delta"])
         )
         assert spent["model_eps"] >= tight
+
+    @pytest.mark.parametrize(("parties", "min_survivors"), [(3, 2), (10, 6), (31, 16)])
+    def test_the_account_holds_for_whoever_survives(self, parties: int, min_survivors: int) -> None:
+        """Each round may have other survivors; any set of them has the noise of the account or more."""
+        rounds, rng = 60, np.random.default_rng(0)
+        gaussian = GaussianModelDP(noise_multiplier=MULTIPLIER, num_clients=min_survivors)
+        check_privacy(
+            DPStrategyFL(gaussian), PruneSettings(mask_scope="global"), parties, min_survivors=min_survivors
+        )
+        part = gaussian.noise_multiplier / np.sqrt(gaussian.num_updates)
+        spent = DPStrategyFL(gaussian).get_privacy_spent(rounds)
+        schedules = [
+            np.full(rounds, min_survivors),
+            np.full(rounds, parties),
+            rng.integers(min_survivors, parties + 1, rounds),
+        ]
+        epsilons = []
+        for there in schedules:
+            accountant = RdpAccountant([1 + x / 10 for x in range(1, 100)] + list(range(12, 64)))
+            for count in there:
+                accountant.compose(GaussianDpEvent(part * np.sqrt(count)))
+            epsilons.append(accountant.get_epsilon(spent["model_delta"]))
+        assert spent["model_eps"] == pytest.approx(epsilons[0], rel=1e-6)
+        assert epsilons[0] >= epsilons[2] >= epsilons[1]
+
+    @pytest.mark.parametrize("options", [{"num_clients": 4}, {"num_clients": 4, "num_updates": 3}])
+    def test_noise_that_counts_on_more_parties_than_must_survive_is_refused(
+        self, options: dict[str, int]
+    ) -> None:
+        """Nor may the account take survivors for a random sample of the parties."""
+        with pytest.raises(ValueError, match="of model_gdp must be 3, min_survivors, for an average"):
+            check_privacy(noise(**options), PruneSettings(mask_scope="global"), 4, min_survivors=3)
 
     def test_pruning_changes_no_account_of_privacy(
         self, task: Task, caplog: pytest.LogCaptureFixture

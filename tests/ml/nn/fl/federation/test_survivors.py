@@ -24,6 +24,7 @@ from secretflow.security.aggregation.secagg.protocol import Exchanges
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.stages import Stage
+from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
 from secretflow.utils.simulation.data.ndarray import create_ndarray
 from tests.security.aggregation.dropouts.network import Network
 
@@ -42,7 +43,7 @@ class Federation:
         workers: by name the object that is an actor elsewhere.
     """
 
-    def __init__(self, devices: SimpleNamespace, mask_scope: str) -> None:
+    def __init__(self, devices: SimpleNamespace, mask_scope: str, dp_strategy: Any = None) -> None:
         parties = [devices.alice, devices.bob, devices.carol, devices.davy]
         self.names = [party.party for party in parties]
         model = FLModel(
@@ -77,7 +78,7 @@ class Federation:
         agree_all([client.keys for client in clients])
         for worker, client in zip(self.workers.values(), clients, strict=True):
             worker._client = client
-        self.fit = PartyFit(steps=STEPS, random_seed=3, epochs_trained=1)
+        self.fit = PartyFit(steps=STEPS, random_seed=3, dp_strategy=dp_strategy, epochs_trained=1)
         self.plan = self._planned()
         self.ended: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.names}
         self.network = Network(
@@ -174,3 +175,27 @@ def test_a_mask_that_was_agreed_on_stays_when_the_average_under_it_is_lost(feder
         for began, lost in zip(ended[1], ended[2], strict=True):
             assert ((lost == began) | (lost == 0)).all()
         assert not equal(ended[3], ended[2])
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_noise_in_an_average_of_survivors_is_that_of_the_account_or_more(
+    devices: SimpleNamespace, lost: bool
+) -> None:
+    """Clipped to a norm next to nothing, what is averaged is noise alone, so its spread can be seen.
+
+    The sum over ``s`` parties has ``sqrt(s / 3)`` times the noise of the account.
+    """
+    clip, multiplier, fewest = 1e-2, 200.0, 3
+    noise = GaussianModelDP(multiplier, num_clients=fewest, l2_norm_clip=clip)
+    federation = Federation(devices, "global", DPStrategyFL(noise))
+    np.random.seed(4)  # upstream draws the noise from it
+    if lost:
+        federation.until(lambda: federation.in_round(1, Step.UPLOADS))
+        federation.network.cut("davy")
+    federation.network.drain()
+    there = len(federation.names) - lost
+    averages = federation.ended["alice"][2:]
+    numbers = np.concatenate([array[array != 0].ravel() for one in averages for array in one])
+    expected = multiplier * clip * np.sqrt(there / fewest) / there
+    assert numbers.std() == pytest.approx(expected, rel=0.1)
+    assert expected * there >= multiplier * clip
