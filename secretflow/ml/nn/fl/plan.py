@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
@@ -154,10 +154,10 @@ class PruningOfRound(NamedTuple):
 
 
 def pruning_of_rounds(
-    settings: PruneSettings, sizes: Sequence[int], living: Sequence[int], epochs: Iterable[int], rounds: int
+    settings: PruneSettings, sizes: Sequence[int], living: Sequence[int], epochs: range, rounds: int
 ) -> Iterator[PruningOfRound]:
-    """Pruning of each round of some epochs; arguments as for :func:`plan_epochs`."""
-    counts = list(living)
+    """Pruning of each round of a fit's epochs; arguments as for :func:`plan_epochs`."""
+    settings, counts = settings.over(epochs.stop), list(living)
     for epoch in epochs:
         for number in range(1, rounds + 1):
             passed = epoch + number / rounds  # a whole number after the last round, also in floats
@@ -188,6 +188,7 @@ def warn_of_another_end(
         epochs: as there.
         rounds: of an epoch, at least 1.
     """
+    settings = settings.over(trained + epochs)
     (last,) = deque(
         pruning_of_rounds(settings, sizes, living, range(trained, trained + epochs), rounds), maxlen=1
     )

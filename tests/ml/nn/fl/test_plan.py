@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretflow.ml.nn.fl.plan import Round, plan_epochs
-from secretflow.ml.nn.fl.pruning import PruneSettings, density, living_after_step, pruned_masks
+from secretflow.ml.nn.fl.pruning import (
+    PRUNE_SCHEDULES,
+    PruneSettings,
+    density,
+    living_after_step,
+    pruned_masks,
+)
 
 SIZES = [30, 12]
 
@@ -58,16 +64,17 @@ def test_regrowth_goes_on_at_the_end_rate() -> None:
 
 @st.composite
 def choices(draw: st.DrawFn) -> PruneSettings:
-    cubic = draw(st.booleans())
+    schedule = draw(st.sampled_from(PRUNE_SCHEDULES))
+    ends = schedule == "cubic" or (schedule == "cubic-geometric" and draw(st.booleans()))
     start = draw(st.integers(0, 2))
     return PruneSettings(
         prune_end_rate=draw(st.floats(0.01, 1)),
         prune_percent=draw(st.floats(0.5, 80)),
         prune_scope=draw(st.sampled_from(["layer", "global"])),
-        prune_schedule="cubic" if cubic else "geometric",
+        prune_schedule=schedule,
         prune_freq=draw(st.none() | st.integers(1, 3)),
         prune_start_epoch=start,
-        prune_end_epoch=start + draw(st.integers(1, 4)) if cubic else None,
+        prune_end_epoch=start + draw(st.integers(1, 4)) if ends else None,
         regrow_percent=draw(st.sampled_from([0.0, 15.0])),
     )
 
@@ -86,6 +93,7 @@ def test_how_many_weights_live_follows_from_settings_and_sizes_alone(
     rng = np.random.default_rng(seed)
     masks = {str(k): np.ones(size, np.uint8) for k, size in enumerate(sizes)}
     counts = list(sizes)
+    of_fit = chosen.over(5)
     for this in (
         one
         for epoch in plan_epochs(chosen, sizes, sizes, trained=0, epochs=5, steps=4, aggregate_freq=1)
@@ -98,8 +106,8 @@ def test_how_many_weights_live_follows_from_settings_and_sizes_alone(
             continue
         weights = {name: (rng.normal(size=mask.size) * scale).round(1) for name, mask in masks.items()}
         gradients = {name: rng.normal(size=mask.size) for name, mask in masks.items()}
-        masks = pruned_masks(weights, masks, chosen, this.passed, gradients)
-        counts = living_after_step(chosen, sizes, counts, this.passed)
+        masks = pruned_masks(weights, masks, of_fit, this.passed, gradients)
+        counts = living_after_step(of_fit, sizes, counts, this.passed)
         living = [int(mask.sum()) for mask in masks.values()]
         assert sum(living) == sum(counts)
         if chosen.prune_scope == "layer":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import signature
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from .scores import CRITERIA
 
 MASK_SCOPES = ("local", "global")
 PRUNE_SCOPES = ("layer", "global")
-PRUNE_SCHEDULES = ("geometric", "cubic")
+PRUNE_SCHEDULES = ("geometric", "cubic", "cubic-geometric")
 PRUNE_STRUCTURES = ("filter", "neuron", "unit")
 
 Prunable: TypeAlias = "str | Sequence[str] | Callable[[str, Any], bool] | None"
@@ -23,7 +24,8 @@ Prunable: TypeAlias = "str | Sequence[str] | Callable[[str, Any], bool] | None"
 _AS_PRESET: Any = None
 """Stands where a setting is left to the preset; once a value is made, the preset's stands there."""
 
-_EPOCHS_OF_PRUNING = 2
+_EPOCHS_OF_CUBIC = 2
+_PART_OF_FIT = 0.75
 _STEPS_OF_EPOCH = 4
 
 
@@ -36,7 +38,7 @@ class PruneSettings:
             weights. 1 prunes nothing.
         prune_preset: where the settings come from that are left out (None), of
             :data:`~secretflow.ml.nn.fl.pruning.PRESETS`. "shared": ``mask_scope="global"``,
-            ``prune_scope="global"``, ``prune_criterion="lamp"``, ``prune_schedule="cubic"``,
+            ``prune_scope="global"``, ``prune_criterion="lamp"``, ``prune_schedule="cubic-geometric"``,
             ``step_power=0.5``. "lottery": ``mask_scope="local"``, ``prune_scope="layer"``,
             ``prune_criterion="magnitude"``, ``prune_schedule="geometric"``, ``prune_percent=5``,
             ``prune_freq=0``, ``step_power=0``. None: "lottery" where ``prune_percent``,
@@ -44,7 +46,7 @@ class PruneSettings:
             elsewhere.
         prune_percent: percent of the living weights that one step of the geometric schedule removes, in
             (0, 100), rounded down to whole weights; see :func:`~secretflow.ml.nn.fl.pruning.removals`. The
-            cubic one does not use it.
+            others do not use it.
         mask_scope: "global": all parties prune the averaged weights, so all come to the same mask without a
             word. "local": each party prunes its own weights before it uploads them and keeps its own mask.
             That costs accuracy where the parties' rows differ, since a weight is then averaged over few of
@@ -56,15 +58,22 @@ class PruneSettings:
             layers go first.
         prune_schedule: "geometric": a step removes ``prune_percent`` of what lives. "cubic": the density
             falls as a cubic from 1 to ``prune_end_rate``, fast at first (Zhu and Gupta 2017, section 3).
+            "cubic-geometric": it falls as a cubic within two epochs to two thirds of the way, counted in
+            factors: to ``prune_end_rate ** (2 / 3)``; and by equal factors to ``prune_end_rate`` until
+            ``prune_end_epoch``. The last weights then go while the others learn to do without them, at a
+            fifth to a third more upload: ten parties with skewed labels lose 2.3 points instead of 4.1 at
+            density 0.01, and 1.2 instead of 2.2 at 0.02 (ResNet-20, ``docs/results/sparse.md``).
         prune_freq: rounds from one step to the next within an epoch. The last round of an epoch always ends
             with one, also if this does not divide the epoch's rounds, and with 0 no other does; None is four
             steps an epoch. With the cubic schedule it sets how fine the curve's steps are, with the geometric
             one every step removes ``prune_percent``.
         prune_start_epoch: epochs to train before pruning starts, at least 0; the first step comes after
             them.
-        prune_end_epoch: epoch at whose end the cubic schedule reaches ``prune_end_rate``, above
-            ``prune_start_epoch``; the epochs after it train what is left. None is two epochs after
-            ``prune_start_epoch``.
+        prune_end_epoch: epoch at whose end a schedule other than the geometric one reaches
+            ``prune_end_rate``, above ``prune_start_epoch``; the epochs after it train what is left. None is
+            two epochs after ``prune_start_epoch`` with "cubic". With "cubic-geometric" None is three quarters
+            of the epochs from ``prune_start_epoch`` to the last one of the fit, those trained before it
+            included, rounded down, and at least two.
         regrow_percent: percent of the living weights, in [0, 100), that a step exchanges in each layer: it
             removes that many of the smallest more, and revives as many pruned ones, those of the largest
             gradient, at zero (Evci et al. 2020, section 3). Steps then go on to the last epoch. Only with
@@ -147,13 +156,15 @@ class PruneSettings:
         integer("prune_freq", self.prune_freq, at_least=0, optional=True)
         integer("prune_start_epoch", self.prune_start_epoch, at_least=0)
         end = self.prune_end_epoch
-        if self.prune_schedule == "cubic":
-            if end is None:
-                object.__setattr__(self, "prune_end_epoch", self.prune_start_epoch + _EPOCHS_OF_PRUNING)
-            integer("prune_end_epoch", self.prune_end_epoch, at_least=self.prune_start_epoch + 1)
+        if self.prune_schedule == "geometric":
+            check(
+                end is None, "prune_end_epoch", end, "None with prune_schedule='geometric', which has no end"
+            )
         else:
-            what = f"None with prune_schedule={self.prune_schedule!r}; only 'cubic' has an end"
-            check(end is None, "prune_end_epoch", end, what)
+            if end is None and self.prune_schedule == "cubic":
+                object.__setattr__(self, "prune_end_epoch", self.prune_start_epoch + _EPOCHS_OF_CUBIC)
+            at_least = self.prune_start_epoch + 1
+            integer("prune_end_epoch", self.prune_end_epoch, at_least=at_least, optional=True)
         if callable(self.prunable):
             what = "a function of two arguments, the name of a parameter and the parameter"
             check(_takes_two(self.prunable), "prunable", self.prunable, what, TypeError)
@@ -194,6 +205,17 @@ class PruneSettings:
         """Whether a step of pruning looks at gradients."""
         return self.regrow_percent > 0 or CRITERIA[self.prune_criterion].needs_gradient
 
+    def over(self, epochs: int) -> PruneSettings:
+        """The settings of a fit, in which ``prune_end_epoch`` is known where the schedule has an end.
+
+        Args:
+            epochs: how many will have been trained after the fit.
+        """
+        if self.prune_end_epoch is not None or self.prune_schedule == "geometric":
+            return self
+        pruned = max(_EPOCHS_OF_CUBIC, math.floor(_PART_OF_FIT * (epochs - self.prune_start_epoch)))
+        return replace(self, prune_end_epoch=self.prune_start_epoch + pruned)
+
     def step_may_end(self, number: int, rounds: int) -> bool:
         """Whether a step of pruning may end a round.
 
@@ -219,11 +241,24 @@ class PruneSettings:
 
         Args:
             epoch: as for :meth:`step_due`; above ``prune_start_epoch``.
+
+        Raises:
+            ValueError: ``prune_end_epoch`` depends on a fit, see :meth:`over`.
         """
-        if self.prune_end_epoch is None:
+        if self.prune_schedule == "geometric":
             return self.prune_end_rate
-        progress = (epoch - self.prune_start_epoch) / (self.prune_end_epoch - self.prune_start_epoch)
-        return self.prune_end_rate + (1 - self.prune_end_rate) * (1 - min(1.0, progress)) ** 3
+        if self.prune_end_epoch is None:
+            raise ValueError("prune_end_epoch must be known for a density, got settings that are of no fit")
+        passed, last = epoch - self.prune_start_epoch, self.prune_end_epoch - self.prune_start_epoch
+        if self.prune_schedule == "cubic":
+            return _cubic(passed / last, self.prune_end_rate)
+        lowest = self.prune_end_rate ** (1 - (1 - min(1.0, passed / last)) / 3)
+        return _cubic(passed / min(_EPOCHS_OF_CUBIC, last), lowest)
+
+
+def _cubic(progress: float, end: float) -> float:
+    """A cubic that falls from 1 to an end, where it stays once the progress is 1."""
+    return end + (1 - end) * (1 - min(1.0, progress)) ** 3
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

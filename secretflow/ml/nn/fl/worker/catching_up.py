@@ -119,8 +119,8 @@ def prune_like_others(
         rounds: how many of the plan are over.
     """
     of_epoch = math.ceil(fit.steps / fit.aggregate_freq)
-    epochs = range(fit.epochs_trained, fit.epochs_trained + fit.epochs)
+    epochs = range(fit.epochs_trained, fit.epochs_in_all)
     planned = pruning_of_rounds(settings, state["sizes"], state["living"], epochs, of_epoch)
     for _, this in zip(range(rounds), planned, strict=False):
         if this.prunes and sum(training.masked.counts()[1]) > sum(this.living):
-            training.prune(this.passed)
+            training.prune(settings.over(fit.epochs_in_all), this.passed)

@@ -91,6 +91,7 @@ class PartyRounds:
         self._client = client
         self._training = training
         self._settings = settings
+        self._pruning = settings.over(fit.epochs_in_all)
         self._fit = fit
         self._rows = rows
         self._weights: list[AggregationWeights] | None = None
@@ -215,7 +216,7 @@ class PartyRounds:
             try:
                 samples = training.train(this, self._fit)
                 if this.prunes and self._prunes_own:
-                    training.prune(this.passed)
+                    training.prune(self._pruning, this.passed)
                 training.withhold()
                 arrays = training.arrays()
                 upload = training.noised(arrays, self._fit)
@@ -253,7 +254,7 @@ class PartyRounds:
                 raise
             training.take_back(arrays)
             if this.prunes and not self._prunes_own:
-                training.prune(this.passed)
+                training.prune(self._pruning, this.passed)
                 self._support = self._client.shared_support(training.arrays(), training.mask_of_arrays())
                 if self._updates is not None:
                     self._updates.take_all(training.arrays())

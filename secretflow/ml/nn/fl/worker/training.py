@@ -51,6 +51,11 @@ class PartyFit:
     epochs: int = 1
     own_steps: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def epochs_in_all(self) -> int:
+        """How many epochs will have been trained after this fit."""
+        return self.epochs_trained + self.epochs
+
     def steps_of(self, party: str, passed: int) -> int:
         """How many batches a party has trained on in an epoch when the one with the fewest has on ``passed``.
 
@@ -113,7 +118,6 @@ class LocalTraining:
         self._restart_data = restart_data
         self._nan_in_data = nan_in_data
         self._size_of_data = size_of_data
-        self._settings = settings
         self._party = party
         self._capture = capture if capture and capture.party == party else None
         self._seconds = 0.0
@@ -172,10 +176,10 @@ class LocalTraining:
         self.rounds_trained += 1
         return samples
 
-    def prune(self, epoch: float) -> None:
+    def prune(self, settings: PruneSettings, epoch: float) -> None:
         """Takes a step of pruning where one is due, see :meth:`MaskedModel.prune_if_due`."""
         try:
-            self.mask_changed |= self.masked.prune_if_due(self._settings, epoch)
+            self.mask_changed |= self.masked.prune_if_due(settings, epoch)
         except BaseException:
             self._give_up()
             raise

@@ -95,6 +95,7 @@ class Reference:
                 value[both] = mean[both]
 
     def fit(self, epochs: int, aggregate_freq: int) -> None:
+        self.settings = self.settings.over(epochs)
         rate = BATCH / min(ROWS)
         batches = [int(rows * rate) for rows in ROWS]
         steps = int(np.ceil(1 / rate))

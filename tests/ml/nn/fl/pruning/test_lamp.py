@@ -37,7 +37,7 @@ def test_over_layers_one_of_small_weights_does_not_lose_them_all() -> None:
     mask = full_mask({name: value.shape for name, value in weights.items()})
     kept = {}
     for criterion in ("magnitude", "lamp"):
-        settings = PruneSettings(prune_end_rate=0.25, prune_criterion=criterion)
+        settings = PruneSettings(prune_end_rate=0.25, prune_criterion=criterion).over(2)
         kept[criterion] = int(pruned_masks(weights, mask, settings, 2)["small"].sum())
     assert kept["magnitude"] == 1 and 8 <= kept["lamp"] <= 24
 
@@ -45,4 +45,4 @@ def test_over_layers_one_of_small_weights_does_not_lose_them_all() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_weight_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="weight must be finite where it lives, and so must its score"):
-        pruned_masks({"a": np.array([[1.0, value]])}, full_mask({"a": (1, 2)}), PruneSettings(), 2)
+        pruned_masks({"a": np.array([[1.0, value]])}, full_mask({"a": (1, 2)}), PruneSettings().over(2), 2)

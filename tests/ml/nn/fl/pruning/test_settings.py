@@ -56,7 +56,7 @@ def test_steps_are_not_scaled_where_whole_units_go() -> None:
         PruneSettings(step_power=1.0, prune_structure="filter")
 
 
-def test_only_the_cubic_schedule_has_an_end() -> None:
+def test_the_geometric_schedule_has_no_end() -> None:
     with pytest.raises(ValueError, match="prune_end_epoch must be None with prune_schedule='geometric'"):
         PruneSettings(prune_schedule="geometric", prune_end_epoch=3)
 
@@ -90,11 +90,11 @@ def test_what_belongs_to_the_first_versions_settings_gets_the_rest_of_them(given
     assert PruneSettings(**given, prune_preset="lottery") == chosen
 
 
-def test_one_mask_within_two_epochs_is_what_one_gets_who_sets_nothing() -> None:
+def test_one_mask_is_what_one_gets_who_sets_nothing() -> None:
     chosen = PruneSettings()
     assert (chosen.prune_preset, chosen.mask_scope, chosen.prune_scope) == ("shared", "global", "global")
-    assert (chosen.prune_schedule, chosen.prune_criterion, chosen.step_power) == ("cubic", "lamp", 0.5)
-    assert (chosen.prune_end_epoch, PruneSettings(prune_start_epoch=3).prune_end_epoch) == (2, 5)
+    assert (chosen.prune_criterion, chosen.step_power) == ("lamp", 0.5)
+    assert (chosen.prune_schedule, chosen.prune_end_epoch) == ("cubic-geometric", None)
     assert PruneSettings(prune_preset="shared", prune_percent=7).mask_scope == "global"
     assert dataclasses.replace(chosen, prune_end_rate=0.2) == PruneSettings(prune_end_rate=0.2)
 
@@ -114,7 +114,9 @@ def test_an_epoch_has_four_steps_as_even_as_its_rounds_allow(rounds: int) -> Non
 
 @pytest.mark.parametrize("end", [2, 1, 2.5, True])
 def test_the_cubic_schedule_needs_an_end_after_its_start(end: object) -> None:
-    with pytest.raises(ValueError, match=f"prune_end_epoch must be an integer of at least 3, got {end!r}"):
+    with pytest.raises(
+        ValueError, match=f"prune_end_epoch must be an integer of at least 3 or None, got {end!r}"
+    ):
         PruneSettings(prune_schedule="cubic", prune_start_epoch=2, prune_end_epoch=end)  # type: ignore[arg-type]
 
 
@@ -132,6 +134,44 @@ def test_the_cubic_schedule_is_that_of_zhu_and_gupta() -> None:
     assert [settings.rate_after(epoch) for epoch in (3, 4, 5, 6, 9)] == pytest.approx(
         [1 - dead for dead in sparsity]
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "epochs", "end"),
+    [(0, 20, 15), (0, 1, 2), (0, 3, 2), (0, 4, 3), (0, 10, 7), (4, 20, 16), (4, 2, 6)],
+)
+def test_pruning_ends_after_three_quarters_of_a_fit_and_at_least_two_epochs(
+    start: int, epochs: int, end: int
+) -> None:
+    assert PruneSettings(prune_start_epoch=start).over(epochs).prune_end_epoch == end
+
+
+def test_what_has_an_end_or_none_keeps_it_in_every_fit() -> None:
+    for chosen in (
+        PruneSettings(prune_end_epoch=7),
+        PruneSettings(prune_schedule="cubic"),
+        PruneSettings(prune_schedule="geometric"),
+    ):
+        assert chosen.over(100) == chosen
+    assert PruneSettings(prune_schedule="cubic", prune_start_epoch=3).prune_end_epoch == 5
+
+
+def test_a_density_that_depends_on_the_fit_is_not_given_without_one() -> None:
+    with pytest.raises(ValueError, match="prune_end_epoch must be known for a density"):
+        PruneSettings().rate_after(1)
+
+
+@given(st.floats(0.001, 1), st.integers(0, 3), st.integers(3, 40))
+def test_the_last_third_of_the_way_in_factors_goes_in_equal_ones(
+    end_rate: float, start: int, end: int
+) -> None:
+    settings = PruneSettings(prune_end_rate=end_rate, prune_start_epoch=start, prune_end_epoch=start + end)
+    rates = [settings.rate_after(start + epoch) for epoch in range(1, end + 3)]
+    assert all(before >= after for before, after in zip([1.0, *rates], rates, strict=False))
+    assert rates[end - 1 :] == [end_rate] * 3
+    slow = np.array(rates[1:end])  # after two epochs the cubic has ended
+    assert slow[:-1] / slow[1:] == pytest.approx(end_rate ** (-1 / 3 / end))
+    assert slow[0] == pytest.approx(end_rate ** (2 / 3) * end_rate ** (2 / 3 / end))
 
 
 def test_a_step_is_due_after_the_start_while_there_is_something_to_do() -> None:

@@ -199,7 +199,8 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
         self._masked.use(from_list(self.model, prune_current_mask))
         samples = self._train(weights, cur_steps, train_steps, **kwargs)
         if is_update_mask and self._settings.mask_scope == "local":
-            self._training.prune(len(self.epoch) + 1 if epoch is None else epoch)
+            # Of no fit: an end that follows from its epochs is the earliest that there is.
+            self._training.prune(self._settings.over(0), len(self.epoch) + 1 if epoch is None else epoch)
         return (self._own_upload(kwargs), samples, *self.prune_state())
 
     def epoch_is_over(self) -> bool:
