@@ -23,6 +23,9 @@ class Following(Method):
             of the first round's.
         span: rounds in which the density falls, as a cubic or, with ``geometric``, by equal factors.
         geometric: see ``span``.
+        tail: the cubic falls to so many times the density, and that part then to 1 by equal factors; so
+            "cubic-geometric" of :class:`~secretflow.ml.nn.fl.pruning.PruneSettings` does.
+        tail_end: rounds after which that part is 1.
         exponent: see :meth:`~experiments.sparse.stack.Stack.reparametrise`.
         step_power: see :class:`~experiments.sparse.methods.Method`.
         regrow: "none"; "probe": parties upload the gradient of a random part of the pruned weights, and those
@@ -46,6 +49,8 @@ class Following(Method):
         warm_up: int | str = 0,
         span: int = 8,
         geometric: bool = False,
+        tail: float = 1.0,
+        tail_end: int = 0,
         exponent: float = 1.0,
         step_power: float = 0.0,
         regrow: str = "none",
@@ -61,6 +66,7 @@ class Following(Method):
         self._regrow, self._candidates, self._exchanged = regrow, candidates, exchanged
         self._every, self._until, self._votes = every, until, votes
         self._layers = layers
+        self._tail, self._tail_end = tail, max(tail_end, span)
         self._started = None if isinstance(warm_up, str) else warm_up
         self._on_trial = False
         self._first_loss = math.nan
@@ -75,7 +81,7 @@ class Following(Method):
         self._done += 1
         self._decide(job)
         step = self._started is not None and self._done > self._started
-        falls = step and self._done - self._started <= self._span  # type: ignore[operator]
+        falls = step and self._done - self._started <= self._tail_end  # type: ignore[operator]
         probes = step and self._regrow == "probe" and self._regrows_at(self._done)
         masks = [mask[:1] for mask in job.flat_masks()]
         probe = self._probe(job, masks) if probes else None
@@ -125,7 +131,9 @@ class Following(Method):
         progress = min(1.0, (self._done - self._started) / self._span)
         if self._geometric:
             return self._density**progress
-        return self._density + (1 - self._density) * (1 - progress) ** 3
+        left = 1 - min(1.0, (self._done - self._started) / self._tail_end)
+        lowest = min(1.0, self._density * self._tail**left)
+        return lowest + (1 - lowest) * (1 - progress) ** 3
 
     def _cosine(self) -> float:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, self._done / (self._until * self._rounds))))

@@ -141,13 +141,16 @@ def cells(part: str = "measured") -> list[Cell]:
             found += _of("digits", "lstm", split, 10, [("dense", 1.0), *((m, 0.1) for m in _WHY)], (1,))
         return found
     ours = [("dense", 1.0), *(("ours", density) for density in DENSITIES)]
+    cubic = [("cubic", density) for density in DENSITIES]
     images = list(itertools.product(("fashion-mnist", "mnist"), ("fedavg-cnn", "resnet20")))
     for dataset, model in images:
         found += _of(dataset, model, "dirichlet-0.5", 10, ours, SEEDS)
+    for dataset, model in images:
+        found += _of(dataset, model, "dirichlet-0.5", 10, cubic, SEEDS)
     others = [*((peer, 0.05) for peer in _PEERS), ("seed", 0.1), ("local", 0.1), ("shared", 0.1)]
     small = [("digits", "lstm", 10), ("breast-cancer", "table-net", 5)]
     for dataset, model, parties in small:
-        found += _of(dataset, model, "dirichlet-0.5", parties, [*ours[:3], *others], SEEDS)
+        found += _of(dataset, model, "dirichlet-0.5", parties, [*ours[:3], *cubic[:2], *others], SEEDS)
         found += _of(dataset, model, "dirichlet-0.5", parties, [(peer, 0.1) for peer in _PEERS], SEEDS)
     for dataset, model in images:
         found += _of(dataset, model, "dirichlet-0.5", 10, [*others, ("FedDST", 0.05)], SEEDS)

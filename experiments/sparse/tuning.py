@@ -39,6 +39,7 @@ _LSTM = ("digits", "lstm", 10)
 _TABLE = ("breast-cancer", "table-net", 5, "adam")
 _HALF, _MORE, _WHOLE = "step_power=0.5", "step_power=0.75", "step_power=1.0"
 _LAMP = ",layers=lamp"
+_TAILS = (("3.0", 40), ("3.0", 60), ("5.0", 60))
 _POWERS = (_HALF, _MORE, _WHOLE, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
 
 _TRIED = (
@@ -71,6 +72,39 @@ _TRIED = (
     Tried(*_LSTM, "sgd", (0.5, 1.5), ("step_power=0.0" + _LAMP, _HALF + _LAMP, _WHOLE + _LAMP), (0.1,)),
     Tried(*_CNN[:3], "sgd", (0.3,), ("step_power=0.0" + _LAMP, _HALF + _LAMP), (0.05,)),
     Tried(*_RESNET, (3e-3,), ("span=16,step_power=0.5,layers=lamp",), (0.02,)),
+    # How long to prune.
+    Tried(
+        *_RESNET,
+        (3e-3,),
+        tuple(f"span={span},{_HALF}{_LAMP}" for span in (24, 40, 60)),
+        (0.1, 0.05, 0.02, 0.01),
+    ),
+    Tried(*_RESNET, (3e-3,), (f"span=16,{_HALF}{_LAMP}",), (0.1, 0.05, 0.01)),
+    Tried(*_RESNET, (3e-3,), (f"span=24,geometric=1,{_HALF}{_LAMP}",), (0.1, 0.02)),
+    Tried(*_RESNET, (6e-3,), (f"span=24,{_HALF}{_LAMP}",), (0.1, 0.05, 0.02, 0.01)),
+    Tried(*_RESNET, (3e-3,), (f"span=24,{_MORE}{_LAMP}",), (0.02, 0.01)),
+    Tried(
+        *_RESNET,
+        (3e-3,),
+        tuple(f"tail={tail},tail_end={end},{_HALF}{_LAMP}" for tail, end in _TAILS),
+        (0.1, 0.05, 0.02, 0.01),
+    ),
+    Tried(*_RESNET, (3e-3,), (f"warm_up=8,{_HALF}{_LAMP}", f"warm_up=loss,{_HALF}{_LAMP}"), (0.1, 0.02)),
+    # Shorter steps, reparametrisation and more regrowth with LAMP.
+    Tried(*_RESNET, (3e-3,), ("step_power=0.0" + _LAMP, "step_power=0.25" + _LAMP), (0.1, 0.02)),
+    Tried(
+        *_RESNET, (3e-3,), (_HALF + _LAMP + ",exponent=1.1", _HALF + _LAMP + ",exponent=1.25"), (0.1, 0.02)
+    ),
+    Tried(
+        *_RESNET,
+        (3e-3,),
+        (
+            _HALF + _LAMP + ",regrow=trial,candidates=0.05",
+            _HALF + _LAMP + ",regrow=probe,candidates=1.0,exchanged=0.3",
+        ),
+        (0.1, 0.02),
+    ),
+    Tried(*_RESNET, (2e-3,), (_HALF + _LAMP,), (0.1, 0.02)),
     # Steps that shrink to nothing.
     Tried(*_CNN, (1e-3, 2e-3, 4e-3), ("dense",), (1.0,), "cosine"),
     Tried(*_CNN, (1e-3,), (_WHOLE, _WHOLE + _LAMP, _WHOLE + ",layers=erk"), (0.05, 0.01), "cosine"),
