@@ -52,7 +52,7 @@ class PruneSettings:
             That costs accuracy where the parties' rows differ, since a weight is then averaged over few of
             them: at density 0.1, with labels dealt out by a Dirichlet distribution (0.5), 14, 17 and 35
             points below dense with ten parties (two nets for images, an LSTM) and 0.9 with five (a table),
-            where one mask is 0.2, 0.8, 3.1 and -0.3 below (``docs/results/sparse.md``). Each step also costs
+            where one mask is 0.2, 0.9, 1.2 and -0.3 below (``docs/results/sparse.md``). Each step also costs
             an agreement on the new masks.
         prune_scope: "layer": each layer gives its share. "global": the weights of the smallest score of all
             layers go first.
