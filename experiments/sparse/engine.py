@@ -158,7 +158,8 @@ class _Fit:
         factors = stack.scale_steps(self._of_models([run.rate for run in runs])) if scaled else {}
         self._own = [slice(k * parties, (k + 1) * parties) for k in range(len(runs))]
         self._jobs = [
-            _job(stack, self._masks, factors, run, own) for run, own in zip(runs, self._own, strict=True)
+            _job(stack, self._masks, factors, run, own, recipe.epochs)
+            for run, own in zip(runs, self._own, strict=True)
         ]
         self._plans = [
             _plan(run, job, recipe, self._steps) for run, job in zip(runs, self._jobs, strict=True)
@@ -233,7 +234,12 @@ class _Gradients(Mapping[str, Tensor]):
 
 
 def _job(
-    stack: Stack, masks: Mapping[str, Tensor], factors: Mapping[str, Tensor], run: Run, own: slice
+    stack: Stack,
+    masks: Mapping[str, Tensor],
+    factors: Mapping[str, Tensor],
+    run: Run,
+    own: slice,
+    epochs: int,
 ) -> Job:
     power = run.method.step_power
     return Job(
@@ -243,6 +249,7 @@ def _job(
         run.seed,
         {name: factor[own] for name, factor in factors.items()} if power else {},
         power,
+        epochs,
     )
 
 

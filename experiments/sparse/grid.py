@@ -11,7 +11,7 @@ from experiments.sparse.following import Following
 from experiments.sparse.local import Local
 from experiments.sparse.methods import Dense, Method, Product
 from experiments.sparse.peers import FedDst, FedRts, LotteryFl, PruneFl
-from experiments.sparse.tasks import EPOCHS, SPLITS
+from experiments.sparse.tasks import SPLITS
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
 Made = tuple[Method, "PruneSettings | None"]
@@ -51,7 +51,7 @@ class Cell(NamedTuple):
 
 
 def _product(density: float, **options: object) -> Made:
-    settings = PruneSettings(prune_end_rate=density, **options).over(EPOCHS)  # type: ignore[arg-type]
+    settings = PruneSettings(prune_end_rate=density, **options)  # type: ignore[arg-type]
     return Product(settings), settings
 
 

@@ -23,6 +23,7 @@ class Job:
         seed: of what all parties draw alike.
         factors: of each layer's steps, (parties, 1, ...), sharing memory with what training uses.
         step_power: see :attr:`~experiments.sparse.methods.Method.step_power`.
+        epochs: of the run.
 
     Attributes:
         samples: how many rows each party has trained on in the round, float64.
@@ -38,8 +39,9 @@ class Job:
         seed: int,
         factors: Mapping[str, Tensor],
         step_power: float,
+        epochs: int,
     ) -> None:
-        self.weights, self.masks, self.gradients = weights, masks, gradients
+        self.weights, self.masks, self.gradients, self.epochs = weights, masks, gradients, epochs
         self._factors, self._step_power = factors, step_power
         self.uploaded = 0.0
         first = next(iter(weights.values()))

@@ -63,6 +63,10 @@ class Product(Method):
         self._settings, self._at_least = settings, at_least
         self.step_power = settings.step_power
 
+    def start(self, job: Job, rounds: int) -> None:
+        """Settles when pruning ends."""
+        self._settings = self._settings.over(job.epochs)
+
     def end_round(self, job: Job, this: Round) -> None:
         """As :mod:`secretflow.ml.nn.fl.worker.rounds` does."""
         due = this.prunes

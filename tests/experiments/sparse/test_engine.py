@@ -33,6 +33,7 @@ RECIPE = Recipe(
 )
 SETTINGS: dict[str, dict[str, Any]] = {
     "nothing set": {},
+    "a slow end": {"prune_end_epoch": 3},
     "local, by layer": {"prune_percent": 20},
     "local, over layers": {
         "prune_preset": "lottery",
