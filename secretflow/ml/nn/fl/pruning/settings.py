@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from secretflow import _validate
 
+from .curves import EPOCHS_OF_CUBIC, cubic, cubic_geometric
 from .presets import PRESETS, preset_for
 from .scores import CRITERIA
 
@@ -24,7 +25,6 @@ Prunable: TypeAlias = "str | Sequence[str] | Callable[[str, Any], bool] | None"
 _AS_PRESET: Any = None
 """Stands where a setting is left to the preset; once a value is made, the preset's stands there."""
 
-_EPOCHS_OF_CUBIC = 2
 _PART_OF_FIT = 0.75
 _STEPS_OF_EPOCH = 4
 
@@ -162,7 +162,7 @@ class PruneSettings:
             )
         else:
             if end is None and self.prune_schedule == "cubic":
-                object.__setattr__(self, "prune_end_epoch", self.prune_start_epoch + _EPOCHS_OF_CUBIC)
+                object.__setattr__(self, "prune_end_epoch", self.prune_start_epoch + EPOCHS_OF_CUBIC)
             at_least = self.prune_start_epoch + 1
             integer("prune_end_epoch", self.prune_end_epoch, at_least=at_least, optional=True)
         if callable(self.prunable):
@@ -213,7 +213,7 @@ class PruneSettings:
         """
         if self.prune_end_epoch is not None or self.prune_schedule == "geometric":
             return self
-        pruned = max(_EPOCHS_OF_CUBIC, math.floor(_PART_OF_FIT * (epochs - self.prune_start_epoch)))
+        pruned = max(EPOCHS_OF_CUBIC, math.floor(_PART_OF_FIT * (epochs - self.prune_start_epoch)))
         return replace(self, prune_end_epoch=self.prune_start_epoch + pruned)
 
     def step_may_end(self, number: int, rounds: int) -> bool:
@@ -251,14 +251,8 @@ class PruneSettings:
             raise ValueError("prune_end_epoch must be known for a density, got settings that are of no fit")
         passed, last = epoch - self.prune_start_epoch, self.prune_end_epoch - self.prune_start_epoch
         if self.prune_schedule == "cubic":
-            return _cubic(passed / last, self.prune_end_rate)
-        lowest = self.prune_end_rate ** (1 - (1 - min(1.0, passed / last)) / 3)
-        return _cubic(passed / min(_EPOCHS_OF_CUBIC, last), lowest)
-
-
-def _cubic(progress: float, end: float) -> float:
-    """A cubic that falls from 1 to an end, where it stays once the progress is 1."""
-    return end + (1 - end) * (1 - min(1.0, progress)) ** 3
+            return cubic(passed / last, self.prune_end_rate)
+        return cubic_geometric(passed, last, self.prune_end_rate)
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

@@ -57,10 +57,7 @@ class PartyFit:
         return self.epochs_trained + self.epochs
 
     def steps_of(self, party: str, passed: int) -> int:
-        """How many batches a party has trained on in an epoch when the one with the fewest has on ``passed``.
-
-        The same part of its own, rounded down: at least one more for each of the other's.
-        """
+        """Batches a party has trained on when the one with the fewest has on ``passed``: that part of its own."""
         return dict(self.own_steps).get(party, self.steps) * passed // self.steps
 
     def ends_of_rounds(self, party: str) -> list[int]:
