@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Outgoing, Step, SurvivorServer
@@ -148,4 +147,5 @@ def forged(
         "survivors": list(survivors),
     }
     statement = sha256(json.dumps(stated, sort_keys=True).encode()).digest()
-    return hmac.digest(key, len(sender).to_bytes(4, "big") + sender.encode() + statement, "sha256")
+    said = len(sender).to_bytes(4, "big") + sender.encode() + statement
+    return blake2b(said, digest_size=32, key=key).digest()

@@ -6,6 +6,7 @@ import hmac
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -57,7 +58,8 @@ class SurvivorKeys(KeyRing):
         """
         self.forget()
         self._spend(call)
-        shared = self._shared(call, heard, [peer for peer in self._neighbours if peer in self.roster])
+        there = set(self.roster)
+        shared = self._shared(call, heard, [peer for peer in self._neighbours if peer in there])
         self._last = _CallKeys(call, secrets.token_bytes(KEY_BYTES), shared)
         pairs = [(key, self._party > peer) for peer, key in shared.items()]
         return Pads([*pairs, (self._last.own, False)], call)
@@ -69,7 +71,7 @@ class SurvivorKeys(KeyRing):
         dropped out, who may be there after all and could then be told anything in everybody's name.
         """
         said = _said(self._party, statement)
-        return {peer: hmac.digest(self._survivor_keys[peer], said, "sha256") for peer in peers}
+        return {peer: _code(self._survivor_keys[peer], said) for peer in peers}
 
     def check_codes(self, statement: bytes, peers: Collection[str], codes: Mapping[str, bytes]) -> None:
         """Looks whether all peers mean the same statement.
@@ -83,7 +85,7 @@ class SurvivorKeys(KeyRing):
             DisagreementError: a code is missing or another one.
         """
         for peer in peers:
-            expected = hmac.digest(self._survivor_keys[peer], _said(peer, statement), "sha256")
+            expected = _code(self._survivor_keys[peer], _said(peer, statement))
             if not hmac.compare_digest(codes.get(peer, b""), expected):
                 raise DisagreementError(
                     f"{peer} does not agree with {self._party} on who is there or on the sums so far: "
@@ -197,6 +199,11 @@ def as_told(sealed: bytes) -> bytes:
 
 def _sender(call: int, sender: str) -> bytes:
     return call.to_bytes(8, "big") + len(sender.encode()).to_bytes(4, "big") + sender.encode()
+
+
+def _code(key: bytes, said: bytes) -> bytes:
+    """Keyed BLAKE2b (RFC 7693, section 2.9): a third of the time of HMAC, and there is one for each pair."""
+    return blake2b(said, digest_size=KEY_BYTES, key=key).digest()
 
 
 def _said(sender: str, statement: bytes) -> bytes:

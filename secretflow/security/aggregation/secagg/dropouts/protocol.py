@@ -8,8 +8,8 @@ passed:
    what the two were told before, ``b_i`` a fresh seed of its own (the double masking of Bonawitz et al. 2017,
    eprint 2017/281, section 6, without the secret sharing). The server announces ``S``, the parties whose
    uploads have come.
-2. Each party of ``S`` checks that ``S`` is allowed, and sends every other one a code (HMAC-SHA256 under a key
-   of the pair that has no other use) about session, call, layout, encoding, what it was told in the calls
+2. Each party of ``S`` checks that ``S`` is allowed, and sends every other one a code (keyed BLAKE2b under a
+   key of the pair that has no other use) about session, call, layout, encoding, what it was told in the calls
    before, ``R``, ``S`` and rules. A party does so for one ``S`` in a call, ever. If not all do, those who did
    begin step 1 anew with the same numbers.
 3. Who has valid codes of all others of ``S`` releases ``b_i``, and ``k_id`` for each ``d`` of ``R`` outside

@@ -51,7 +51,8 @@ class SurvivorRules:
             AggregationError: the set is not one of the roster's, or the party itself is not in it.
             TooFewSurvivorsError: the set is too small.
         """
-        if tuple(name for name in roster if name in survivors) != tuple(survivors) or party not in survivors:
+        there = set(survivors)
+        if tuple(name for name in roster if name in there) != tuple(survivors) or party not in there:
             raise AggregationError(
                 f"survivors must be some of {list(roster)}, in that order and with {party}, got "
                 f"{list(survivors)}"
