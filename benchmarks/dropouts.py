@@ -9,6 +9,7 @@ the network. The random schedules are those of ``make test-faults``.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ from benchmarks.internals import Call, Operation, Survivors, plain_clients
 RESULTS = ROOT / "benchmarks" / "results" / "dropouts.json"
 PARTIES = 32
 SCHEDULES = 1000
+PARTS = ("rounds", "link", "schedules")
 _TESTS = "tests/security/aggregation/dropouts"
 _SUITES = (
     f"{_TESTS}/test_schedules.py",
@@ -114,19 +116,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=15, help="rounds of each side that are counted")
     parser.add_argument("--link-repeats", type=int, default=7, help="the same, over a link")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; the rest stays in the file"
+    )
     options = parser.parse_args(arguments)
     logging.disable(logging.INFO)
-    seconds = measure(options.size, options.repeats)
-    results: dict[str, Any] = {
-        "environment": describe(),
-        "parties": PARTIES,
-        "floats": options.size,
-        "seconds": seconds,
-        "none_lost_over_plain": seconds["none_lost"] / seconds["plain"],
-        "third_lost_over_plain": seconds["third_lost"] / seconds["plain"],
-        "link": measure_link(options.size, options.link_repeats),
-        "schedules": run_schedules(),
-    }
+    results: dict[str, Any] = {}
+    if set(options.parts) < set(PARTS):
+        results = json.loads(options.out.read_text(encoding="utf-8"))
+    results.update(environment=describe(), parties=PARTIES, floats=options.size)
+    if "rounds" in options.parts:
+        seconds = measure(options.size, options.repeats)
+        results.update(
+            seconds=seconds,
+            none_lost_over_plain=seconds["none_lost"] / seconds["plain"],
+            third_lost_over_plain=seconds["third_lost"] / seconds["plain"],
+        )
+    if "link" in options.parts:
+        results["link"] = measure_link(options.size, options.link_repeats)
+    if "schedules" in options.parts:
+        results["schedules"] = run_schedules()
     write_json(options.out, results)
     for name in ("none_lost_over_plain", "third_lost_over_plain", "link", "schedules"):
         print(name, results[name])
