@@ -153,7 +153,10 @@ def train(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         steps_per_epoch=settings.rows // settings.batch_size,
         callbacks=own,
     )
-    curves = {name: [float(value) for value in values] for name, values in history.global_history.items()}
+    curves = {
+        name: [None if np.isnan(value) else float(value) for value in values]  # an epoch may have no number
+        for name, values in history.global_history.items()
+    }
     if settings.min_survivors is not None:
         print(json.dumps({"participants": history.participants}))
     run.out.mkdir(parents=True, exist_ok=True)

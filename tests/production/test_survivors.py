@@ -25,7 +25,7 @@ from tests.production.observed import GUIDE, HERE, commands, environment, in_gui
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.faults]
 
 SECONDS = 1200.0
-POINTS = 0.3
+POINTS, LAST = 0.3, 5  # accuracies may differ by, of the mean of the last epochs
 STREAMS = "10.0.0.3:20002"
 
 
@@ -93,6 +93,10 @@ class Scene:
     def history(self, party: str) -> dict[str, list[float]]:
         told: dict[str, list[float]] = json.loads((self.home / party / "history.json").read_text())
         return told
+
+    def accuracies(self, party: str) -> list[float]:
+        """Of the last epochs; from one to the next it still goes up and down."""
+        return self.history(party)["val_multiclassaccuracy"][-LAST:]
 
     def told(self, party: str) -> dict[str, list[str]]:
         """The columns of a party's history, of all together and of single parties."""
@@ -181,12 +185,12 @@ def test_one_of_three_parties_is_killed_and_comes_back(scenes: Callable[..., Sce
     assert taken[0] == taken[-1] == list(PARTIES)
     assert ["alice", "carol"] in taken
     assert scene.participants("carol") == taken
-    name = "val_multiclassaccuracy"
-    accuracy, before = scene.history("alice")[name][-1], undisturbed.history("alice")[name][-1]
+    accuracies, before = scene.accuracies("alice"), undisturbed.accuracies("alice")
     without = taken.count(["alice", "carol"])
-    print(f"accuracy {accuracy:.4f}, undisturbed {before:.4f}; {without} of {len(taken)} rounds without bob")
-    assert abs(accuracy - before) <= POINTS / 100
-    assert scene.history("bob")[name][-1] == accuracy
+    print(f"accuracies {accuracies}, undisturbed {before}; {without} of {len(taken)} rounds without bob")
+    assert min(before) > 0.93  # all classes are learned, and it has converged
+    assert abs(sum(accuracies) - sum(before)) / LAST <= POINTS / 100
+    assert scene.accuracies("bob") == accuracies
 
 
 def test_the_server_is_killed_and_started_again(scenes: Callable[..., Scene]) -> None:

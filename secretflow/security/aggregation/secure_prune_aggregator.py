@@ -12,6 +12,7 @@ from secretflow.security.aggregation.aggregator import Aggregator
 from secretflow.security.aggregation.secagg.agreements import Agreements
 from secretflow.security.aggregation.secagg.arguments import by_party, check_members, weights_by_party
 from secretflow.security.aggregation.secagg.call import Operation
+from secretflow.security.aggregation.secagg.dropouts.rules import may_drop_out
 from secretflow.security.aggregation.secagg.dropouts.survival import ROUND_DEADLINE, Survival
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.group import Group
@@ -86,7 +87,8 @@ class SecurePruneAggregator(Measured, Aggregator):
         max_colluders: part of the parties that may work together with the server, from 0 to 1; None is 1 for
             up to 32 parties, two thirds for more. A party shares pads with as many peers as that takes (of
             256 with 32 for a third, 76 for two thirds, 255 for 1), and each pad takes time. Who colludes must
-            be settled before keys are drawn (bound: ``secagg/neighbours.py``).
+            be settled before keys are drawn (bound: ``secagg/neighbours.py``). With ``min_survivors`` parties
+            may be lost beside, so it takes more peers: of 256 with a third 142, where 64 may be lost.
         upload_bits: 8, 4 or 2 have training upload the update of each weight since the last average, rounded
             at random to so many bits, less than ``upload_bits + ceil(log2 n)`` on the wire; None uploads ring
             elements. See :class:`~secretflow.security.aggregation.secagg.rounding.Rounding`. :meth:`sum` and
@@ -132,16 +134,8 @@ class SecurePruneAggregator(Measured, Aggregator):
         check_members(device, participants, server_blind, identities)
         _validate.flag("fixed_contributors", fixed_contributors)
         ring = Ring.make(ring_bits, fxp_bits, count := len(participants))
-        rules = Rules.make(
-            ring,
-            count,
-            min_contributors,
-            min_share,
-            fixed_contributors,
-            server_blind,
-            max_colluders,
-            upload_bits=upload_bits,
-        )
+        choices = min_contributors, min_share, fixed_contributors, server_blind, max_colluders
+        rules = Rules.make(ring, count, *choices, may_drop_out(count, min_survivors), upload_bits)
         self._group = Group(device, participants, rules, identities or identities_here())
         self._agreements = Agreements()
         self.survival = Survival.make(self._group, min_survivors, round_deadline)

@@ -30,7 +30,9 @@ def degree_for(parties: int, colluders: int, dropped: int = 0) -> int:
     With them the parties that are left, honest and there, are connected but for a chance of at most 2^-40
     in a session. The colluders do not choose their places: they are fixed before the keys are drawn. Whoever
     is gone may have been chosen by the server, which knows the graph. Colluders that try out keys until the
-    order suits them do not follow the protocol; each try is another chance of 2^-40 for them.
+    order suits them do not follow the protocol; each try is another chance of 2^-40 for them. So is each
+    session that begins because a party was lost or comes back. Where it has fewer parties, as many must be
+    left as before, so as many more are gone in the larger one, and the neighbours of that are enough.
 
     Args:
         parties: how many take part.

@@ -17,7 +17,7 @@ from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClie
 from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
 from secretflow.security.aggregation.secagg.dropouts.keys import as_told
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
-from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules, may_drop_out
 from secretflow.security.aggregation.secagg.dropouts.server import Step
 from secretflow.security.aggregation.secagg.dropouts.wire import Bye, Hello, Letters
 from secretflow.security.aggregation.secagg.errors import (
@@ -79,17 +79,20 @@ def one_round(client: SurvivingClient, name: str, number: int) -> Exchanges[list
 
 
 def trains(
-    name: str, blind: bool, outcomes: list[Averaged], identities: Identities | None = None
+    name: str,
+    rules: Rules,
+    outcomes: list[Averaged],
+    identities: Identities | None = None,
+    survivors: SurvivorRules = SURVIVORS,
 ) -> Steps[None]:
     """Averages new numbers in each round, and comes back whenever it has lost the others."""
-    rules = Rules.make(RING, PARTIES, 2, server_blind=blind)
     client: SurvivingClient | None = None
     passed = held = 0
     while passed <= ROUNDS:
         try:
             before = client
             client, members = yield from join(
-                lambda names: SurvivingClient(name, names, rules, SURVIVORS, identities), name, passed, held
+                lambda names: SurvivingClient(name, names, rules, survivors, identities), name, passed, held
             )
             client.number_calls(1)
             client.transcript.begin(anew=True)
@@ -118,12 +121,28 @@ def trains(
 class Run:
     """One session of parties that come back."""
 
-    def __init__(self, blind: bool = False) -> None:
-        self.outcomes: dict[str, list[Averaged]] = {name: [] for name in NAMES}
-        self.session = Served(NAMES, SURVIVORS)
+    def __init__(
+        self,
+        blind: bool = False,
+        names: list[str] = NAMES,
+        survivors: SurvivorRules = SURVIVORS,
+        max_colluders: float | None = None,
+    ) -> None:
+        self.names, self.survivors = names, survivors
+        self.outcomes: dict[str, list[Averaged]] = {name: [] for name in names}
+        self.session = Served(names, survivors)
+        self.ring = Ring.make(32, None, len(names))
+        self.rules = Rules.make(
+            self.ring,
+            len(names),
+            2,
+            server_blind=blind,
+            max_colluders=max_colluders,
+            dropped=may_drop_out(len(names), survivors.min_survivors),
+        )
         self.network = Network(
             self.session,
-            {name: trains(name, blind, self.outcomes[name]) for name in NAMES},
+            {name: trains(name, self.rules, self.outcomes[name], survivors=survivors) for name in names},
             self.outcomes,
         )
 
@@ -133,7 +152,7 @@ class Run:
         for _ in range(10_000):
             if all(len(self.outcomes[name]) >= rounds for name in network.alive()):
                 return
-            for name in NAMES:
+            for name in self.names:
                 if network.up[name]:
                     network.deliver_up(name)
                 if network.down[name]:
@@ -146,8 +165,8 @@ class Run:
         for name, outcomes in self.outcomes.items():
             for one in outcomes:
                 assert of_round.setdefault(one.number, one.survivors) == one.survivors
-                assert name in one.survivors and len(one.survivors) >= SURVIVORS.min_survivors
-                expected = plain_average(one.members, one.survivors, one.number, RING)
+                assert name in one.survivors and len(one.survivors) >= self.survivors.min_survivors
+                expected = plain_average(one.members, one.survivors, one.number, self.ring)
                 for got, right in zip(one.average, expected, strict=True):
                     np.testing.assert_array_equal(got, right)
 
@@ -163,6 +182,22 @@ def test_who_has_lost_its_connection_is_in_again_from_the_next_round(blind: bool
     of_others = {one.number: one.survivors for one in run.outcomes[NAMES[0]]}
     assert of_others[2] == tuple(NAMES) and of_others[ROUNDS] == tuple(NAMES)
     assert sum(len(survivors) == PARTIES - 1 for survivors in of_others.values()) == 1
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_with_neighbours_who_is_lost_comes_back_into_another_graph(blind: bool) -> None:
+    """Each shares pads with some of the others, also in the session without the lost ones."""
+    names = names_of(40)
+    run = Run(blind, names, SurvivorRules.make(40, 30, 2), max_colluders=0.1)
+    assert run.rules.neighbours is not None and run.rules.neighbours < 38
+    run.until(2)
+    for lost in names[1:4]:
+        run.network.cut(lost)
+    run.network.drain()
+    assert set(run.network.ended.values()) == {None}
+    run.check()
+    survivors = [one.survivors for one in run.outcomes[names[0]]]
+    assert survivors[0] == survivors[-1] == tuple(names) and min(map(len, survivors)) == 37
 
 
 def test_who_was_too_slow_is_told_so_and_is_in_again() -> None:
@@ -230,7 +265,10 @@ def test_who_has_no_identity_of_a_party_learns_nothing_whatever_it_has_stolen(tm
     files = {name: tmp_path / (name if name != NAMES[1] else "mallory") / "identity.pem" for name in NAMES}
     network = Network(
         Served(NAMES, SURVIVORS),
-        {name: trains(name, False, [], Identities(pinned, files[name])) for name in NAMES},
+        {
+            name: trains(name, Rules.make(RING, PARTIES, 2), [], Identities(pinned, files[name]))
+            for name in NAMES
+        },
         {name: [] for name in NAMES},
     )
     network.drain()

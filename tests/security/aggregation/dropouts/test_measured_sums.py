@@ -147,7 +147,7 @@ def test_of_two_parties_each_is_told_the_sum() -> None:
     assert run.outcomes[run.names[0]] == [3.0] * EPOCHS
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 8), st.integers(1, 4), st.data())
 def test_whatever_is_worked_out_from_allowed_sums_is_about_enough_parties(
     parties: int, min_contributors: int, data: st.DataObject
@@ -163,7 +163,7 @@ def test_whatever_is_worked_out_from_allowed_sums_is_about_enough_parties(
         assert sums.allow(opened)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_in_random_schedules_of_losses_nothing_about_few_parties_can_be_worked_out(
     data: st.DataObject,

@@ -122,6 +122,19 @@ def test_the_degree_is_the_fewest_that_the_bound_allows(parties: int, colluders:
     assert allowed(degree // 2) and not allowed(degree // 2 - 1)
 
 
+@pytest.mark.parametrize("parties", [33, 64, 100])
+@pytest.mark.parametrize("part", [0.0, 0.1, 1 / 3])
+@pytest.mark.parametrize("left", [0.51, 0.75, 0.9])
+def test_the_neighbours_of_all_are_enough_for_the_sessions_of_those_who_are_left(
+    parties: int, part: float, left: float
+) -> None:
+    """As many must be left of fewer parties, so fewer of them may be gone."""
+    colluders, fewest = int(part * parties), int(left * parties) + 1
+    degree = degree_for(parties, colluders, parties - fewest)
+    for there in range(fewest, parties):
+        assert degree_for(there, min(colluders, there - 2), there - fewest) <= degree
+
+
 def test_two_honest_parties_that_are_there_need_everybody() -> None:
     for parties in (2, 3, 10, 33, 256):
         assert degree_for(parties, parties - 2) == parties - 1

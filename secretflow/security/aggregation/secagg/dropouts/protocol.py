@@ -43,7 +43,8 @@ colluding parties are fewer than ``2 * min_survivors - n``, there is one such se
 **Neighbours.** With :mod:`..neighbours` a party shares pads with some of the others, and what is left on
 ``i``'s upload are those shared with its honest neighbours in ``S``. They cancel in the sum over the honest
 members of ``S`` and in no other sum while these are connected, however the server chooses who is gone:
-``Rules.dropped`` is how many the degree allows for. The codes go to everybody in ``S`` as before.
+``Rules.dropped`` is how many the degree allows for. The codes go to everybody in ``S`` as before. A session
+of those who are left is another draw of the graph, with as many neighbours.
 
 **Once released, never again.** When a call is lost after releases, a missing seed may still arrive, and the
 server then has the sum over ``S``. A second sum of the same numbers without the missing party would differ
@@ -58,6 +59,13 @@ are the same, and so is the update but for their order: then a server that says 
 all have released, can read nearly the update of the party that it leaves out next. Blinding it, or rounds of
 a part of the rows, prevents that. Masks and weights may be told again; what a loss tells of them stands
 below.
+
+**Three exchanges.** Steps 2 and 3 could be one: a code that decrypts, together with those of all others of
+``S``, what the sender would release. But whoever has agreed would have released, and the numbers of a call in
+which one does not answer could not be uploaded anew: each loss before the agreement, after which there is an
+average now, would cost a round. Steps 1 and 2 could overlap, if parties named themselves before their numbers
+are through. The claim stands with it, for nobody releases before all codes for ``S`` are there, but whoever
+is lost while it uploads is in ``S`` then, and all others upload anew.
 
 **Weights.** A party knows its own and the total of those who were weighed (:mod:`..weighing`). How much ``S``
 weighs together goes with an average as one more element, padded as all others, so it is opened for ``S``

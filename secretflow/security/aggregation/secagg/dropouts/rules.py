@@ -10,6 +10,16 @@ from secretflow import _validate
 from ..errors import AggregationError, TooFewSurvivorsError
 
 
+def may_drop_out(parties: int, min_survivors: int | None) -> int:
+    """How many parties may be gone from a call.
+
+    Args:
+        parties: how many begin.
+        min_survivors: as the user gives it; :meth:`SurvivorRules.make` says whether it is one.
+    """
+    return parties - min_survivors if isinstance(min_survivors, int) and 0 < min_survivors < parties else 0
+
+
 @dataclass(frozen=True)
 class SurvivorRules:
     """What a set of survivors must be.

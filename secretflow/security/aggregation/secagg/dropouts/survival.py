@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from secretflow import _validate
 
-from ..errors import AggregationError
 from ..group import Group
 from ..identity import Identities
 from ..rules import Rules
@@ -49,16 +48,11 @@ class Survival:
             round_deadline: see the attributes.
 
         Raises:
-            AggregationError: parties share pads with some others only.
             ValueError: a number is out of its range.
         """
         _validate.number("round_deadline", round_deadline, above=0)
         if min_survivors is None:
             return None
-        if group.rules.neighbours is not None:
-            raise AggregationError(
-                "max_colluders must be 1 with min_survivors: who comes back shares pads with all, got less"
-            )
         names, rules = tuple(party.party for party in group.parties), group.rules
         survivors = SurvivorRules.make(len(names), min_survivors, rules.min_contributors)
         return cls(group.device.party, names, rules, survivors, float(round_deadline), group.identities)
