@@ -57,7 +57,7 @@ class PartyFit:
         return self.epochs_trained + self.epochs
 
     def steps_of(self, party: str, passed: int) -> int:
-        """Batches a party has trained on when the one with the fewest has on ``passed``: that part of its own."""
+        """Batches a party has trained on when the one with the fewest has on ``passed``, in proportion."""
         return dict(self.own_steps).get(party, self.steps) * passed // self.steps
 
     def ends_of_rounds(self, party: str) -> list[int]:
