@@ -149,6 +149,7 @@ def make_model(
             min_survivors=min_survivors,
             round_deadline=deadline,
             server_blind=options.pop("server_blind", False),
+            upload_bits=options.pop("upload_bits", None),
         ),
         strategy="fed_avg_w_prune",
         backend="torch",

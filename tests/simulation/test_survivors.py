@@ -131,11 +131,19 @@ def test_an_actor_that_is_killed_between_rounds_drops_out(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("mask_scope", ["local", "global"])
+@pytest.mark.parametrize(
+    ("mask_scope", "upload_bits"), [("local", None), ("global", None), ("local", 4), ("global", 8)]
+)
 def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_it_wakes_up(
-    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, table: Table, mask_scope: str
+    ray_devices: SimpleNamespace,
+    parties: list[PYU],
+    tmp_path: Path,
+    table: Table,
+    mask_scope: str,
+    upload_bits: int | None,
 ) -> None:
-    model, clock = make_model(ray_devices, tmp_path, round_deadline=5.0, mask_scope=mask_scope), Clock()
+    options = {"round_deadline": 5.0, "mask_scope": mask_scope, "upload_bits": upload_bits}
+    model, clock = make_model(ray_devices, tmp_path, **options), Clock()
 
     def wake_up() -> None:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
@@ -156,7 +164,7 @@ def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_
         clock,
         epochs=6,
     )
-    when = f"in its training, {mask_scope} masks"
+    when = f"in its training, {mask_scope} masks" + (f", {upload_bits} bits" if upload_bits else "")
     seen = "others go on; awake again it is in from the next round"
     table.add("a party", "SIGSTOP", when, seen, clock.longest(3), 5)
     taken = flat(history)
@@ -166,6 +174,11 @@ def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_
     densities = [history.local_history[f"{name}_density"][-1] for name in NAMES]
     assert densities == pytest.approx([densities[0]] * 3)
     assert model.epochs_trained() == 6
+    if mask_scope == "global":
+        first, *others = [sf.reveal(worker.get_weights()) for worker in model._workers.values()]
+        for other in others:
+            for one, own in zip(first, other, strict=True):
+                np.testing.assert_array_equal(one, own)
 
 
 @pytest.mark.faults
@@ -301,6 +314,11 @@ def test_a_fit_does_not_go_by_the_time_of_day(
         ({"prune_criterion": "snip"}, {}, "prune_criterion must be one that needs no gradients"),
         ({}, {"sampler_method": "poisson", "batch_sampling_rate": 0.1}, "sampler_method must be 'batch'"),
         ({}, {"audit_log_dir": "log"}, "audit_log_dir must be None with min_survivors"),
+        (
+            {"upload_bits": 8, "mask_scope": "global", "dp_strategy": DPStrategyFL(GaussianModelDP(1.0, 2))},
+            {},
+            "upload_bits must be None with dp_strategy",
+        ),
         ({"dp_strategy": noise_of(3), "mask_scope": "global"}, {}, "num_clients of model_gdp must be 2"),
         ({"dp_strategy": noise_of(2), "mask_scope": "local"}, {}, "mask_scope must be 'global'"),
     ],

@@ -371,6 +371,23 @@ def test_all_have_the_last_average_or_learn_that_not_all_do() -> None:
     assert asked() == [False] * 3
 
 
+def test_who_comes_in_goes_on_from_the_others_average_and_nothing_that_it_has_rounded_off() -> None:
+    made = make_parties(3, 4)
+    together([party.start() for party in made])
+    check_rounds(made, 1)
+    comer, other = made[0].updates, made[1].updates
+    comer.references[0] += 1
+    comer.come_in([other.references[0].copy(), other.references[1].copy(), made[1].arrays[2]])
+    for k in WHICH:
+        np.testing.assert_array_equal(comer.references[k], other.references[k])
+        assert not comer.rests[k].any()
+    for mine, others in zip(made[0].arrays, made[1].arrays, strict=True):
+        mine[...] = others
+    check_rounds(made)
+    comer.come_in(None)
+    assert not any(array.any() for kept in (comer.references, comer.rests) for array in kept.values())
+
+
 def test_other_bits_are_refused() -> None:
     with pytest.raises(ValueError, match=r"upload_bits must be .*got 16"):
         make_parties(2, 16)

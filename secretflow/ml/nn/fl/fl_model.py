@@ -128,7 +128,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
             if aggregator.survival:
-                check_survivors(self._prune_settings, worker_processes, aggregator.upload_bits)
+                check_survivors(self._prune_settings, worker_processes)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
             check_worker_processes(worker_processes)

@@ -23,7 +23,8 @@ class WithSurvivors(WithTrainingData):
             options.check_rows(self._rows(options.x))
         survival = self._aggregator.survival
         fewest = survival.survivors.min_survivors
-        check_privacy(self.dp_strategy, self._prune_settings, len(self._parties), min_survivors=fewest)
+        parties, bits = len(self._parties), self._aggregator.upload_bits
+        check_privacy(self.dp_strategy, self._prune_settings, parties, bits, fewest)
         if self._gradient_capture:
             reveal([worker.check_capture() for worker in self._workers.values()])
         steps, own_steps = self._build_training_data(options)

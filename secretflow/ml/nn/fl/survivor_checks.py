@@ -11,17 +11,16 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.pruning.scores import CRITERIA
 
 
-def check_survivors(settings: PruneSettings, worker_processes: int | None, upload_bits: int | None) -> None:
+def check_survivors(settings: PruneSettings, worker_processes: int | None) -> None:
     """Refuses what does not go with ``min_survivors``.
 
     Args:
         settings: what the user chose about pruning.
         worker_processes: in how many processes parties share; None for one each.
-        upload_bits: bits of an update; None if it travels whole.
 
     Raises:
-        ValueError: the parties are not processes, updates are rounded, or a party that comes back could not
-            make up for what it has missed.
+        ValueError: the parties are not processes, or a party that comes back could not make up for what it
+            has missed.
     """
     mode = sfd.get_distribution_mode()
     if mode not in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.RAY_PRODUCTION):
@@ -32,11 +31,6 @@ def check_survivors(settings: PruneSettings, worker_processes: int | None, uploa
         raise ArgumentError(
             "worker_processes must be None with min_survivors, for parties that share a process are lost "
             f"together, got {worker_processes}"
-        )
-    if upload_bits is not None:
-        raise ArgumentError(
-            "upload_bits must be None with min_survivors, for who comes back has no last average to tell an "
-            f"update against, got {upload_bits!r}"
         )
     for name in ("regrow_percent", "withhold_percent"):
         if value := getattr(settings, name):

@@ -154,6 +154,19 @@ class Updates:
         for array in self.references.values():
             array.fill(0)
 
+    def come_in(self, average: Sequence[np.ndarray] | None) -> None:
+        """Goes on from the last average of others; what was rounded off before is in no later update.
+
+        The last update of who has missed an average may be in it or not. If it is, what was rounded off
+        before it is in it as well, and would be added twice.
+
+        Args:
+            average: for each array the last average, zero where none was opened; None if there is none.
+        """
+        for k in self.which:
+            self.references[k][...] = 0 if average is None else average[k]
+            self.rests[k].fill(0)
+
     def digest(self, arrays: Sequence[np.ndarray], support: Support) -> int:
         """What is equal for parties that have the same last average, and nothing else where they contribute.
 

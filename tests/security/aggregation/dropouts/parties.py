@@ -66,6 +66,7 @@ def clients_of(
     min_contributors: int = 2,
     fixed_contributors: bool = True,
     max_colluders: float | None = None,
+    upload_bits: int | None = None,
 ) -> list[SurvivingClient]:
     """Clients that have agreed on keys."""
     rules = Rules.make(
@@ -75,6 +76,7 @@ def clients_of(
         fixed_contributors=fixed_contributors,
         server_blind=blind,
         max_colluders=max_colluders,
+        upload_bits=upload_bits,
         dropped=survivor_rules.parties - survivor_rules.min_survivors,
     )
     clients = [SurvivingClient(name, names, rules, survivor_rules) for name in names]

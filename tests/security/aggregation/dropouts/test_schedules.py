@@ -10,13 +10,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
+from secretflow.security.aggregation.secagg.dropouts.protocol import Steps
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import SurvivorServer
 from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rounding import UPLOAD_BITS
 
 from .network import Network, openable
 from .parties import Outcome, check_masked, clients_of, names_of, plain_average, steps
+from .rounded import RoundedParty, check_rounded
 
 ROUNDS = 3
 
@@ -25,10 +29,13 @@ class Schedules(RuleBasedStateMachine):
     """Messages are delivered in any order, twice, or never; connections break, parties stand still."""
 
     network: Network
+    rounds_updates = False
 
     @initialize(parties=st.integers(3, 6), masked=st.booleans(), blind=st.booleans(), data=st.data())
     def begin(self, parties: int, masked: bool, blind: bool, data: Any) -> None:
-        self.names, self.masked = names_of(parties), masked
+        self.names, self.masked = names_of(parties), masked and not self.rounds_updates
+        self.rounded: dict[str, RoundedParty] = {}
+        bits = data.draw(st.sampled_from(UPLOAD_BITS)) if self.rounds_updates else None
         self.ring = Ring.make(32, None, parties)
         self.contributors = contributors = data.draw(st.integers(2, 3))
         fewest = max(parties // 2 + 1, contributors)
@@ -37,16 +44,26 @@ class Schedules(RuleBasedStateMachine):
         self.losses = parties - self.rules.min_survivors + data.draw(st.integers(0, 1))
         self.outcomes: dict[str, list[Outcome]] = {name: [] for name in self.names}
         clients = clients_of(
-            self.names, self.rules, self.ring, blind, contributors, fixed_contributors=not masked
+            self.names,
+            self.rules,
+            self.ring,
+            blind,
+            contributors,
+            fixed_contributors=not self.masked,
+            upload_bits=bits,
         )
         self.network = Network(
             SurvivorServer(self.names, self.rules),
-            {
-                name: steps(client, name, ROUNDS, masked, self.outcomes[name])
-                for name, client in zip(self.names, clients, strict=True)
-            },
+            {name: self.steps(client, name) for name, client in zip(self.names, clients, strict=True)},
             self.outcomes,
         )
+
+    def steps(self, client: SurvivingClient, name: str) -> Steps[None]:
+        """What a party does."""
+        if not self.rounds_updates:
+            return steps(client, name, ROUNDS, self.masked, self.outcomes[name])
+        self.rounded[name] = RoundedParty(client)
+        return self.rounded[name].steps(ROUNDS, self.outcomes[name])
 
     def _some(self, queues: Any, data: Any) -> str:
         return data.draw(st.sampled_from([name for name, queue in queues.items() if queue]))
@@ -109,13 +126,18 @@ class Schedules(RuleBasedStateMachine):
         for parts in openable(self.network.said).values():
             assert len(parts) <= 1
             assert all(len(part) >= self.rules.min_survivors for part in parts)
-        if not self.masked:  # with masks a round has two calls
-            assert all(len(calls) == 1 for calls in self.network.released.values())
+        if not self.masked:  # with masks a round has two calls, and with bounds
+            most = 2 if self.rounds_updates else 1
+            assert all(len(calls) <= most for calls in self.network.released.values())
+        for name in self.rounded:
+            check_rounded(self.rounded, self.outcomes[name], name)
 
     def check(self, name: str, number: int, outcome: Outcome) -> None:
         if not outcome.survivors:
             return
         assert len(outcome.survivors) >= self.rules.min_survivors
+        if self.rounds_updates:
+            return  # it rests on the rounds before
         plain = plain_average(self.names, outcome.survivors, number, self.ring)
         if self.masked:
             check_masked(self.names, outcome, name, number, self.ring, self.contributors)
@@ -137,6 +159,24 @@ def _settings(examples: int) -> settings:
 
 TestSomeSchedules = Schedules.TestCase
 TestSomeSchedules.settings = _settings(40)
+
+
+class RoundedSchedules(Schedules):
+    """So it is of updates of a few bits; of a lost round nothing is kept."""
+
+    rounds_updates = True
+
+
+TestSomeRoundedSchedules = RoundedSchedules.TestCase
+TestSomeRoundedSchedules.settings = _settings(20)
+
+
+class _ManyRoundedSchedules(RoundedSchedules):
+    pass
+
+
+TestManyRoundedSchedules = pytest.mark.faults(_ManyRoundedSchedules.TestCase)
+TestManyRoundedSchedules.settings = _settings(1000)
 
 
 class _ManySchedules(Schedules):

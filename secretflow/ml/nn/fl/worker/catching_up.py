@@ -19,7 +19,7 @@ class Given(TypedDict):
     """What one party gives those who have not got the last average. Nothing in it is that party's own.
 
     Attributes:
-        average: as the server has it; None where the first one was lost.
+        average: the last one, whole where updates of it travelled; None where the first one was lost.
         mask: where all parties have one mask; else None.
         state: what the plan was made of.
         trained: epochs before the fit.

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from secretflow.security.aggregation.secagg.dropouts.last_average import LastAverage
 from secretflow.security.aggregation.secagg.updates import Updates
 
 
@@ -49,6 +50,18 @@ class KeptUpdates:
             {numbers[name]: array for name, array in kept["rests"].items() if name in numbers},
         )
         return self._updates
+
+    def completed(self, opened: LastAverage, upload_bits: int | None) -> LastAverage:
+        """The last average with what its updates are of, instead of updates.
+
+        Args:
+            opened: what the last average has opened.
+            upload_bits: of an update; None if none are rounded.
+        """
+        if upload_bits is None or self._updates is None:
+            return opened
+        references = self._updates.references
+        return opened._replace(arrays=[references.get(k, own) for k, own in enumerate(opened.arrays)])
 
     def state(self) -> UpdatesState:
         """What is kept, in arrays that change with the next round."""

@@ -104,10 +104,12 @@ class PartyRounds:
         self.lost = 0
         self._before: list[np.ndarray] = []  # the weights with which a round began
 
-    def start(self) -> Exchanges[None]:
+    def start(self, keeps_average: bool = True) -> Exchanges[None]:
         """Gives all parties the average of their weights, under masks that they agree on.
 
-        Where updates travel, and all parties have the last average already, they keep that, to the bit.
+        Args:
+            keeps_average: whether parties keep the last average to the bit, where updates travel and all have
+                it already. Where parties may come in later, there must be one that was opened.
 
         Raises:
             AggregationError: the parties do not mean the same fit.
@@ -117,12 +119,13 @@ class PartyRounds:
         if self._client.rules.upload_bits is not None:
             training, support = self._training, self._support
             assert support is not None  # as it is settled
-            self._updates = training.updates.begin(training.names(), arrays, training.updated())
-            [same] = yield from are_everybodys(self._client, [self._updates.digest(arrays, support)])
-            if same:
-                yield from confirm(self._client, b"the last average")  # in the place of the next one
-                return
-            self._updates.begin_anew()
+            self._updates = updates = training.updates.begin(training.names(), arrays, training.updated())
+            if keeps_average:
+                [same] = yield from are_everybodys(self._client, [updates.digest(arrays, support)])
+                if same:
+                    yield from confirm(self._client, b"the last average")  # in the place of the next one
+                    return
+            updates.begin_anew()
         try:
             with self._tensors_named():
                 yield from average_into(
@@ -131,6 +134,19 @@ class PartyRounds:
         except RoundLostError:
             return  # what was released is not uploaded again, and the first round has the next average
         self._training.take_back(arrays)
+
+    def go_on(self, comes_in: bool, average: Sequence[np.ndarray] | None) -> None:
+        """Goes on in the middle of a fit.
+
+        Args:
+            comes_in: whether the party has been given the last average.
+            average: see :meth:`~secretflow.security.aggregation.secagg.updates.Updates.come_in`.
+        """
+        if self._client.rules.upload_bits is not None:
+            training = self._training
+            self._updates = training.updates.begin(training.names(), training.arrays(), training.updated())
+            if comes_in:
+                self._updates.come_in(average)
 
     def settle(self, also: bytes = b"") -> Exchanges[None]:
         """Settles what holds in all rounds: that the parties mean the same, their weights and what travels.

@@ -193,7 +193,7 @@ class SurvivingFit:
         self._client = self._before = client
         self._party.use_client(client)
         if members.passed == 0:
-            yield from with_survivors(client, rounds.start())
+            yield from with_survivors(client, rounds.start(keeps_average=False))
             self._passed, self._held, self._average = 0, 1, client
             self._party.count_from_here()
         else:
@@ -204,6 +204,8 @@ class SurvivingFit:
             prune_like_others(
                 self._training, self._settings, self._state, self._fit, rounds=len(before) - ended
             )
+            came = self._average.arrays if isinstance(self._average, LastAverage) else None
+            rounds.go_on(self._name in members.behind, came)
             yield from with_survivors(client, rounds.settle(self._in_common()))
         self._rounds = rounds
 
@@ -235,7 +237,8 @@ class SurvivingFit:
 
     def _last_average(self) -> LastAverage | None:
         kept = self._average
-        return kept.last_average() if isinstance(kept, MeasuringClient) else kept
+        average = kept.last_average() if isinstance(kept, MeasuringClient) else kept
+        return average and self._training.updates.completed(average, self._survival.rules.upload_bits)
 
     def _given(self) -> Given:
         average = self._last_average()

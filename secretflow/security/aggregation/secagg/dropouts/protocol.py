@@ -67,6 +67,31 @@ average now, would cost a round. Steps 1 and 2 could overlap, if parties named t
 are through. The claim stands with it, for nobody releases before all codes for ``S`` are there, but whoever
 is lost while it uploads is in ``S`` then, and all others upload anew.
 
+**Updates.** With ``upload_bits`` what party ``i`` uploads is ``q_i``, its weights less the last average (the
+reference) and with what it has rounded off before, rounded to steps and scaled by its part of the weight
+(:mod:`..updates`). The claim holds of ``q_i`` as of any numbers, and the survivors' average has the bits that
+they would have without the others.
+
+* All survivors have one reference. It is only ever replaced by an average that was opened, which all of ``S``
+  have been told alike before they open the next one. A fit begins with an average of whole weights, so that
+  there is one. Who has missed an average is given it by one who has not, all of it, and nothing in it is that
+  party's own. Before anything is uploaded under new keys, all confirm to each other a hash of it (below).
+* The bounds, from which the size of a step follows, are a sum of a call before. Who is in ``S`` was in that
+  call's set, or has not opened it and cannot go on: so all of ``S`` have the same.
+* A lane has room for the steps of all, and each party's limit goes by its part of the weight of all who were
+  weighed. So the steps of fewer have room as well, and their sum is divided by their part of the weight.
+* For a call that was given up, the same weights are rounded anew, for what travels then, and padded anew.
+  Nothing of the last upload is ever opened, so it does not matter that the draws may be the same.
+* What was rounded off is replaced when the average of its upload has come. When a call is lost after
+  releases, ``q_i`` is thrown away with the update, and what was rounded off before is uploaded again, with
+  another update. In the difference of two sums, one without a party, it cancels, and what hides that party's
+  numbers are the others' two updates, as with whole numbers.
+* Who has missed an average cannot know whether ``q_i`` is in it, and forgets what was rounded off: it would
+  be added twice if it is. Lost is less than a step of each number, and what was clipped.
+
+Those in a call's set learn the mean of their largest updates, and two means tell of who has gone between them
+how large its update was where the others' have not changed.
+
 **Weights.** A party knows its own and the total of those who were weighed (:mod:`..weighing`). How much ``S``
 weighs together goes with an average as one more element, padded as all others, so it is opened for ``S``
 alone; the average is divided by it. Where nobody has gone it is the total, and tells nothing new. Else it

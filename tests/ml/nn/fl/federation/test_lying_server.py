@@ -32,6 +32,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Upload,
 )
 from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.message import PACKED
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
 from secretflow.security.aggregation.secagg.transport.network.hub import Hub
@@ -98,7 +99,13 @@ class Fits:
             wait=PATIENCE,
             on_reports=self.told_to_server.append,
         )
-        rules = Rules.make(Ring.make(32, None, 4), 4, 2, server_blind=options.get("server_blind", False))
+        rules = Rules.make(
+            Ring.make(32, None, 4),
+            4,
+            2,
+            server_blind=options.get("server_blind", False),
+            upload_bits=federation.upload_bits,
+        )
         survival = Survival("server", tuple(names), rules, SURVIVORS, PATIENCE, None)
         streams = Streams("", self._hub.address, self._hub.address, "server", None, PATIENCE)
         for worker in federation.workers.values():
@@ -131,8 +138,9 @@ class Fits:
 def fits(devices: SimpleNamespace, tmp_path: Path) -> Iterator[Callable[..., Fits]]:
     made: list[Fits] = []
 
-    def make(lie: Lie, **options: bool) -> Fits:
-        federation = made[-1].federation if made else Federation(devices, "local")
+    def make(lie: Lie, **options: Any) -> Fits:
+        bits = options.pop("upload_bits", None)
+        federation = made[-1].federation if made else Federation(devices, "local", bits)
         made.append(Fits(federation, lie, f"unix:{tmp_path / str(len(made))}", **options))
         made[-1].run()
         return made[-1]
@@ -146,8 +154,11 @@ def honest(to: str, message: ToParty, averages: int) -> ToParty:
     return message
 
 
-def test_an_honest_server_may_have_all_agree_on_keys_anew(fits: Callable[..., Fits]) -> None:
-    found = fits(honest)
+@pytest.mark.parametrize("upload_bits", [None, 8])
+def test_an_honest_server_may_have_all_agree_on_keys_anew(
+    fits: Callable[..., Fits], upload_bits: int | None
+) -> None:
+    found = fits(honest, upload_bits=upload_bits)
     assert not found.errors
     assert {progress.passed for progress in found.came_to.values()} == {STEPS + 1}
 
@@ -206,17 +217,19 @@ def test_rows_come_in_another_order_where_parties_were(trained: int, again: bool
     assert (with_new_order(fit, "c0ffee", again) == fit) is same
 
 
+@pytest.mark.parametrize("upload_bits", [None, 8])
 def test_who_was_sent_another_sum_is_found_out_when_all_agree_on_keys_anew(
-    fits: Callable[..., Fits],
+    fits: Callable[..., Fits], upload_bits: int | None
 ) -> None:
     def lie(to: str, message: ToParty, averages: int) -> ToParty:
         if isinstance(message, Total) and averages == 3 and to == "bob" and message.comers:
             body = [part.copy() for part in message.message["body"]]
-            body[0][: body[0].size // 2] += np.uint32(1 << 20)
+            part = body[0] if upload_bits is None else body[PACKED]
+            part[: part.size // 2] += part.dtype.type(1 << 20)
             return replace(message, message={**message.message, "body": body})
         return message
 
-    found = fits(lie)
+    found = fits(lie, upload_bits=upload_bits)
     assert set(found.errors) == set(NAMES)
     assert any("on the sums so far" in str(error) for error in found.errors.values())
 

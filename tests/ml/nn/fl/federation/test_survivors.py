@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import optim
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import optim_wrapper
 from secretflow.ml.nn.fl.plan import Round, plan_epochs
+from secretflow.ml.nn.fl.worker.kept_updates import UpdatesState
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
@@ -38,19 +40,30 @@ STEPS = ROWS // BATCH
 class Federation:
     """Four workers with a model and their rows, whose clients can go on without each other.
 
+    Args:
+        devices: of the parties.
+        mask_scope: see ``FLModel``.
+        upload_bits: of an update; None for whole numbers.
+
     Attributes:
         names: of the parties.
         workers: by name the object that is an actor elsewhere.
     """
 
-    def __init__(self, devices: SimpleNamespace, mask_scope: str, dp_strategy: Any = None) -> None:
+    def __init__(
+        self,
+        devices: SimpleNamespace,
+        mask_scope: str,
+        upload_bits: int | None = None,
+        dp_strategy: Any = None,
+    ) -> None:
         parties = [devices.alice, devices.bob, devices.carol, devices.davy]
         self.names = [party.party for party in parties]
         model = FLModel(
             server=devices.carol,
             device_list=parties,
             model=model_def(Mlp, optim_wrapper(optim.SGD, lr=LR)),
-            aggregator=SecurePruneAggregator(devices.carol, parties),
+            aggregator=SecurePruneAggregator(devices.carol, parties, upload_bits=upload_bits),
             strategy="fed_avg_w_prune",
             backend="torch",
             random_seed=5,
@@ -73,14 +86,17 @@ class Federation:
         self.workers: dict[str, Any] = {
             party.party: worker.data._actor_handle for party, worker in model._workers.items()
         }
-        rules, survivor_rules = Rules.make(Ring.make(32, None, 4), 4, 2), SurvivorRules.make(4, 3, 2)
+        rules = Rules.make(Ring.make(32, None, 4), 4, 2, upload_bits=upload_bits)
+        survivor_rules = SurvivorRules.make(4, 3, 2)
         clients = [SurvivingClient(name, self.names, rules, survivor_rules) for name in self.names]
         agree_all([client.keys for client in clients])
         for worker, client in zip(self.workers.values(), clients, strict=True):
             worker._client = client
         self.fit = PartyFit(steps=STEPS, random_seed=3, dp_strategy=dp_strategy, epochs_trained=1)
         self.plan = self._planned()
+        self.upload_bits = upload_bits
         self.ended: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.names}
+        self.kept: dict[str, list[UpdatesState]] = {name: [] for name in self.names}
         self.network = Network(
             SurvivorServer(self.names, survivor_rules),
             {
@@ -102,12 +118,16 @@ class Federation:
         worker.begin_fit(1, self.fit, True)
         yield from worker._exchanges
         worker._client.transcript.end()
-        self.ended[name].append(worker.get_weights())
+        self._keep(name, worker)
         for start, this in enumerate(self.plan, start=2):
             worker.begin_rounds(start, [this])
             yield from worker._exchanges
             worker._client.transcript.end()
-            self.ended[name].append(worker.get_weights())
+            self._keep(name, worker)
+
+    def _keep(self, name: str, worker: Any) -> None:
+        self.ended[name].append(worker.get_weights())
+        self.kept[name].append(copy.deepcopy(worker._training.updates.state()))
 
     def until(self, reached: Callable[[], bool]) -> None:
         network = self.network
@@ -120,17 +140,26 @@ class Federation:
                     network.deliver_down(name)
 
     def in_round(self, number: int, step: Step) -> bool:
-        """Whether all parties are in a round, from 1, and the server waits for this in its average."""
+        """Whether all parties are in a round, from 1, and the server waits for this in a call of it."""
         return all(len(ended) == number for ended in self.ended.values()) and self.network.server.step is step
+
+    def in_average(self, number: int, step: Step) -> bool:
+        """Whether the call is that of the average."""
+        clients = [worker._client for worker in self.workers.values()]
+        return self.in_round(number, step) and all(client.stage is Stage.UPLOADED for client in clients)
 
 
 def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.fixture(params=["local", "global"])
+def same_kept(one: UpdatesState, other: UpdatesState, what: Literal["references", "rests"]) -> bool:
+    return equal(list(one[what].values()), list(other[what].values()))
+
+
+@pytest.fixture(params=[("local", None), ("global", None), ("local", 4), ("global", 2)], ids=str)
 def federation(request: pytest.FixtureRequest, devices: SimpleNamespace) -> Federation:
-    return Federation(devices, request.param)
+    return Federation(devices, *request.param)
 
 
 def test_training_goes_on_without_a_party_that_is_lost(federation: Federation) -> None:
@@ -143,29 +172,28 @@ def test_training_goes_on_without_a_party_that_is_lost(federation: Federation) -
     for name in left:
         assert not equal(federation.ended[name][-1], federation.ended[name][-2])
         assert federation.workers[name]._client.survivors == tuple(left)
+        assert same_kept(federation.kept[name][-1], federation.kept[left[0]][-1], "references")
 
 
 def test_a_round_that_was_lost_after_releases_is_thrown_away(federation: Federation) -> None:
     """Else the next upload would be what was released and a little more, for other parties."""
-    federation.until(lambda: federation.in_round(2, Step.RELEASES))
+    federation.until(lambda: federation.in_average(2, Step.RELEASES))
     federation.network.cut("davy")
     federation.network.drain()
     for name in federation.names[:3]:
-        ended = federation.ended[name]
-        assert equal(ended[2], ended[1])
+        ended, kept = federation.ended[name], federation.kept[name]
+        if federation.settings.mask_scope == "global":  # own masks were agreed on before
+            assert equal(ended[2], ended[1])
+        assert same_kept(kept[2], kept[1], "references") and same_kept(kept[2], kept[1], "rests")
+        assert bool(kept[2]["rests"]) == (federation.upload_bits is not None)
+        assert not kept[2]["rests"] or not same_kept(kept[3], kept[2], "rests")
         assert not equal(ended[3], ended[2])
         assert len(ended) == STEPS + 1
 
 
 def test_a_mask_that_was_agreed_on_stays_when_the_average_under_it_is_lost(federation: Federation) -> None:
     """A party that has contributed without an element may not go back to contributing it."""
-    clients = [worker._client for worker in federation.workers.values()]
-    federation.until(
-        lambda: (
-            federation.in_round(2, Step.RELEASES)
-            and all(client.stage is Stage.UPLOADED for client in clients)
-        )
-    )
+    federation.until(lambda: federation.in_average(2, Step.RELEASES))
     federation.network.cut("davy")
     federation.network.drain()
     for name in federation.names[:3]:
@@ -187,7 +215,7 @@ def test_the_noise_in_an_average_of_survivors_is_that_of_the_account_or_more(
     """
     clip, multiplier, fewest = 1e-2, 200.0, 3
     noise = GaussianModelDP(multiplier, num_clients=fewest, l2_norm_clip=clip)
-    federation = Federation(devices, "global", DPStrategyFL(noise))
+    federation = Federation(devices, "global", dp_strategy=DPStrategyFL(noise))
     np.random.seed(4)  # upstream draws the noise from it
     if lost:
         federation.until(lambda: federation.in_round(1, Step.UPLOADS))
