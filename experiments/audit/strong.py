@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from experiments.audit import (
+    strong_adam,
     strong_averages,
     strong_exact,
     strong_pruned,
@@ -39,6 +40,10 @@ def _lenet(density: float, attacks: Sequence[str], bits: int | None = None) -> M
 
 def _perceptron(density: float) -> Measure:
     return lambda material, images: strong_settings.perceptron_gradients(material, images, density)
+
+
+def _lenet_batches(density: float, batch: int) -> Measure:
+    return lambda material, images: strong_settings.lenet_batches(material, images, density, batch)
 
 
 def _average(parties: int, equal: bool = True) -> Measure:
@@ -69,11 +74,15 @@ def _exact(batch: int, draws: int) -> Measure:
 
 
 def _adam(density: float, fresh: bool) -> Measure:
-    return lambda material, images: strong_trained.adam_updates(material, images, 1, density, fresh)
+    return lambda material, images: strong_adam.adam_updates(material, images, 1, density, fresh)
 
 
 def _percent(density: float) -> str:
     return "dense" if density == 1 else f"{100 * density:g} %"
+
+
+def _rounded(bits: int | None) -> str:
+    return "" if bits is None else f", {bits} bits"
 
 
 SETTINGS: Mapping[str, Measure] = {
@@ -100,14 +109,30 @@ SETTINGS: Mapping[str, Measure] = {
         for attack in attacks
     },
     **{
+        f"LeNet {_percent(density)}{_rounded(bits)}, candidates": _lenet(density, ("candidates",), bits)
+        for density, bits in (
+            *((d, None) for d in (0.05, 0.02, 0.01)),
+            *((d, b) for d in (1.0, 0.1, 0.01) for b in (8, 4, 2)),
+        )
+    },
+    **{
+        f"LeNet {_percent(density)}, batch of {batch}": _lenet_batches(density, batch)
+        for density in (1.0, 0.1, 0.02)
+        for batch in (8, 32)
+    },
+    **{
         f"ConvNet {_percent(density)}, {epochs} epochs": _trained(epochs, density)
-        for epochs in (1, 3)
+        for epochs in (1, 3, 10)
         for density in (1.0, 0.1)
     },
     **{
-        f"ConvNet {_percent(density)}, 5 local steps": _trained(1, density, steps=5) for density in (1.0, 0.1)
+        f"ConvNet {_percent(density)}, 5 local steps": _trained(3, density, steps=5) for density in (1.0, 0.1)
     },
-    **{f"ConvNet {_percent(density)}, batch of 8": _batches(1, density, 8) for density in (1.0, 0.1)},
+    **{
+        f"ConvNet {_percent(density)}, batch of {batch}": _batches(3, density, batch)
+        for density in (1.0, 0.1)
+        for batch in (8, 32)
+    },
     **{
         f"ConvNet {_percent(density)}, Adam{', first step' if fresh else ''}": _adam(density, fresh)
         for density in (1.0, 0.1)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from experiments.audit.strong_scores import Material, score
+from experiments.audit.strong_scores import Material, picked, score
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
     LearnedSettings,
     Observation,
     PriorSettings,
     Reconstruction,
+    candidate_scores,
     closed_form_attack,
+    compare_candidates,
     fit_gaussian,
     idlg_attack,
     learn_row_gradients,
     prior_attack,
 )
+from secretflow.ml.nn.fl.attacks.activations import as_activations
 from secretflow.ml.nn.fl.attacks.gaussian import LocalPrior
 from secretflow.ml.nn.fl.attacks.inverter import Inverter, attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
@@ -34,6 +38,35 @@ _MANY = 4000
 _SLOW = 20
 """Images at most for an attack that searches."""
 _FEATURES = 1500
+_LEARNED = LearnedSettings(width=1024, epochs=25)
+
+
+def as_layers_were_given(
+    observations: Sequence[Observation], noise: float = 0.0
+) -> tuple[list[Observation], Distort]:
+    """Observations in which a gradient of weights is what the layer was given, and how that is done.
+
+    Args:
+        observations: of one row each.
+        noise: see :func:`~secretflow.ml.nn.fl.attacks.activations.as_activations`.
+    """
+    change = as_activations(observations[0], noise)
+    return [replace(each, gradients=change(each.gradients)) for each in observations], change
+
+
+def compared(observations: Sequence[Observation], material: Material, distort: Distort | None = None) -> Row:
+    """Which of the 10,000 candidates has the gradient that was seen.
+
+    Args:
+        observations: of one image each, the first ones of the material.
+        material: candidates.
+        distort: what was done to the gradients in the observations.
+    """
+    started = time.perf_counter()
+    scores = compare_candidates(observations, material.candidates(), distort)
+    seconds = round(time.perf_counter() - started, 1)
+    found = picked(scores, torch.arange(len(observations))[:, None])
+    return {"attack": "gradient of each candidate", **found, "seconds": seconds}
 
 
 def inverters(
@@ -58,7 +91,7 @@ def inverters(
         if name == "ridge regression":
             inverter: Inverter = regress(*parts, seed=0)
         else:
-            inverter = learn(*parts, observations[0].classes, LearnedSettings())
+            inverter = learn(*parts, observations[0].classes, _LEARNED)
         fitted = computed + time.perf_counter() - begun
         found = attack_with(inverter, observations)
         yield {
@@ -76,6 +109,24 @@ def _speed(inverter: Inverter, observation: Observation, label: torch.Tensor) ->
     begun = time.perf_counter()
     inverter.invert(many, label.expand(_MANY))
     return round(_MANY / (time.perf_counter() - begun))
+
+
+def in_batches(observations: Sequence[Observation], numbers: torch.Tensor, material: Material) -> Row:
+    """Which of the 10,000 candidates explain a batch or an average best.
+
+    Args:
+        observations: of as many rows each.
+        numbers: of the rows that are in each of them, int64 of shape (observations, rows).
+        material: candidates and public images.
+    """
+    started = time.perf_counter()
+    learned = learn_row_gradients(observations[0], material.public)
+    scores = candidate_scores(learned, observations, material.candidates())
+    return {
+        "attack": "candidates",
+        **picked(scores, numbers),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
 
 
 def closed_forms(observations: Sequence[Observation], material: Material) -> Iterator[Row]:

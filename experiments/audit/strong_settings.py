@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from experiments.audit.data import Perceptron
-from experiments.audit.strong_attacks import closed_forms, idlg, inverters, prior_search, rounding
+from experiments.audit.strong_attacks import (
+    as_layers_were_given,
+    closed_forms,
+    compared,
+    idlg,
+    in_batches,
+    inverters,
+    prior_search,
+    rounding,
+)
 from experiments.audit.strong_scores import Material, score
 from experiments.dgl_utils import CLASSES, LeNet, weights_init
 from secretflow.ml.nn.fl.attacks import Observation
@@ -29,13 +38,13 @@ def lenet_gradients(
         material: images.
         images: to attack, at most; of an attack that searches at most 20.
         density: of the pruned weights, in (0, 1].
-        attacks: "learned" (and with it the regression), "prior" and "iDLG".
+        attacks: "learned" (and with it the regression), "candidates", "prior" and "iDLG".
         bits: of a rounded coordinate; None does not round.
 
     Yields:
         A row for each attack.
     """
-    observations = _observations(LeNet, material, images, density, bits)
+    observations = _observations(LeNet, material, torch.arange(images)[:, None], density, bits)
     common = {
         "net": "LeNet",
         "view": "gradient",
@@ -46,10 +55,37 @@ def lenet_gradients(
     }
     if "learned" in attacks:
         yield from ({**common, **row} for row in inverters(observations, rounding(bits), material))
+    if "candidates" in attacks:
+        yield {**common, **compared(observations, material)}
     if "prior" in attacks:
         yield {**common, **prior_search(observations, material, bits)}
     if "iDLG" in attacks:
         yield {**common, **idlg(observations, material)}
+
+
+def lenet_batches(material: Material, images: int, density: float, batch: int) -> Iterator[Row]:
+    """Which candidates are in the gradient of a batch, in the LeNet of the DLG paper, pruned.
+
+    Args:
+        material: images.
+        images: to attack, in whole batches, at least one.
+        density: of the pruned weights, in (0, 1].
+        batch: images of each gradient.
+
+    Yields:
+        A row.
+    """
+    numbers = torch.arange(max(1, images // batch) * batch).view(-1, batch)
+    observations = _observations(LeNet, material, numbers, density, None)
+    yield {
+        "net": "LeNet",
+        "view": f"gradient of a batch of {batch}",
+        "knowledge": "mask-aware" if density < 1 else "nothing pruned",
+        "density": density,
+        "bits": None,
+        "parties": 1,
+        **in_batches(observations, numbers, material),
+    }
 
 
 def perceptron_gradients(material: Material, images: int, density: float) -> Iterator[Row]:
@@ -61,9 +97,10 @@ def perceptron_gradients(material: Material, images: int, density: float) -> Ite
         density: of the pruned weights, in (0, 1].
 
     Yields:
-        The closed form without and with Gaussians of public images.
+        The candidates' gradients, what learns from the pixels that are shown, and the closed form without and
+        with Gaussians of public images.
     """
-    observations = _observations(_perceptron, material, images, density, None)
+    observations = _observations(_perceptron, material, torch.arange(images)[:, None], density, None)
     common = {
         "net": "784-100-10 sigmoid",
         "view": "gradient",
@@ -72,6 +109,8 @@ def perceptron_gradients(material: Material, images: int, density: float) -> Ite
         "bits": None,
         "parties": 1,
     }
+    yield {**common, **compared(observations, material)}
+    yield from ({**common, **row} for row in inverters(*as_layers_were_given(observations), material))
     yield from ({**common, **row} for row in closed_forms(observations, material))
 
 
@@ -111,20 +150,23 @@ def _perceptron() -> nn.Module:
 
 
 def _observations(
-    make: Callable[[], nn.Module], material: Material, images: int, density: float, bits: int | None
+    make: Callable[[], nn.Module],
+    material: Material,
+    numbers: torch.Tensor,
+    density: float,
+    bits: int | None,
 ) -> list[Observation]:
-    """Gradients of single images in one net with weights uniform in [-0.5, 0.5]."""
+    """Gradients in one net with weights uniform in [-0.5, 0.5], of the batches whose images have numbers."""
     torch.manual_seed(_SEED)
     net = make()
     net.apply(weights_init)
     weights = dict(net.state_dict())
     mask = magnitude_mask(make, weights, 1 - density) if density < 1 else {}
     found = []
-    for number in range(images):
-        own = slice(number, number + 1)
+    for seed, own in enumerate(numbers):
         party = PartyStep(make, weights, material.x[own], material.y[own], mask)
         seen = party_gradient(party)
         if bits is not None:
-            seen = round_stochastically(seen, bits, seed=number)
+            seen = round_stochastically(seen, bits, seed=seed)
         found.append(observe(party, seen, Knowledge.MASK_KNOWN, classes=CLASSES))
     return found

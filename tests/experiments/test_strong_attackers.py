@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from experiments.audit import strong, strong_trained
+from experiments.audit import strong, strong_adam, strong_trained
 from experiments.audit.strong_attacks import relative_noise
 from experiments.audit.strong_pruned import prune
 from experiments.audit.strong_rounds import Collection
@@ -135,10 +135,21 @@ def test_an_image_is_picked_from_the_gradient_of_a_trained_net(few_images):
     assert row["identified"] >= 6 and row["candidates"] == 200
 
 
+def test_the_rows_of_a_batch_are_picked_in_a_net_whose_gradients_differ_by_orders(few_images):
+    row = next(iter(strong_trained.trained_batches(few_images, 8, epochs=1, density=0.3, batch=8)))
+    assert row["identified"] >= 5 and row["candidates"] == 200
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_the_candidate_behind_an_update_of_adam_is_told(few_images, fresh):
+    row = next(strong_adam.adam_updates(few_images, 8, epochs=1, density=0.3, fresh=fresh))
+    assert row["attack"] == "gradient of each candidate" and row["identified"] >= 4
+
+
 def test_two_updates_of_adam_show_the_direction_of_the_newest_gradient(few_images):
     trained = strong_trained.train(few_images, epochs=1, density=1.0)
-    seen = strong_trained.observed_updates(trained, few_images, 8, fresh=False)
-    first = strong_trained.observed_updates(trained, few_images, 8, fresh=True)
+    seen, _ = strong_adam.observed_updates(trained, few_images, 8, fresh=False)
+    first, _ = strong_adam.observed_updates(trained, few_images, 8, fresh=True)
     cosines, signs = [], 0
     for k, (update, fresh) in enumerate(zip(seen, first, strict=True)):
         party = PartyStep(ConvNet, update.weights, few_images.x[k : k + 1], few_images.y[k : k + 1], {})

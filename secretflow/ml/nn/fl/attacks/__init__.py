@@ -3,7 +3,8 @@
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
 off a first fully connected layer, ``spear`` inverts a batch there; ``neurons`` and ``tokens`` read off the
 first layer of any net; ``adam_updates`` has the gradient behind an update of Adam;
-``membership`` tells which candidates are in a batch; ``dlg``, ``idlg``, ``inverting`` and ``prior_search``
+``candidates`` tells which candidate a row is, ``membership``
+which are in a batch; ``dlg``, ``idlg``, ``inverting`` and ``prior_search``
 search; ``ridge`` and ``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The
 other modules are their parts. An attack gets an :class:`Observation` and nothing else; this package needs
 torch alone and imports nothing of the project but the checks of arguments. The victim's side and the scores
@@ -17,6 +18,7 @@ __path__ = extend_path(__path__, __name__)
 
 from secretflow.ml.nn.fl.attacks.adam_updates import gradient_of_adam
 from secretflow.ml.nn.fl.attacks.averages import Reading, distance_from_average, read_average
+from secretflow.ml.nn.fl.attacks.candidates import compare_candidates
 from secretflow.ml.nn.fl.attacks.closed_form import closed_form_attack
 from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
 from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, fit_gaussian
@@ -54,6 +56,7 @@ __all__ = [
     "SpearSettings",
     "candidate_scores",
     "closed_form_attack",
+    "compare_candidates",
     "distance_from_average",
     "dlg_attack",
     "fit_gaussian",

@@ -9,6 +9,8 @@ Source: as of :mod:`~.closed_form`, there for the first layer, where what is giv
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -17,23 +19,34 @@ from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.attacks.public import Distort, living_arrays
 
 _LEAST = 1e-30
+"""Gradient of a bias up to which its quotients are taken for rounding."""
+_SMALLEST = 1e-12
 
 
-def as_activations(observation: Observation) -> Distort:
+def as_activations(observation: Observation, noise: float = 0.0) -> Distort:
     """What an attacker does to gradients of single rows, its own and those it sees, to learn from them.
+
+    A class of which the net is sure that it is not has a gradient many orders below the others', and its
+    quotients are as exact as theirs, for floating point keeps relative precision: all count alike.
 
     Args:
         observation: net and mask count; what was seen in it does not.
+        noise: deviation of an error of each coordinate, relative to the largest coordinate of the bias,
+            at least 0; quotients of smaller coordinates then count less.
 
     Returns:
         A function of arrays in the order of the parameters. In place of the gradient of a fully connected
         layer's weights each row holds what the layer was given, as far as living weights show it, and 0
-        elsewhere; all other arrays are scaled so that they have length 1 together.
+        elsewhere. Its bias is on a logarithmic scale: 1 is its largest coordinate, and up to a
+        :data:`1e-12 <_SMALLEST>` of that nothing, with its sign. All other arrays are scaled so that they have
+        length 1 together.
 
     Raises:
         TypeError: it is no observation.
+        ValueError: ``noise`` is negative.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
+    _validate.number("noise", noise, at_least=0)
     net = observation.model()
     numbers = {name: number for number, (name, _) in enumerate(net.named_parameters())}
     pairs = {
@@ -41,22 +54,40 @@ def as_activations(observation: Observation) -> Distort:
         for name, module in net.named_modules()
         if isinstance(module, nn.Linear) and f"{name}.weight" in numbers and f"{name}.bias" in numbers
     }
+    biases = set(pairs.values())
     living = living_arrays(observation)
 
     def changed(arrays: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        others = [array for number, array in enumerate(arrays) if number not in pairs]
-        length = torch.stack([array.square().sum() for array in others]).sum().sqrt().clamp(min=_LEAST)
+        others = [
+            array for number, array in enumerate(arrays) if number not in pairs and number not in biases
+        ]
+        squares = [array.square().sum() for array in others] or [arrays[0].new_zeros(())]
+        length = torch.stack(squares).sum().sqrt().clamp(min=_LEAST)
         found = []
         for number, array in enumerate(arrays):
-            if number not in pairs:
-                found.append(array / length)
-                continue
-            alive = living[number].to(array)
-            back = arrays[pairs[number]]
-            back = back / back.abs().amax().clamp(min=_LEAST)
-            evidence = alive.T @ back.square()
-            given = (alive * array / arrays[pairs[number]].abs().amax().clamp(min=_LEAST)).T @ back
-            found.append(alive * (given / evidence.clamp(min=1e-12))[None])
+            if number in pairs:
+                alive = living[number].to(array.device)
+                found.append(_given(array, arrays[pairs[number]], alive, noise))
+            else:
+                found.append(_logarithmic(array) if number in biases else array / length)
         return tuple(found)
 
     return changed
+
+
+def _given(weight: torch.Tensor, bias: torch.Tensor, alive: torch.Tensor, noise: float) -> torch.Tensor:
+    """What a layer was given, from the gradients of its weights and bias, where its weights live."""
+    back = bias.double()
+    shown = back.abs() > _LEAST
+    quotients = weight.double() / torch.where(shown, back, 1)[:, None]
+    squares = (back / back.abs().amax().clamp(min=_LEAST)).square()
+    counts = alive * (shown * squares / (squares + noise**2).clamp(min=1e-300))[:, None]
+    evidence = counts.sum(dim=0)
+    mean = (counts * quotients).sum(dim=0) / torch.where(evidence > 0, evidence, 1)
+    return (alive * mean).to(weight)
+
+
+def _logarithmic(bias: torch.Tensor) -> torch.Tensor:
+    """From -1 to 1, by sign and number of digits."""
+    part = bias.double().abs() / bias.double().abs().amax().clamp(min=_LEAST)
+    return (bias.sign() * (1 - part.clamp(min=_SMALLEST).log() / math.log(_SMALLEST))).to(bias)

@@ -104,11 +104,9 @@ def attack_with(inverter: Inverter, observations: Sequence[Observation]) -> list
     """
     check_observations(observations)
     started = time.perf_counter()
+    check_alike(observations)
     first = observations[0]
-    living, weights = living_coordinates(first), first.pruned_weights()
-    for observation in observations:
-        _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1")
-        _check_same(observation, first, living, weights)
+    living = living_coordinates(first)
     seen = torch.stack([flat(observation.gradients, living) for observation in observations])
     labels = [_label(observation) for observation in observations]
     rows = inverter.invert(seen, torch.cat(labels)).clamp(*first.bounds)
@@ -117,6 +115,22 @@ def attack_with(inverter: Inverter, observations: Sequence[Observation]) -> list
         Reconstruction(row.view(1, *first.image_shape), label, float("nan"), (), 0, 0, 0, seconds)
         for row, label in zip(rows, labels, strict=True)
     ]
+
+
+def check_alike(observations: Sequence[Observation]) -> None:
+    """Refuses observations that are not of one row each, or not like the first one but for what was seen.
+
+    Args:
+        observations: at least one.
+
+    Raises:
+        ValueError: one is of a batch, or of another net, mask or number of local steps.
+    """
+    first = observations[0]
+    living, others = living_coordinates(first), first.pruned_weights()
+    for observation in observations:
+        _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1")
+        _check_same(observation, first, living, others)
 
 
 def _check_same(observation: Observation, first: Observation, living: torch.Tensor, others: Tensors) -> None:

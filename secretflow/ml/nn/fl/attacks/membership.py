@@ -5,14 +5,17 @@ left over once its own gradient is taken off, and those look like any public row
 from it only in directions in which gradients differ anyway. To use for every batch and average, beside
 attacks that rebuild rows: it needs candidates and public rows, no search, and no particular net.
 
-Source: the likelihood of a sum of independent gradients, taken for Gaussian. Li, Li, Ribeiro, "Effective
+Source: the likelihood of a sum of independent gradients, taken for Gaussian; Mallat and Zhang, "Matching
+pursuits with time-frequency dictionaries", IEEE Trans. Signal Process. 41 (1993), section III, for one
+candidate after the other, each with the weight that it has in a mean. Li, Li, Ribeiro, "Effective
 passive membership inference attacks in federated learning against overparameterized models", ICLR 2023, ask
 likewise whether a gradient is explained by that of a candidate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -21,11 +24,13 @@ from secretflow.ml.nn.fl.attacks.observation import Observation, check_observati
 from secretflow.ml.nn.fl.attacks.public import PublicRows
 from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients
 
-PENALTIES = (1e-6, 1e-4, 1e-2, 1.0)
+PENALTIES = (1.0, 1e-2, 1e-4, 1e-6, 1e-9)
 """Of which the one is taken under which public rows that were held out are told best."""
 
-_HELD_OUT = 0.2
-_TRIES = 16
+_HELD_OUT, _MOST_HELD_OUT = 0.2, 2000
+_TRIES, _ROWS_TRIED = 16, 256
+_PASSES = 4
+"""Over the rows that were found, to exchange what others explain better."""
 
 
 def candidate_scores(
@@ -40,7 +45,8 @@ def candidate_scores(
         seed: of the held-out rows.
 
     Returns:
-        float64 of shape (observations, candidates); the highest are in it most likely.
+        float64 of shape (observations, candidates), twice the logarithm of how much more likely the
+        observation is with the candidate than without; the highest are in it most likely.
 
     Raises:
         TypeError: something is not an observation.
@@ -55,37 +61,96 @@ def candidate_scores(
         what = f"{rows}, as in the first observation"
         _validate.check(observation.batch_size == rows, "batch_size", observation.batch_size, what)
     seen = torch.stack([learned.of_observation(observation) for observation in observations])
-    whitened = _best_whitening(learned.seen, rows, seed)
-    mean = learned.seen.mean(dim=0)
-    return _scores(seen, learned.of_rows(candidates), mean, whitened, rows)
+    space = _best_space(learned.seen, rows, seed)
+    single = space.of(learned.of_rows(candidates))
+    return torch.stack([_explained(each, single, rows) for each in rows * space.of(seen)])
 
 
-def _scores(
-    seen: torch.Tensor, single: torch.Tensor, mean: torch.Tensor, whitening: torch.Tensor, rows: int
-) -> torch.Tensor:
-    """Minus the squared distance from each candidate to what is left of the sum without the mean others."""
-    left = (rows * (seen - mean)) @ whitening
-    return -torch.cdist(left, (single - mean) @ whitening).square()
+@dataclass(frozen=True)
+class _Space:
+    """Directions in which gradients differ alike: what is taken off features, (size,), and (size, size)."""
+
+    mean: torch.Tensor
+    whitening: torch.Tensor
+
+    def of(self, features: torch.Tensor) -> torch.Tensor:
+        """Where features are in it, (rows, size)."""
+        return (features - self.mean) @ self.whitening
 
 
-def _best_whitening(seen: torch.Tensor, rows: int, seed: int) -> torch.Tensor:
-    """From features to directions in which gradients differ alike, (size, size)."""
+def _explained(total: torch.Tensor, single: torch.Tensor, rows: int) -> torch.Tensor:
+    """How far each candidate is needed beside others to explain a sum of some of them.
+
+    Args:
+        total: the sum, in directions in which gradients differ alike, less as many means, (size,).
+        single: each candidate's, less one mean, (candidates, size).
+        rows: candidates in the sum at most.
+
+    Returns:
+        How much longer what is left is without a candidate, squared, (candidates,).
+    """
+    squares, products, own = single.square().sum(dim=1), single @ total, []
+    outside = torch.ones(len(single), dtype=torch.bool)
+    with_others: dict[int, torch.Tensor] = {}
+
+    def move(candidate: int, inside: bool) -> None:
+        nonlocal products
+        if candidate not in with_others:
+            with_others[candidate] = single @ single[candidate]
+        outside[candidate] = not inside
+        products = products - with_others[candidate] * (1 if inside else -1)
+
+    def best() -> int | None:
+        gains = torch.where(outside, 2 * products - squares, -torch.inf)
+        return int(gains.argmax()) if float(gains.max()) > 0 else None
+
+    while len(own) < min(rows, len(single)) and (found := best()) is not None:
+        own.append(found)
+        move(found, inside=True)
+    for _ in range(_PASSES):
+        before = list(own)
+        for place, member in enumerate(before):
+            move(member, inside=False)
+            better = best()
+            own[place] = member if better is None else better
+            move(own[place], inside=True)
+        if own == before:
+            break
+    return 2 * products + torch.where(outside, -squares, squares)
+
+
+def _best_space(seen: torch.Tensor, rows: int, seed: int) -> _Space:
+    """The space in which public rows that were held out are told best from each other in sums of them."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(seen), generator=generator)
-    held = seen[order[: max(2, int(_HELD_OUT * len(seen)))]]
+    held = seen[order[: max(2, min(_MOST_HELD_OUT, int(_HELD_OUT * len(seen))))]]
     kept = seen[order[len(held) :]] if len(seen) > len(held) + 1 else seen
-    mean = kept.mean(dim=0)
-    values, vectors = torch.linalg.eigh((kept - mean).T @ (kept - mean) / max(1, len(kept) - 1))
-    values = values.clamp(min=0)
-    batches = torch.randint(len(held), (_TRIES, rows), generator=generator)
-    sums = held[batches].mean(dim=1)
-    places = {}
-    for penalty in PENALTIES:
-        whitening = vectors / (values + penalty * values.mean().clamp(min=1e-300)).sqrt()
-        scores = _scores(sums, held, mean, whitening, rows)
-        places[penalty] = float(_mean_rank(scores, batches)), -penalty
-    best = min(places, key=lambda penalty: places[penalty])
-    return vectors / (values + best * values.mean().clamp(min=1e-300)).sqrt()
+    tries = max(2, min(_TRIES, _ROWS_TRIED // rows))
+    batches = torch.randint(len(held), (tries, rows), generator=generator)
+    means = held[batches].mean(dim=1)
+
+    def mean_rank(space: _Space) -> float:
+        single = space.of(held)
+        scores = torch.stack([_explained(each, single, rows) for each in rows * space.of(means)])
+        return float(_mean_rank(scores, batches))
+
+    return min(_spaces(kept), key=mean_rank)
+
+
+def _spaces(seen: torch.Tensor) -> Iterator[_Space]:
+    """Spaces to choose from, the most cautious ones first.
+
+    In a trained net a few rows have gradients that are many orders longer than all others. Mean and variance
+    are theirs alone, so there are spaces of directions as well, from which nothing is taken off.
+    """
+    lengths = seen.norm(dim=1, keepdim=True)
+    mean = seen.mean(dim=0)
+    for origin, centred in ((mean, seen - mean), (torch.zeros_like(mean), seen / lengths.clamp(min=1e-300))):
+        values, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(seen) - 1))
+        values = values.clamp(min=0)
+        for penalty in PENALTIES:
+            deviations = (values + penalty * values.mean().clamp(min=1e-300)).sqrt()
+            yield _Space(origin, vectors / deviations)
 
 
 def _mean_rank(scores: torch.Tensor, batches: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,9 @@ from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.attacks.public import living_arrays
 
-_AT_ONCE = 2048
+_AT_ONCE, _MORE_AT_ONCE = 2048, 16
+_MOST = 1000
+"""Columns at most that are taken from one lot of draws."""
 _ZERO = 1e-4
 """Part of the largest number of a column below which another one counts as zero; float32 keeps about 1e-6."""
 _MORE = 4
@@ -140,20 +142,26 @@ class _Layer:
             yield torch.ones(1, 1, dtype=alive.dtype)
         if self.rank < 2 or len(alive) < self.rank + _MORE:
             return
-        generator = torch.Generator().manual_seed(settings.seed)
-        for first in range(0, settings.draws, _AT_ONCE):
-            count = min(_AT_ONCE, settings.draws - first)
-            order = torch.rand(count, len(alive), generator=generator).argsort(dim=1)[:, : self.rank - 1]
-            free = torch.randn(count, 1, self.rank, generator=generator, dtype=alive.dtype)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        at_once = _AT_ONCE * (_MORE_AT_ONCE if device.type == "cuda" else 1)
+        alive = alive.to(device)
+        like = {"dtype": alive.dtype, "device": device}
+        generator = torch.Generator(device).manual_seed(settings.seed)
+        for first in range(0, settings.draws, at_once):
+            count = min(at_once, settings.draws - first)
+            drawn = torch.rand(count, len(alive), generator=generator, device=device)
+            order = drawn.topk(self.rank - 1, dim=1).indices
+            free = torch.randn(count, 1, self.rank, generator=generator, **like)
             system = torch.cat([alive[order], free], dim=1)
-            right = torch.zeros(count, self.rank, 1, dtype=alive.dtype)
+            right = torch.zeros(count, self.rank, 1, **like)
             right[:, -1] = 1
             solved = torch.linalg.solve_ex(system, right).result[:, :, 0]
             solved = solved[solved.isfinite().all(dim=1)]
             values = solved @ alive.T
             zeros = values.abs() < _ZERO * values.abs().amax(dim=1, keepdim=True)
             sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
-            yield torch.stack([_null(alive[own]) for own in zeros[sparse]]) if sparse.any() else solved[:0]
+            rows = [_null(alive[own]) for own in zeros[sparse][:_MOST]]
+            yield torch.stack(rows).cpu() if rows else solved[:0].cpu()
 
     def chosen(self, columns: torch.Tensor, enough: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the columns that agree best with the signs that they give, and how far each agrees.

@@ -22,7 +22,7 @@ def test_what_the_layer_was_given_is_read_however_sure_the_net_is(make_party, pr
     net.load_state_dict(party.pruned_weights())
     given = net[:3](party.x)[0]
     observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=3)
-    for scale in (1.0, 1e-9):
+    for scale in (1.0, 1e-20):
         gradients = tuple(scale * array for array in observation.gradients)
         change = as_activations(dataclasses.replace(observation, gradients=gradients))
         found = change(gradients)[2]
@@ -30,11 +30,27 @@ def test_what_the_layer_was_given_is_read_however_sure_the_net_is(make_party, pr
         torch.testing.assert_close(found, alive * given, rtol=1e-6, atol=1e-9)
 
 
+def test_classes_that_the_net_is_sure_of_tell_as_much_as_others(make_party):
+    party = make_party(sure)
+    observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=3)
+    given = as_activations(observation)(observation.gradients)[2][0]
+    weight, bias = torch.outer(torch.tensor([1.0, -1.0, 1e-15]).double(), given), torch.tensor([1, -1, 1e-15])
+    mask = torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 8, [0.0] * 4 + [1.0] * 4])
+    gradients = (*observation.gradients[:2], weight * mask, bias.double())
+    pruned = dataclasses.replace(observation, gradients=gradients, mask={"3.weight": mask.double()})
+    found = as_activations(pruned)(pruned.gradients)
+    torch.testing.assert_close(found[2].sum(dim=0), given, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found[3], torch.tensor([1.0, -1.0, 0.0]).double())
+    doubtful = as_activations(pruned, noise=1e-3)
+    noisy = (*gradients[:2], gradients[2] + 1e-15 * torch.rand(3, 8).double() * mask, gradients[3])
+    torch.testing.assert_close(doubtful(noisy)[2][0], found[2][0], rtol=1e-6, atol=1e-9)
+
+
 def test_the_other_arrays_have_length_one(make_party):
     party = make_party(sure)
     observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=3)
     found = as_activations(observation)(observation.gradients)
-    others = torch.cat([array.flatten() for number, array in enumerate(found) if number != 2])
+    others = torch.cat([array.flatten() for array in found[:2]])
     torch.testing.assert_close(others.norm(), torch.ones(()).double())
 
 

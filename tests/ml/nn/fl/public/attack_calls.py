@@ -146,6 +146,11 @@ ATTACK: dict[str, Call] = {
         lambda *_: {"observation": observation(), "public": public_rows()},
         {"observation": [None], "public": [None], "features": COUNT, "seed": [-1, 0.5], "distort": [3]},
     ),
+    "compare_candidates": Call(
+        attacks.compare_candidates,
+        lambda *_: {"observations": [observation()], "candidates": public_rows()},
+        {"observations": [None, [], [1]], "candidates": [None, 3], "distort": [3]},
+    ),
     "candidate_scores": Call(
         attacks.candidate_scores,
         lambda *_: {
