@@ -54,8 +54,7 @@ def _rounds(rounds: int, parties: int, equal: bool = True) -> Measure:
     return lambda material, _: strong_rounds.rounds_of_averages(material, rounds, parties, equal)
 
 
-def _pruned(density: float, own_masks: bool) -> Measure:
-    parties = (2, 4, 8, 16)
+def _pruned(density: float, own_masks: bool, parties: int) -> Measure:
     return lambda material, images: strong_pruned.pruned_averages(
         material, images, density, own_masks, parties
     )
@@ -93,8 +92,13 @@ SETTINGS: Mapping[str, Measure] = {
     "average of 16, unequal": _average(16, equal=False),
     "twenty rounds of 32": _rounds(20, 32),
     "ten rounds of 16, unequal": _rounds(10, 16, equal=False),
-    "averages 10 %, one mask": _pruned(0.1, own_masks=False),
-    "averages 10 %, own masks": _pruned(0.1, own_masks=True),
+    **{
+        f"average of {parties}, 10 %, {'own masks' if own_masks else 'one mask'}": _pruned(
+            0.1, own_masks, parties
+        )
+        for own_masks in (False, True)
+        for parties in (2, 4, 8, 16)
+    },
     "exact batches of 16": _exact(16, 2_000_000),
     "exact batches of 20": _exact(20, 10_000_000),
     **{

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments.audit.strong_scores import Material, picked, score
+from experiments.audit.strong_scores import CANDIDATES, Material, picked, score
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
     LearnedSettings,
@@ -111,17 +111,20 @@ def _speed(inverter: Inverter, observation: Observation, label: torch.Tensor) ->
     return round(_MANY / (time.perf_counter() - begun))
 
 
-def in_batches(observations: Sequence[Observation], numbers: torch.Tensor, material: Material) -> Row:
-    """Which of the 10,000 candidates explain a batch or an average best.
+def in_batches(
+    observations: Sequence[Observation], numbers: torch.Tensor, material: Material, most: int = CANDIDATES
+) -> Row:
+    """Which candidates explain a batch or an average best.
 
     Args:
         observations: of as many rows each.
         numbers: of the rows that are in each of them, int64 of shape (observations, rows).
         material: candidates and public images.
+        most: candidates that are asked of.
     """
     started = time.perf_counter()
     learned = learn_row_gradients(observations[0], material.public)
-    scores = candidate_scores(learned, observations, material.candidates())
+    scores = candidate_scores(learned, observations, material.candidates(most))
     return {
         "attack": "candidates",
         **picked(scores, numbers),

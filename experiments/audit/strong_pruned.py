@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.audit.strong_attacks import in_batches
 from experiments.audit.strong_averages import perceptron
-from experiments.audit.strong_scores import Material, in_order, picked, score
+from experiments.audit.strong_scores import Material, in_order, score
 from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import (
     Observation,
     PublicRows,
     SpearSettings,
-    candidate_scores,
     fit_gaussian,
-    learn_row_gradients,
     read_neurons,
     spear_attack,
 )
@@ -85,7 +84,7 @@ def prune(material: Material, parties: int, density: float, own_masks: bool) -> 
 
 
 def pruned_averages(
-    material: Material, images: int, density: float, own_masks: bool, parties: Sequence[int]
+    material: Material, images: int, density: float, own_masks: bool, parties: int
 ) -> Iterator[Row]:
     """Averages of pruned gradients of one image a party: what neurons hold, and which candidates are in it.
 
@@ -96,42 +95,36 @@ def pruned_averages(
         images: to attack, in whole groups of parties, at least one group.
         density: of the pruned weights, in (0, 1).
         own_masks: whether each party has a mask of its own.
-        parties: numbers of parties.
+        parties: behind each average.
 
     Yields:
-        Three rows for each number of parties; two where too many stand behind a gradient to fill it in.
+        Three rows; two where too many stand behind a gradient to fill it in.
     """
-    prior, learned = fit_gaussian(material.public.x), None
-    for count in parties:
-        pruned = prune(material, count, density, own_masks)
-        numbers = torch.arange(max(1, images // count) * count).view(-1, count)
-        observations = [_observed(pruned, material, own) for own in numbers]
-        common = {
-            "net": "784-256-10 ReLU",
-            "view": "average",
-            "knowledge": "masks of their own" if own_masks else "one mask for all",
-            "density": density,
-            "bits": None,
-            "parties": count,
-            "kept_by_all": round(pruned.common(), 3),
-        }
-        started = time.perf_counter()
-        found = [
-            in_order(read_neurons(seen, prior).float(), material, own)
-            for seen, own in zip(observations, numbers, strict=True)
-        ]
-        seconds = round(time.perf_counter() - started, 1)
-        scores = score(torch.cat(found), numbers.flatten(), material)
-        yield {**common, "attack": "rows of neurons", **scores, "seconds": seconds}
-        if count <= _FILLED_IN:
-            yield {**common, "attack": "exact batch", **_exactly(observations, numbers, material, own_masks)}
-        started = time.perf_counter()
-        if learned is None or own_masks:
-            public = PublicRows(material.public.x[:_PUBLIC], material.public.y[:_PUBLIC])
-            learned = learn_row_gradients(observations[0], public)
-        of_all = candidate_scores(learned, observations, material.candidates(_CANDIDATES))
-        seconds = round(time.perf_counter() - started, 1)
-        yield {**common, "attack": "candidates", **picked(of_all, numbers), "seconds": seconds}
+    pruned = prune(material, parties, density, own_masks)
+    numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
+    observations = [_observed(pruned, material, own) for own in numbers]
+    common = {
+        "net": "784-256-10 ReLU",
+        "view": "average",
+        "knowledge": "masks of their own" if own_masks else "one mask for all",
+        "density": density,
+        "bits": None,
+        "parties": parties,
+        "kept_by_all": round(pruned.common(), 3),
+    }
+    few = replace(material, public=PublicRows(material.public.x[:_PUBLIC], material.public.y[:_PUBLIC]))
+    yield {**common, **in_batches(observations, numbers, few, _CANDIDATES)}
+    started = time.perf_counter()
+    prior = fit_gaussian(material.public.x)
+    found = [
+        in_order(read_neurons(seen, prior).float(), material, own)
+        for seen, own in zip(observations, numbers, strict=True)
+    ]
+    seconds = round(time.perf_counter() - started, 1)
+    scores = score(torch.cat(found), numbers.flatten(), material)
+    yield {**common, "attack": "rows of neurons", **scores, "seconds": seconds}
+    if parties <= _FILLED_IN:
+        yield {**common, "attack": "exact batch", **_exactly(observations, numbers, material, own_masks)}
 
 
 def _exactly(

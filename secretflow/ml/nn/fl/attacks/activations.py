@@ -37,9 +37,8 @@ def as_activations(observation: Observation, noise: float = 0.0) -> Distort:
     Returns:
         A function of arrays in the order of the parameters. In place of the gradient of a fully connected
         layer's weights each row holds what the layer was given, as far as living weights show it, and 0
-        elsewhere. Its bias is on a logarithmic scale: 1 is its largest coordinate, and up to a
-        :data:`1e-12 <_SMALLEST>` of that nothing, with its sign. All other arrays are scaled so that they have
-        length 1 together.
+        elsewhere. Its bias is on a logarithmic scale, with its sign: its largest coordinate is 1, and one
+        of 1e-12 of that or less is 0. All other arrays are scaled so that they have length 1 together.
 
     Raises:
         TypeError: it is no observation.

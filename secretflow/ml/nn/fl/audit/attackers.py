@@ -206,7 +206,12 @@ def _candidates(attempt: Attempt) -> Findings:
     attacked = 2 * attempt.scene.numbers.numel()  # the first rows
     among = min(len(attempt.rows), max(attacked, int(attempt.seconds / each)))
     rows = PublicRows(attempt.rows.x[:among], attempt.rows.y[:among])
-    scores = candidate_scores(learned, attempt.scene.observations, rows, attempt.seed)
+    observations = attempt.scene.observations
+    scores = (
+        compare_candidates(observations, rows)
+        if observations[0].batch_size == 1
+        else candidate_scores(learned, observations, rows, attempt.seed)
+    )
     return Findings(scores=scores, among=among, effort=_fewer(learned, attempt.public))
 
 
