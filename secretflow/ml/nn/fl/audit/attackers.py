@@ -30,6 +30,7 @@ from secretflow.ml.nn.fl.attacks import (
     prior_attack,
     read_average,
 )
+from secretflow.ml.nn.fl.attacks.candidates import compare_candidates
 from secretflow.ml.nn.fl.attacks.inverter import Inverter, attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
 from secretflow.ml.nn.fl.attacks.membership import candidate_scores
