@@ -68,8 +68,8 @@ def _batches(epochs: int, density: float, batch: int) -> Measure:
     return lambda material, images: strong_trained.trained_batches(material, images, epochs, density, batch)
 
 
-def _exact(batch: int, draws: int) -> Measure:
-    return lambda material, images: strong_exact.exact_batches(material, images, batch, draws)
+def _exact(batch: int, draws: int, dtype: torch.dtype) -> Measure:
+    return lambda material, images: strong_exact.exact_batches(material, images, batch, draws, dtype)
 
 
 def _adam(density: float, fresh: bool) -> Measure:
@@ -99,8 +99,11 @@ SETTINGS: Mapping[str, Measure] = {
         for own_masks in (False, True)
         for parties in (2, 4, 8, 16)
     },
-    "exact batches of 16": _exact(16, 2_000_000),
-    "exact batches of 20": _exact(20, 10_000_000),
+    **{
+        f"exact batches of {batch}{name}": _exact(batch, draws, dtype)
+        for batch, draws in ((16, 2_000_000), (20, 10_000_000))
+        for name, dtype in (("", torch.float32), (", float64", torch.float64))
+    },
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
         for density in (0.05, 0.02, 0.01)

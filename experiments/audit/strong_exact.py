@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,14 +20,16 @@ Row = dict[str, Any]
 _SEED, _WIDTH, _LAYERS = 1, 200, 6
 
 
-def deep() -> nn.Module:
+def deep(dtype: torch.dtype = torch.float32) -> nn.Module:
     """Six fully connected layers, of 200 neurons and a ReLU each but for the last one."""
     sizes = [28 * 28, *[_WIDTH] * (_LAYERS - 1)]
     hidden = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(sizes)]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(_WIDTH, CLASSES))
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(_WIDTH, CLASSES)).to(dtype)
 
 
-def exact_batches(material: Material, images: int, batch: int, draws: int) -> Iterator[Row]:
+def exact_batches(
+    material: Material, images: int, batch: int, draws: int, dtype: torch.dtype = torch.float32
+) -> Iterator[Row]:
     """The dense gradients of batches in an untrained net of torch's own weights.
 
     The net and the data are like those of the attack's paper (Dimitrov et al., "SPEAR", NeurIPS 2024): MNIST,
@@ -37,23 +40,25 @@ def exact_batches(material: Material, images: int, batch: int, draws: int) -> It
         images: to attack, in whole batches, at least one.
         batch: images of each.
         draws: see :class:`~secretflow.ml.nn.fl.attacks.SpearSettings`.
+        dtype: of the net and its gradient.
 
     Yields:
         A row.
     """
     torch.manual_seed(_SEED)
-    weights = dict(deep().state_dict())
+    model = partial(deep, dtype)
+    weights = dict(model().state_dict())
     numbers = torch.arange(max(1, images // batch) * batch).view(-1, batch)
     found, started = [], time.perf_counter()
     for own in numbers:
-        party = PartyStep(deep, weights, material.x[own], material.y[own], {})
+        party = PartyStep(model, weights, material.x[own].to(dtype), material.y[own], {})
         observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=CLASSES)
         rows = spear_attack(observation, SpearSettings(draws=draws)).float()
         found.append(in_order(rows, material, own))
     seconds = time.perf_counter() - started
     yield {
         "net": "784-200-200-200-200-200-10 ReLU",
-        "view": f"gradient of a batch of {batch}",
+        "view": f"gradient of a batch of {batch}" + (" in float64" if dtype is torch.float64 else ""),
         "knowledge": "nothing pruned",
         "density": 1.0,
         "bits": None,

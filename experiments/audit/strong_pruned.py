@@ -12,7 +12,7 @@ from torch import nn
 
 from experiments.audit.strong_attacks import in_batches
 from experiments.audit.strong_averages import perceptron
-from experiments.audit.strong_scores import Material, in_order, score
+from experiments.audit.strong_scores import Material, in_order, picked, score
 from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import (
     Observation,
@@ -20,6 +20,7 @@ from secretflow.ml.nn.fl.attacks import (
     SpearSettings,
     fit_gaussian,
     read_neurons,
+    span_scores,
     spear_attack,
 )
 from secretflow.ml.nn.fl.audit.defences import magnitude_mask
@@ -98,7 +99,7 @@ def pruned_averages(
         parties: behind each average.
 
     Yields:
-        Three rows; two where too many stand behind a gradient to fill it in.
+        Four rows; three where too many stand behind a gradient to fill it in.
     """
     pruned = prune(material, parties, density, own_masks)
     numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
@@ -123,6 +124,11 @@ def pruned_averages(
     seconds = round(time.perf_counter() - started, 1)
     scores = score(torch.cat(found), numbers.flatten(), material)
     yield {**common, "attack": "rows of neurons", **scores, "seconds": seconds}
+    started = time.perf_counter()
+    asked = material.candidates().x
+    scores_of = torch.stack([span_scores(seen, asked) for seen in observations])
+    seconds = round(time.perf_counter() - started, 1)
+    yield {**common, "attack": "space of the rows", **picked(scores_of, numbers), "seconds": seconds}
     if parties <= _FILLED_IN:
         yield {**common, "attack": "exact batch", **_exactly(observations, numbers, material, own_masks)}
 

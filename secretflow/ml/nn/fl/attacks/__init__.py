@@ -33,6 +33,7 @@ from secretflow.ml.nn.fl.attacks.prior_search import PriorSettings, prior_attack
 from secretflow.ml.nn.fl.attacks.public import PublicRows
 from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, RidgeSettings, fit_ridge, ridge_attack
 from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients, learn_row_gradients
+from secretflow.ml.nn.fl.attacks.span import span_scores
 from secretflow.ml.nn.fl.attacks.spear import SpearSettings, spear_attack
 from secretflow.ml.nn.fl.attacks.tokens import token_attack
 
@@ -71,6 +72,7 @@ __all__ = [
     "read_average",
     "read_neurons",
     "ridge_attack",
+    "span_scores",
     "spear_attack",
     "token_attack",
 ]

@@ -29,6 +29,7 @@ PENALTIES = (1.0, 1e-2, 1e-4, 1e-6, 1e-9)
 
 _HELD_OUT, _MOST_HELD_OUT = 0.2, 2000
 _TRIES, _ROWS_TRIED = 16, 256
+_ROUNDING = 1e-12
 _PASSES = 4
 """Over the rows that were found, to exchange what others explain better."""
 
@@ -45,8 +46,9 @@ def candidate_scores(
         seed: of the held-out rows.
 
     Returns:
-        float64 of shape (observations, candidates), twice the logarithm of how much more likely the
-        observation is with the candidate than without; the highest are in it most likely.
+        float64 of shape (observations, candidates); the highest are in it most likely. Where gradients of
+        single rows are only about those in the batch, as with batch normalisation, each candidate is asked
+        of by itself, for what is taken off would be wrong.
 
     Raises:
         TypeError: something is not an observation.
@@ -63,7 +65,8 @@ def candidate_scores(
     seen = torch.stack([learned.of_observation(observation) for observation in observations])
     space = _best_space(learned.seen, rows, seed)
     single = space.of(learned.of_rows(candidates))
-    return torch.stack([_explained(each, single, rows) for each in rows * space.of(seen)])
+    exact = learned.single.evaluating == observations[0].evaluating
+    return torch.stack([_explained(each, single, rows if exact else 0) for each in rows * space.of(seen)])
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _explained(total: torch.Tensor, single: torch.Tensor, rows: int) -> torch.Te
     Args:
         total: the sum, in directions in which gradients differ alike, less as many means, (size,).
         single: each candidate's, less one mean, (candidates, size).
-        rows: candidates in the sum at most.
+        rows: candidates in the sum at most; with 0 each is asked of by itself.
 
     Returns:
         How much longer what is left is without a candidate, squared, (candidates,).
@@ -116,7 +119,13 @@ def _explained(total: torch.Tensor, single: torch.Tensor, rows: int) -> torch.Te
             move(own[place], inside=True)
         if own == before:
             break
-    return 2 * products + torch.where(outside, -squares, squares)
+    found = 2 * products + torch.where(outside, -squares, squares)
+    rounding = _ROUNDING * total.norm() * squares.sqrt()
+    for member in own:  # whatever explains as much in its place is as likely
+        gains = 2 * (products + with_others[member]) - squares
+        same = (gains - gains[member]).abs() <= rounding
+        found = torch.where(same, found.maximum(found[member]), found)
+    return found
 
 
 def _best_space(seen: torch.Tensor, rows: int, seed: int) -> _Space:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from secretflow import _validate
@@ -160,7 +161,7 @@ class _Layer:
             values = solved @ alive.T
             zeros = values.abs() < _ZERO * values.abs().amax(dim=1, keepdim=True)
             sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
-            rows = [_null(alive[own]) for own in zeros[sparse][:_MOST]]
+            rows = [_null(alive[own]) for own in _patterns(zeros[sparse])]
             yield torch.stack(rows).cpu() if rows else solved[:0].cpu()
 
     def chosen(self, columns: torch.Tensor, enough: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -217,6 +218,12 @@ def _filled_in(
         return torch.zeros_like(of_weight)
     left, right = factors
     return left @ right[:, :-1]
+
+
+def _patterns(zeros: torch.Tensor) -> torch.Tensor:
+    """Each pattern once, for a column shows itself in many draws, those of most zeros first."""
+    distinct = torch.from_numpy(np.unique(zeros.numpy(force=True), axis=0))
+    return distinct[distinct.sum(dim=1).argsort(descending=True)[:_MOST]].to(zeros.device)
 
 
 def _null(rows: torch.Tensor) -> torch.Tensor:

@@ -59,8 +59,9 @@ def test_what_is_seen_of_signs_is_compared_with_signs(make_party: MakeParty) -> 
         return tuple(array.sign() for array in arrays)
 
     seen = [dataclasses.replace(each, gradients=sign(each.gradients)) for each in observed(make_party())]
-    assert sum(ranks(compare_candidates(seen, candidates(), sign))) <= 3 * ATTACKED
-    assert sum(ranks(compare_candidates(seen, candidates()))) > 10 * ATTACKED
+    like, unlike = (sorted(ranks(compare_candidates(seen, candidates(), how))) for how in (sign, None))
+    assert like[ATTACKED // 2] <= 3  # some rows have the same signs
+    assert unlike[ATTACKED // 2] > like[ATTACKED // 2]
 
 
 def test_rows_of_one_label_are_not_told_apart_by_a_gradient_of_the_label_alone(make_party: MakeParty) -> None:

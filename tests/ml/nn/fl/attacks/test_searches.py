@@ -23,15 +23,13 @@ from secretflow.ml.nn.fl.attacks import (
 from secretflow.ml.nn.fl.audit.scores import ranks
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
 
-ROWS, CANDIDATES = 12, 60
+ROWS, CANDIDATES = 8, 60
 Search = Callable[[Sequence[Observation]], list[Reconstruction]]
 PUBLIC = torch.rand(200, 1, 4, 4, generator=torch.Generator().manual_seed(9)).double()
 SEARCHES: dict[str, Search] = {
-    "DLG": lambda seen: dlg_attack(seen, DLGSettings(iterations=30, restarts=2)),
-    "iDLG": lambda seen: idlg_attack(seen, DLGSettings(iterations=30, restarts=2)),
-    "direction": lambda seen: inverting_attack(
-        seen, InvertingSettings(iterations=60, restarts=2, tv_weight=0.0)
-    ),
+    "DLG": lambda seen: dlg_attack(seen, DLGSettings(iterations=20)),
+    "iDLG": lambda seen: idlg_attack(seen, DLGSettings(iterations=20)),
+    "direction": lambda seen: inverting_attack(seen, InvertingSettings(iterations=30, tv_weight=0.0)),
     "prior": lambda seen: prior_attack(seen, fit_gaussian(PUBLIC), PriorSettings(iterations=20)),
 }
 

@@ -165,6 +165,11 @@ ATTACK: dict[str, Call] = {
         lambda *_: {"observation": observation()},
         {"observation": [None, 3], "prior": [3]},
     ),
+    "span_scores": Call(
+        attacks.span_scores,
+        lambda *_: {"observation": two_layers(), "x": torch.rand(3, *two_layers().image_shape)},
+        {"observation": [None, 3], "x": [None, 3]},
+    ),
     "spear_attack": Call(
         attacks.spear_attack,
         lambda *_: {"observation": two_layers()},
