@@ -38,7 +38,8 @@ _MANY = 4000
 _SLOW = 20
 """Images at most for an attack that searches."""
 _FEATURES = 1500
-_LEARNED = LearnedSettings(width=1024, epochs=25)
+_WIDE = LearnedSettings(width=1024, epochs=25)
+"""Where a gradient is changed before it is learned from, for then less of what it tells is linear."""
 
 
 def as_layers_were_given(
@@ -91,7 +92,8 @@ def inverters(
         if name == "ridge regression":
             inverter: Inverter = regress(*parts, seed=0)
         else:
-            inverter = learn(*parts, observations[0].classes, _LEARNED)
+            settings = LearnedSettings() if distort is None else _WIDE
+            inverter = learn(*parts, observations[0].classes, settings)
         fitted = computed + time.perf_counter() - begun
         found = attack_with(inverter, observations)
         yield {

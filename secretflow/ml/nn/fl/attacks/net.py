@@ -117,6 +117,9 @@ def called(net: nn.Module, tensors: Tensors, x: torch.Tensor) -> Any:
 def differentiable_twice(net: nn.Module) -> Iterator[None]:
     """Chooses, of the ways to compute attention and recurrent layers, those that have a second derivative.
 
+    On a GPU convolutions keep the precision of single floats within, for what is seen of few living weights
+    is told apart by it.
+
     Args:
         net: that is called within.
     """
@@ -127,8 +130,8 @@ def differentiable_twice(net: nn.Module) -> Iterator[None]:
                 enable = getattr(torch.backends.cuda, f"enable_{kernel}_sdp")
                 stack.callback(enable, enabled())
                 enable(False)
-        if any(isinstance(module, nn.RNNBase) for module in net.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        recurrent = any(isinstance(module, nn.RNNBase) for module in net.modules())
+        stack.enter_context(torch.backends.cudnn.flags(enabled=not recurrent, allow_tf32=False))
         yield
 
 
