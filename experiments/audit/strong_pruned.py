@@ -19,6 +19,7 @@ from secretflow.ml.nn.fl.attacks import (
     PublicRows,
     SpearSettings,
     fit_gaussian,
+    match_neurons,
     read_neurons,
     span_scores,
     spear_attack,
@@ -99,7 +100,7 @@ def pruned_averages(
         parties: behind each average.
 
     Yields:
-        Four rows; three where too many stand behind a gradient to fill it in.
+        Five rows; four where too many stand behind a gradient to fill it in.
     """
     pruned = prune(material, parties, density, own_masks)
     numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
@@ -124,11 +125,12 @@ def pruned_averages(
     seconds = round(time.perf_counter() - started, 1)
     scores = score(torch.cat(found), numbers.flatten(), material)
     yield {**common, "attack": "rows of neurons", **scores, "seconds": seconds}
-    started = time.perf_counter()
     asked = material.candidates().x
-    scores_of = torch.stack([span_scores(seen, asked) for seen in observations])
-    seconds = round(time.perf_counter() - started, 1)
-    yield {**common, "attack": "space of the rows", **picked(scores_of, numbers), "seconds": seconds}
+    for name, attack in (("space of the rows", span_scores), ("neurons of each candidate", match_neurons)):
+        started = time.perf_counter()
+        scores_of = torch.stack([attack(seen, asked) for seen in observations])
+        seconds = round(time.perf_counter() - started, 1)
+        yield {**common, "attack": name, **picked(scores_of, numbers), "seconds": seconds}
     if parties <= _FILLED_IN:
         yield {**common, "attack": "exact batch", **_exactly(observations, numbers, material, own_masks)}
 

@@ -2,13 +2,13 @@
 
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
 off a first fully connected layer, ``spear`` inverts a batch there; ``neurons`` and ``tokens`` read off the
-first layer of any net; ``adam_updates`` has the gradient behind an update of Adam;
-``candidates`` tells which candidate a row is, ``membership``
-which are in a batch; ``dlg``, ``idlg``, ``inverting`` and ``prior_search``
-search; ``ridge`` and ``learned`` learn from :class:`PublicRows` how a row follows from its gradient. The
-other modules are their parts. An attack gets an :class:`Observation` and nothing else; this package needs
-torch alone and imports nothing of the project but the checks of arguments. The victim's side and the scores
-are in :mod:`secretflow.ml.nn.fl.audit`.
+first layer of any net; ``adam_updates`` has the gradient behind an update of Adam; ``dlg``, ``idlg``,
+``inverting`` and ``prior_search`` search; ``ridge`` and ``learned`` learn from :class:`PublicRows` how a row
+follows from its gradient. Who has candidates asks ``candidates`` which one a row is, and ``membership``,
+``span`` and ``neuron_matches`` which are in a batch or an average. The other modules are their parts. An
+attack gets an :class:`Observation` and nothing else; this package needs torch alone and imports nothing of
+the project but the checks of arguments. The victim's side and the scores are in
+:mod:`secretflow.ml.nn.fl.audit`.
 """
 
 from importlib import import_module
@@ -27,6 +27,7 @@ from secretflow.ml.nn.fl.attacks.inverting import InvertingSettings, inverting_a
 from secretflow.ml.nn.fl.attacks.lbfgs import LBFGSSettings
 from secretflow.ml.nn.fl.attacks.learned import LearnedInverter, LearnedSettings, fit_learned, learned_attack
 from secretflow.ml.nn.fl.attacks.membership import candidate_scores
+from secretflow.ml.nn.fl.attacks.neuron_matches import match_neurons
 from secretflow.ml.nn.fl.attacks.neurons import read_neurons
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, Snapshot
 from secretflow.ml.nn.fl.attacks.prior_search import PriorSettings, prior_attack
@@ -68,6 +69,7 @@ __all__ = [
     "inverting_attack",
     "learn_row_gradients",
     "learned_attack",
+    "match_neurons",
     "prior_attack",
     "read_average",
     "read_neurons",

@@ -63,9 +63,9 @@ def candidate_scores(
         what = f"{rows}, as in the first observation"
         _validate.check(observation.batch_size == rows, "batch_size", observation.batch_size, what)
     seen = torch.stack([learned.of_observation(observation) for observation in observations])
-    space = _best_space(learned.seen, rows, seed)
-    single = space.of(learned.of_rows(candidates))
     exact = learned.single.evaluating == observations[0].evaluating
+    space = _best_space(learned.seen, rows, exact, seed)
+    single = space.of(learned.of_rows(candidates))
     return torch.stack([_explained(each, single, rows if exact else 0) for each in rows * space.of(seen)])
 
 
@@ -128,7 +128,7 @@ def _explained(total: torch.Tensor, single: torch.Tensor, rows: int) -> torch.Te
     return found
 
 
-def _best_space(seen: torch.Tensor, rows: int, seed: int) -> _Space:
+def _best_space(seen: torch.Tensor, rows: int, exact: bool, seed: int) -> _Space:
     """The space in which public rows that were held out are told best from each other in sums of them."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(seen), generator=generator)
@@ -140,21 +140,24 @@ def _best_space(seen: torch.Tensor, rows: int, seed: int) -> _Space:
 
     def mean_rank(space: _Space) -> float:
         single = space.of(held)
-        scores = torch.stack([_explained(each, single, rows) for each in rows * space.of(means)])
+        sums = rows * space.of(means)
+        scores = torch.stack([_explained(each, single, rows if exact else 0) for each in sums])
         return float(_mean_rank(scores, batches))
 
-    return min(_spaces(kept), key=mean_rank)
+    return min(_spaces(kept, directions=exact), key=mean_rank)
 
 
-def _spaces(seen: torch.Tensor) -> Iterator[_Space]:
+def _spaces(seen: torch.Tensor, directions: bool) -> Iterator[_Space]:
     """Spaces to choose from, the most cautious ones first.
 
     In a trained net a few rows have gradients that are many orders longer than all others. Mean and variance
     are theirs alone, so there are spaces of directions as well, from which nothing is taken off.
     """
-    lengths = seen.norm(dim=1, keepdim=True)
     mean = seen.mean(dim=0)
-    for origin, centred in ((mean, seen - mean), (torch.zeros_like(mean), seen / lengths.clamp(min=1e-300))):
+    kinds = [(mean, seen - mean)]
+    if directions:
+        kinds.append((torch.zeros_like(mean), seen / seen.norm(dim=1, keepdim=True).clamp(min=1e-300)))
+    for origin, centred in kinds:
         values, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(seen) - 1))
         values = values.clamp(min=0)
         for penalty in PENALTIES:

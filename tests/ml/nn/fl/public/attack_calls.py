@@ -170,6 +170,11 @@ ATTACK: dict[str, Call] = {
         lambda *_: {"observation": two_layers(), "x": torch.rand(3, *two_layers().image_shape)},
         {"observation": [None, 3], "x": [None, 3]},
     ),
+    "match_neurons": Call(
+        attacks.match_neurons,
+        lambda *_: {"observation": two_layers(), "x": torch.rand(3, *two_layers().image_shape)},
+        {"observation": [None, 3], "x": [None, 3]},
+    ),
     "spear_attack": Call(
         attacks.spear_attack,
         lambda *_: {"observation": two_layers()},
