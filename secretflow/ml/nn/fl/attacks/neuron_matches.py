@@ -83,20 +83,22 @@ def _told(neurons: torch.Tensor, alive: torch.Tensor, rows: torch.Tensor, known:
         rows: candidates, (size, candidates).
         known: numbers of those that are fitted to every neuron first.
     """
+    surplus = (neurons.abs() > _DARK).sum(dim=1) - len(known) - 1
+    enough = surplus >= _SURPLUS
+    neurons, alive, surplus = neurons[enough], alive[enough], surplus[enough]
+    lengths, products = alive @ rows.square(), neurons @ rows
     told = torch.zeros(rows.shape[1], dtype=torch.float64)
-    for neuron, here in zip(neurons, alive.bool(), strict=True):
-        surplus = int((neuron.abs() > _DARK).sum()) - len(known) - 1
-        if surplus < _SURPLUS:
-            continue
-        shown = rows[here]
-        left, lengths = neuron[here], shown.square().sum(dim=0)
+    for number, here in enumerate(alive.bool()):
+        length, along, unexplained = lengths[number], products[number], neurons[number].square().sum()
         if known:
-            basis, values, _ = torch.linalg.svd(shown[:, known], full_matrices=False)
+            basis, values, _ = torch.linalg.svd(rows[here][:, known], full_matrices=False)
             basis = basis[:, values > _DARK * values[0]]
-            left = left - basis @ (basis.T @ left)
-            lengths = lengths - (basis.T @ shown).square().sum(dim=0)
-        unexplained = left.square().sum()
-        if unexplained > _EXPLAINED**2:
-            along = (left @ shown).square() / lengths.clamp(min=_DARK)
-            told += surplus * (unexplained - along <= _AGREE**2 * unexplained)
+            on_known = basis.T @ neurons[number, here]
+            unexplained = unexplained - on_known.square().sum()
+            if unexplained <= _EXPLAINED**2:
+                continue
+            of_known = basis.T @ rows[here]
+            length, along = length - of_known.square().sum(dim=0), along - on_known @ of_known
+        left = unexplained - along.square() / length.clamp(min=_DARK)
+        told += surplus[number] * (left <= _AGREE**2 * unexplained)
     return told
