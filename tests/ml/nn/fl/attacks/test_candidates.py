@@ -32,8 +32,8 @@ def observed(party: PartyStep, steps: int = 1, bits: int | None = None) -> list[
         seen = weight_update(own, steps, 0.1)
         if bits is not None:
             seen = round_stochastically(seen, bits, seed=k)
-        known = {"local_steps": steps, "learning_rate": 0.1}
-        found.append(observe(own, seen, Knowledge.MASK_KNOWN, classes=3, **known))
+        known = observe(own, seen, Knowledge.MASK_KNOWN, classes=3, local_steps=steps, learning_rate=0.1)
+        found.append(known)
     return found
 
 
