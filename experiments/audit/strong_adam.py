@@ -127,8 +127,8 @@ def observed_updates(
     Returns:
         The observations, and what was known before; None before a first step.
     """
-    party, last = _AdamParty(trained, fresh), None
-    rest = material.rest
+    party, rest = _AdamParty(trained, fresh), material.rest
+    last: LastStep | None = None
     if not fresh:
         update = party.update(rest.x[:BATCH], rest.y[:BATCH])
         last = LastStep(party.parameters(), update, trained.squares, party.steps + 1)

@@ -146,15 +146,14 @@ class _Layer:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         at_once = _AT_ONCE * (_MORE_AT_ONCE if device.type == "cuda" else 1)
         alive = alive.to(device)
-        like = {"dtype": alive.dtype, "device": device}
         generator = torch.Generator(device).manual_seed(settings.seed)
         for first in range(0, settings.draws, at_once):
             count = min(at_once, settings.draws - first)
             drawn = torch.rand(count, len(alive), generator=generator, device=device)
             order = drawn.topk(self.rank - 1, dim=1).indices
-            free = torch.randn(count, 1, self.rank, generator=generator, **like)
+            free = torch.randn(count, 1, self.rank, generator=generator, dtype=alive.dtype, device=device)
             system = torch.cat([alive[order], free], dim=1)
-            right = torch.zeros(count, self.rank, 1, **like)
+            right = torch.zeros(count, self.rank, 1, dtype=alive.dtype, device=device)
             right[:, -1] = 1
             solved = torch.linalg.solve_ex(system, right).result[:, :, 0]
             solved = solved[solved.isfinite().all(dim=1)]
