@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
+from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.inverter import check_alike
 from secretflow.ml.nn.fl.attacks.observation import Observation, check_observations
 from secretflow.ml.nn.fl.attacks.public import (
@@ -51,6 +52,7 @@ def compare_candidates(
         ValueError: an observation is of a batch or not like the first one, or the candidates do not fit.
     """
     check_observations(observations)
+    _validate.instance("candidates", candidates, PublicRows, "PublicRows")
     check_alike(observations)
     first = observations[0]
     living = living_coordinates(first)
