@@ -92,7 +92,8 @@ def _explained(total: torch.Tensor, single: torch.Tensor, rows: int) -> torch.Te
     Returns:
         How much longer what is left is without a candidate, squared, (candidates,).
     """
-    squares, products, own = single.square().sum(dim=1), single @ total, []
+    squares, products = single.square().sum(dim=1), single @ total
+    own: list[int] = []
     outside = torch.ones(len(single), dtype=torch.bool)
     with_others: dict[int, torch.Tensor] = {}
 
@@ -119,13 +120,13 @@ def _explained(total: torch.Tensor, single: torch.Tensor, rows: int) -> torch.Te
             move(own[place], inside=True)
         if own == before:
             break
-    found = 2 * products + torch.where(outside, -squares, squares)
+    scores = 2 * products + torch.where(outside, -squares, squares)
     rounding = _ROUNDING * total.norm() * squares.sqrt()
     for member in own:  # whatever explains as much in its place is as likely
         gains = 2 * (products + with_others[member]) - squares
         same = (gains - gains[member]).abs() <= rounding
-        found = torch.where(same, found.maximum(found[member]), found)
-    return found
+        scores = torch.where(same, scores.maximum(scores[member]), scores)
+    return scores
 
 
 def _best_space(seen: torch.Tensor, rows: int, exact: bool, seed: int) -> _Space:
