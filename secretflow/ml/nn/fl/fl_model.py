@@ -6,10 +6,10 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from secretflow import _validate
 from secretflow.device import PYU, PYUObject, reveal
 from secretflow.device.shared_process import SharedProcesses
 from secretflow.distributed import DISTRIBUTION_MODE, get_distribution_mode
-from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.checks import (
     PRUNE_STRATEGY,
@@ -73,6 +73,9 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         worker_processes: processes that the parties of a simulation share, for many parties on few cores:
             each party is an object in one of them, with the numbers that it would have in a process of its
             own. Only with ``fed_avg_w_prune``. None gives each party a process of its own.
+        accept_degenerate_layers: trains on weights of an average or a file that sort rows into bins, with a
+            warning. By default they are an error, for the next average would give rows away, however many
+            parties there are. Only with ``fed_avg_w_prune``.
         consensus_num: upstream's.
         backend: "torch" for ``fed_avg_w_prune``.
         random_seed: seed of the initial weights.
@@ -113,6 +116,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         wp_strategy: bool | None = None,
         gradient_capture: GradientCapture | None = None,
         worker_processes: int | None = None,
+        accept_degenerate_layers: bool = False,
         **kwargs: Any,
     ) -> None:
         chosen = {name: kwargs.pop(name) for name in PruneSettings.names() if name in kwargs}
@@ -133,12 +137,15 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             check_capture(gradient_capture, device_list)
             check_worker_processes(worker_processes)
             self._worker_processes = worker_processes
+            _validate.flag("accept_degenerate_layers", accept_degenerate_layers)
+            self._accept_degenerate_layers = accept_degenerate_layers
             check_model(model, self._prune_settings)
         else:
             others = {
                 "wp_strategy": wp_strategy,
                 "gradient_capture": gradient_capture,
                 "worker_processes": worker_processes,
+                "accept_degenerate_layers": accept_degenerate_layers,
             }
             refuse_pruning(strategy, {**chosen, **{name: value for name, value in others.items() if value}})
             check_keywords(kwargs, strategy)
@@ -199,6 +206,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
                 objective=self._objective,
                 gradient_capture=self._gradient_capture,
                 party=device.party,
+                accept_degenerate_layers=self._accept_degenerate_layers,
             )
             for device in device_list
         }
@@ -247,23 +255,6 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         if not self.wp_strategy:
             return History(super().fit(**upstreams_fit(self.strategy, super().fit, args, kwargs)))
         return self._fit_pruned(FitOptions(*args, **kwargs))
-
-    def epochs_trained(self) -> int:
-        """Epochs of this model with pruning so far, those before it was saved and loaded included.
-
-        Raises:
-            ValueError: they are not the same at all parties, or the strategy does not prune.
-        """
-        if not self.wp_strategy:
-            raise ArgumentError(
-                f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}"
-            )
-        epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
-        if len(set(epochs)) != 1:
-            raise ArgumentError(
-                f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
-            )
-        return epochs[0]
 
     def _fit_pruned(self, options: FitOptions) -> History:
         """Trains with upstream's options and callbacks; :class:`FitSession` says how."""

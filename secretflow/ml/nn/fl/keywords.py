@@ -13,7 +13,14 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 _UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
 _UPSTREAM_STRATEGIES = ("fed_avg_w", "fed_avg_g", "fed_avg_u", "fed_prox", "fed_scr", "fed_stc", "scaffold")
 _OF_UPSTREAM_STRATEGIES = ("server_agg_method", "mu", "threshold", "sparsity")
-_OWN_KEYWORDS = ("gradient_capture", "local_objective", "mu", "wp_strategy", *PruneSettings.names())
+_OWN_KEYWORDS = (
+    "accept_degenerate_layers",
+    "gradient_capture",
+    "local_objective",
+    "mu",
+    "wp_strategy",
+    *PruneSettings.names(),
+)
 
 
 def check_keywords(keywords: Mapping[str, Any], strategy: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from secretflow import _validate
 from secretflow.device import PYU, reveal
+from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
 from secretflow.ml.nn.fl.party_paths import Paths, path_of, share_a_disk
 
 
@@ -19,9 +21,11 @@ class WithModelFiles:
 
     Attributes:
         wp_strategy: whether the strategy prunes.
+        strategy: its name.
     """
 
     wp_strategy: bool
+    strategy: str
     _workers: dict[PYU, Any]
 
     def save_model(self, model_path: Paths, is_test: bool = False, **kwargs: Any) -> None:
@@ -64,6 +68,23 @@ class WithModelFiles:
             ]
             kwargs["epoch"] = min(reveal(saved))
         super().load_model(_plain(model_path), is_test=by_name, **kwargs)  # type: ignore[misc]
+
+    def epochs_trained(self) -> int:
+        """Epochs of this model with pruning so far, those before it was saved and loaded included.
+
+        Raises:
+            ValueError: they are not the same at all parties, or the strategy does not prune.
+        """
+        if not self.wp_strategy:
+            raise ArgumentError(
+                f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}"
+            )
+        epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
+        if len(set(epochs)) != 1:
+            raise ArgumentError(
+                f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
+            )
+        return epochs[0]
 
     def _by_name(self, model_path: Any, is_test: bool) -> bool:
         """Whether each party's file is in a folder of its name; refuses what is no path."""

@@ -2,13 +2,13 @@
 
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
 off a first fully connected layer, ``spear`` inverts a batch there; ``neurons`` and ``tokens`` read off the
-first layer of any net; ``adam_updates`` has the gradient behind an update of Adam; ``dlg``, ``idlg``,
-``inverting`` and ``prior_search`` search; ``ridge`` and ``learned`` learn from :class:`PublicRows` how a row
-follows from its gradient. Who has candidates asks ``candidates`` which one a row is, and ``membership``,
-``span`` and ``neuron_matches`` which are in a batch or an average. The other modules are their parts. An
-attack gets an :class:`Observation` and nothing else; this package needs torch alone and imports nothing of
-the project but the checks of arguments. The victim's side and the scores are in
-:mod:`secretflow.ml.nn.fl.audit`.
+first layer of any net, ``imprint`` off one that a malicious server has chosen; ``adam_updates`` has the
+gradient behind an update of Adam; ``dlg``, ``idlg``, ``inverting`` and ``prior_search`` search; ``ridge`` and
+``learned`` learn from :class:`PublicRows` how a row follows from its gradient. Who has candidates asks
+``candidates`` which one a row is, and ``membership``, ``span`` and ``neuron_matches`` which are in a batch or
+an average. The other modules are their parts. An attack gets an :class:`Observation` and nothing else; this
+package needs torch alone and imports nothing of the project but the checks of arguments. The victim's side
+and the scores are in :mod:`secretflow.ml.nn.fl.audit`.
 """
 
 from importlib import import_module
@@ -23,6 +23,7 @@ from secretflow.ml.nn.fl.attacks.closed_form import closed_form_attack
 from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
 from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, fit_gaussian
 from secretflow.ml.nn.fl.attacks.idlg import idlg_attack
+from secretflow.ml.nn.fl.attacks.imprint import imprint_weights, read_imprint
 from secretflow.ml.nn.fl.attacks.inverting import InvertingSettings, inverting_attack
 from secretflow.ml.nn.fl.attacks.lbfgs import LBFGSSettings
 from secretflow.ml.nn.fl.attacks.learned import LearnedInverter, LearnedSettings, fit_learned, learned_attack
@@ -66,12 +67,14 @@ __all__ = [
     "fit_ridge",
     "gradient_of_adam",
     "idlg_attack",
+    "imprint_weights",
     "inverting_attack",
     "learn_row_gradients",
     "learned_attack",
     "match_neurons",
     "prior_attack",
     "read_average",
+    "read_imprint",
     "read_neurons",
     "ridge_attack",
     "span_scores",

@@ -98,11 +98,16 @@ def take_average(training: LocalTraining, average: LastAverage, keeps_own: bool)
         training: of the party.
         average: as the server has it.
         keeps_own: whether a number that did not travel stays the party's own; else it becomes 0.
+
+    Raises:
+        ValueError: it is not to be trained on, see :mod:`.incoming`; nothing was changed then.
     """
+    training.check(average.arrays)  # or another shape would be stretched to the own one
     values = []
     for own, came, whole in zip(training.arrays(), average.arrays, average.whole, strict=True):
         rest = own if keeps_own else np.zeros_like(own)
         values.append(came.astype(own.dtype) if whole else np.where(came != 0, came, rest).astype(own.dtype))
+    training.check(values)
     training.take(values)
 
 

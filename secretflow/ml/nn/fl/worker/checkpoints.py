@@ -53,7 +53,7 @@ def check_fits(checkpoint: dict[str, Any], training: LocalTraining, settings: Pr
         ValueError: it is not; the message says what differs.
     """
     model = training.trainer.model
-    saved, own = (_shapes(state) for state in (checkpoint["model_state_dict"], model.state_dict()))
+    saved, own = (_kinds(state) for state in (checkpoint["model_state_dict"], model.state_dict()))
     shapes = {name: tuple(entry.shape) for name, entry in checkpoint["prune_mask"].items()}
     if saved != own or shapes != {name: entry.shape for name, entry in training.masked.mask.items()}:
         raise ArgumentError("it holds another model or its masks")
@@ -112,6 +112,8 @@ def _changed_since_built(checkpoint: dict[str, Any], training: LocalTraining) ->
     return trained if trained.is_named and same_optimizers else None
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
-    """Of each entry of a ``state_dict`` its shape; None for an extra state that is no tensor."""
-    return {name: tuple(v.shape) if isinstance(v, torch.Tensor) else None for name, v in state.items()}
+def _kinds(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], torch.dtype] | None]:
+    """Of each entry of a ``state_dict`` shape and type; None for an extra state that is no tensor."""
+    return {
+        name: (tuple(v.shape), v.dtype) if isinstance(v, torch.Tensor) else None for name, v in state.items()
+    }

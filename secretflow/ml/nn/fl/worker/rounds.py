@@ -113,6 +113,7 @@ class PartyRounds:
 
         Raises:
             AggregationError: the parties do not mean the same fit.
+            ValueError: the average is not to be trained on, see :mod:`.incoming`.
         """
         yield from self.settle()
         arrays = self._training.arrays()
@@ -126,13 +127,18 @@ class PartyRounds:
                     yield from confirm(self._client, b"the last average")  # in the place of the next one
                     return
             updates.begin_anew()
+        before = self._copies(arrays)
         try:
             with self._tensors_named():
                 yield from average_into(
                     self._client, arrays, arrays, support=self._support, updates=self._updates
                 )
+                self._training.check(arrays)
         except RoundLostError:
             return  # what was released is not uploaded again, and the first round has the next average
+        except BaseException:
+            self._training.take(before)
+            raise
         self._training.take_back(arrays)
 
     def go_on(self, comes_in: bool, average: Sequence[np.ndarray] | None) -> None:
@@ -256,6 +262,7 @@ class PartyRounds:
                 shares = None if self._fit.adds_noise else weights
                 with self._tensors_named():
                     yield from self._average(this, arrays, upload, shares)
+                training.check(arrays)
             except RoundLostError:
                 if not agreed:
                     training.masked.use(before)

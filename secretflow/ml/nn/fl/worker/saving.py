@@ -58,13 +58,16 @@ class WithFiles:
             The number of epochs the model had been trained for.
 
         Raises:
-            ValueError: the file is damaged, or not one of this model and strategy; nothing was changed then.
+            ValueError: the file is damaged, not one of this model and strategy, or not to be trained on, see
+                :mod:`.incoming`; nothing was changed then.
         """
         checkpoint = read_checkpoint(Path(model_path), self.exe_device, epoch)
         try:
             check_fits(checkpoint, self._training, self._settings)
         except ValueError as error:
             raise ArgumentError(f"model_path must be of this model, got {model_path!r}: {error}") from None
+        mask = {name: entry.numpy(force=True) for name, entry in checkpoint["prune_mask"].items()}
+        self._training.incoming.check_layers(checkpoint["model_state_dict"], mask)
         take_checkpoint(checkpoint, self._training)
         self.epoch = list(range(checkpoint["epoch"]))
         return checkpoint["epoch"]

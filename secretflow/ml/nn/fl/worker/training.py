@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from secretflow.ml.nn.fl.backend.torch.batches import moved
 from secretflow.ml.nn.fl.backend.torch.list_masks import ListMask
-from secretflow.ml.nn.fl.backend.torch.masked_model import tensors_of
 from secretflow.ml.nn.fl.backend.torch.withholding import Withholding
 from secretflow.ml.nn.fl.plan import Round
-from secretflow.ml.nn.fl.pruning import PruneSettings, density
+from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
-from secretflow.ml.nn.fl.worker.capture_files import modules_evaluating, optimizer_settings, write_capture
+from secretflow.ml.nn.fl.worker.captured_step import capturing
+from secretflow.ml.nn.fl.worker.incoming import IncomingWeights
 from secretflow.ml.nn.fl.worker.kept_updates import KeptUpdates
 from secretflow.ml.nn.fl.worker.lone_rows import lone_row_named
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
@@ -89,6 +88,7 @@ class LocalTraining:
         settings: what the user chose about pruning.
         party: own name.
         capture: which gradients to write to this party's own disk; None for none.
+        incoming: looks at weights that come from outside.
     """
 
     def __init__(
@@ -102,8 +102,10 @@ class LocalTraining:
         settings: PruneSettings,
         party: str,
         capture: GradientCapture | None,
+        incoming: IncomingWeights,
     ) -> None:
         self.masked = masked
+        self.incoming = incoming
         self.trainer = trainer
         self.rounds_trained = 0
         self.mask_changed = False
@@ -162,7 +164,7 @@ class LocalTraining:
             self.withholding.begin(list(self._uploaded_parameters().values()))
             self.masked.zero_pruned()
         try:
-            with lone_row_named(self._party, self._size_of_data):
+            with lone_row_named(self._party, self._size_of_data), self.incoming.watching():
                 samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
             self._check_loss()
         except BaseException:
@@ -213,6 +215,19 @@ class LocalTraining:
             return arrays
         # The aggregator takes no number that the own mask has pruned, so noise stays where weights live.
         return fit.dp_strategy.model_gdp([array.copy() for array in arrays])
+
+    def check(self, arrays: Sequence[np.ndarray]) -> None:
+        """Looks at weights that came from outside, see :mod:`.incoming`.
+
+        Args:
+            arrays: in the order of :meth:`arrays`.
+
+        Raises:
+            ValueError: they are not to be trained on.
+        """
+        self.incoming.check_arrays(self._averaged(), arrays)
+        tensors = [torch.as_tensor(array if array.flags.writeable else array.copy()) for array in arrays]
+        self.incoming.check_layers(dict(zip(self.names(), tensors, strict=True)), self.masked.mask)
 
     def take(self, arrays: list[np.ndarray]) -> None:
         """Takes up averaged weights; what the own mask has pruned stays zero.
@@ -266,33 +281,5 @@ class LocalTraining:
         folder = self._capture.folder(self._party, self.rounds_trained, is_last=is_last, mask_changed=changed)
         if not folder:
             return None
-        model = self.trainer.model
-
-        def before(batch: Batch) -> Callable[[], None]:
-            weights = {name: value.detach().cpu().clone() for name, value in tensors_of(model).items()}
-
-            def after() -> None:
-                write_capture(
-                    folder,
-                    x=moved(batch[0], torch.device("cpu")),
-                    y=moved(batch[1], torch.device("cpu")),
-                    weights=weights,
-                    mask=self.masked.entries(),
-                    gradients=[
-                        # A frozen parameter has no gradient.
-                        (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-                        .detach()
-                        .cpu()
-                        .clone()
-                        for parameter in model.parameters()
-                    ],
-                    party=self._party,
-                    round_number=self.rounds_trained,
-                    density=density(self.masked.mask),
-                    optimizer=optimizer_settings(model._optimizers[0]),
-                    evaluating=modules_evaluating(model),
-                )
-
-            return after
-
-        return before
+        number = self.rounds_trained
+        return capturing(folder, self.trainer.model, self.masked, self._party, number)

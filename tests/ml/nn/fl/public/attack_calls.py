@@ -175,6 +175,26 @@ ATTACK: dict[str, Call] = {
         lambda *_: {"observation": two_layers(), "x": torch.rand(3, *two_layers().image_shape)},
         {"observation": [None, 3], "x": [None, 3]},
     ),
+    "imprint_weights": Call(
+        attacks.imprint_weights,
+        lambda *_: {
+            "model": two_layers().model,
+            "weights": two_layers().weights,
+            "public": public_rows(),
+        },
+        {
+            "model": [None, lambda: torch.nn.Linear(FEATURES, 3)],
+            "weights": [None, {}],
+            "public": [None, 3],
+            "seed": [-1, 0.5],
+        },
+    ),
+    "read_imprint": Call(
+        attacks.read_imprint,
+        lambda *_: {"observation": two_layers()},
+        {"observation": [None, 3, observation()]},
+        called={"observation": "(observation|model)"},
+    ),
     "spear_attack": Call(
         attacks.spear_attack,
         lambda *_: {"observation": two_layers()},

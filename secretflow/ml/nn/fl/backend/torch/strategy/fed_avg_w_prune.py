@@ -23,6 +23,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
+from secretflow.ml.nn.fl.worker.incoming import IncomingWeights
 from secretflow.ml.nn.fl.worker.lone_rows import size_of
 from secretflow.ml.nn.fl.worker.party_data import PartyData
 from secretflow.ml.nn.fl.worker.rounds import PartyRounds
@@ -46,6 +47,7 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
         objective: what a party minimises.
         gradient_capture: which gradients to write to this party's own disk for the leakage audit.
         party: own name.
+        accept_degenerate_layers: see :class:`~secretflow.ml.nn.fl.worker.incoming.IncomingWeights`.
         **kwargs: upstream's, ``use_gpu`` among them.
 
     Raises:
@@ -61,6 +63,7 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
         objective: LocalObjective = LocalObjective(),  # noqa: B008 - frozen
         gradient_capture: GradientCapture | None = None,
         party: str = "",
+        accept_degenerate_layers: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(builder_base, random_seed=random_seed, skip_bn=skip_bn, **kwargs)
@@ -82,6 +85,7 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
             settings,
             party,
             gradient_capture,
+            IncomingWeights(self.model, party, accept_degenerate_layers),
         )
         self._rounds: PartyRounds | None = None
         self._last_epoch: Dict[str, Any] = {"loss": None, "rows": 0}
@@ -105,7 +109,8 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
         return [value.numpy(force=True) for value in tensors] if return_numpy else tensors
 
     def set_weights(self, weights: List[np.ndarray]) -> None:
-        """Takes aggregated weights; what the own mask has pruned stays zero."""
+        """Takes aggregated weights that are to be trained on; what the own mask has pruned stays zero."""
+        self._training.check(weights)
         self._training.take(weights)
 
     def party_state(self, steps: int) -> PartyState:

@@ -1,0 +1,132 @@
+"""What a party looks at in weights that come from outside, before it trains on them.
+
+They come as averages, which a server or a party that lies can bring to any value, from the party of which one
+that comes back takes the last average, and from files. They must be of the agreed names and shapes, and no
+fully connected layer may sort rows into bins (:mod:`.degenerate`). That is an error and no warning: once the
+next upload is out, rows are, and no later round takes them back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.pruning import Mask
+from secretflow.ml.nn.fl.worker.degenerate import LEAST_ROWS, nested_units, parallel_units
+
+Tensors = Mapping[str, torch.Tensor]
+
+SWITCH = "accept_degenerate_layers"
+"""The argument of ``FLModel`` with which a user accepts such layers."""
+
+
+class IncomingWeights:
+    """The checks at one party.
+
+    Args:
+        net: the party's model, as all have agreed on it.
+        party: own name.
+        accepts: whether a layer that sorts rows into bins is warned of, once, and trained.
+    """
+
+    def __init__(self, net: nn.Module, party: str, accepts: bool) -> None:
+        self._net = net
+        self._party = party
+        self._accepts = accepts
+        self._warned: set[str] = set()
+
+    def check_arrays(self, own: Tensors, arrays: Sequence[np.ndarray]) -> None:
+        """Refuses what is not of the shapes of the model; else it would be stretched to them.
+
+        Args:
+            own: what is averaged, by name.
+            arrays: that came, in that order.
+
+        Raises:
+            ValueError: their number, or a shape, is another one, or they are no real numbers.
+        """
+        came = [np.shape(array) for array in arrays]
+        expected = [tuple(value.shape) for value in own.values()]
+        if came != expected:
+            raise ArgumentError(
+                f"weights that come to {self._party} must be of the model's shapes, {expected}, got {came}"
+            )
+        for name, array in zip(own, arrays, strict=True):
+            if np.asarray(array).dtype.kind not in "fiub":
+                raise ArgumentError(f"{name} must be real numbers, got {np.asarray(array).dtype}")
+
+    def check_layers(self, tensors: Tensors, mask: Mask) -> None:
+        """Looks for layers whose weights sort rows into bins.
+
+        Args:
+            tensors: weights by name; a layer that is not whole among them is not looked at.
+            mask: of the model.
+
+        Raises:
+            ValueError: there is one, and it is not accepted.
+        """
+        for name, layer in self._layers():
+            weight, bias = (tensors.get(f"{name}.{part}".lstrip(".")) for part in ("weight", "bias"))
+            if weight is None or bias is None:
+                continue
+            entry = mask.get(f"{name}.weight".lstrip("."))
+            living = None if entry is None else torch.from_numpy(entry).to(weight.device)
+            units = parallel_units(weight.detach(), bias.detach(), living)
+            if units:
+                what = f"{units} units that weigh their inputs alike, each against a bias of its own"
+                self._found(name, layer, what)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Looks at what each layer makes of the first batch of at least 16 rows, ahead of its gradient.
+
+        Raises:
+            ValueError: a layer sorts rows into bins, whatever its weights look like, and is not accepted.
+        """
+        handles = [layer.register_forward_hook(self._hook(name)) for name, layer in self._layers()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Linear, Any, torch.Tensor], None]:
+        looked = False
+
+        def look(layer: nn.Linear, _: Any, outputs: torch.Tensor) -> None:
+            nonlocal looked
+            rows = outputs.detach().reshape(-1, outputs.shape[-1])
+            if looked or len(rows) < LEAST_ROWS:
+                return
+            looked = True
+            units = nested_units(rows)
+            if units:
+                self._found(
+                    name, layer, f"{units} units that tell the party's rows apart by one number alone"
+                )
+
+        return look
+
+    def _layers(self) -> Iterator[tuple[str, nn.Linear]]:
+        for name, module in self._net.named_modules():
+            if isinstance(module, nn.Linear):
+                yield name, module
+
+    def _found(self, name: str, layer: nn.Linear, what: str) -> None:
+        message = (
+            f"weights that come to {self._party} must sort no rows into bins, of which the average of any "
+            f"number of parties gives them away, got layer {name!r} with {what}, of {layer.out_features}; "
+            f"{SWITCH}=True of FLModel accepts it"
+        )
+        if not self._accepts:
+            raise ArgumentError(message)
+        if name not in self._warned:
+            self._warned.add(name)
+            logging.warning("%s", message)
