@@ -19,12 +19,13 @@ from torch import nn
 
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.pruning import Mask
-from secretflow.ml.nn.fl.worker.degenerate import LEAST_ROWS, nested_units, parallel_units
-
-Tensors = Mapping[str, torch.Tensor]
+from secretflow.ml.nn.fl.worker.degenerate import LEAST_INPUTS, LEAST_ROWS, nested_units, parallel_units
 
 SWITCH = "accept_degenerate_layers"
 """The argument of ``FLModel`` with which a user accepts such layers."""
+
+_MOST_UNITS, _MOST_ROWS = 64, 128
+"""Of a layer's units, which are drawn anew each time, and of a batch, for the time it takes."""
 
 
 class IncomingWeights:
@@ -40,9 +41,10 @@ class IncomingWeights:
         self._net = net
         self._party = party
         self._accepts = accepts
+        self._draws = np.random.default_rng()  # or a server would know which units nobody looks at
         self._warned: set[str] = set()
 
-    def check_arrays(self, own: Tensors, arrays: Sequence[np.ndarray]) -> None:
+    def check_arrays(self, own: Mapping[str, torch.Tensor], arrays: Sequence[np.ndarray]) -> None:
         """Refuses what is not of the shapes of the model; else it would be stretched to them.
 
         Args:
@@ -62,12 +64,12 @@ class IncomingWeights:
             if np.asarray(array).dtype.kind not in "fiub":
                 raise ArgumentError(f"{name} must be real numbers, got {np.asarray(array).dtype}")
 
-    def check_layers(self, tensors: Tensors, mask: Mask) -> None:
+    def check_layers(self, tensors: Mapping[str, np.ndarray | torch.Tensor], mask: Mask) -> None:
         """Looks for layers whose weights sort rows into bins.
 
         Args:
             tensors: weights by name; a layer that is not whole among them is not looked at.
-            mask: of the model.
+            mask: of these weights.
 
         Raises:
             ValueError: there is one, and it is not accepted.
@@ -76,53 +78,66 @@ class IncomingWeights:
             weight, bias = (tensors.get(f"{name}.{part}".lstrip(".")) for part in ("weight", "bias"))
             if weight is None or bias is None:
                 continue
-            entry = mask.get(f"{name}.weight".lstrip("."))
-            living = None if entry is None else torch.from_numpy(entry).to(weight.device)
-            units = parallel_units(weight.detach(), bias.detach(), living)
+            drawn = self._drawn(name, layer, mask)
+            units = parallel_units(_array(weight, drawn), _array(bias, drawn))
             if units:
-                what = f"{units} units that weigh their inputs alike, each against a bias of its own"
-                self._found(name, layer, what)
+                what = "weigh their inputs alike, each against a bias of its own"
+                self._found(name, f"{units} of {len(drawn)} units that {what}")
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self, mask: Mask) -> Iterator[None]:
         """Looks at what each layer makes of the first batch of at least 16 rows, ahead of its gradient.
+
+        Args:
+            mask: of the model.
 
         Raises:
             ValueError: a layer sorts rows into bins, whatever its weights look like, and is not accepted.
         """
-        handles = [layer.register_forward_hook(self._hook(name)) for name, layer in self._layers()]
+        handles = [layer.register_forward_hook(self._hook(name, mask)) for name, layer in self._layers()]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _hook(self, name: str) -> Callable[[nn.Linear, Any, torch.Tensor], None]:
+    def _hook(self, name: str, mask: Mask) -> Callable[[nn.Linear, Any, torch.Tensor], None]:
         looked = False
 
         def look(layer: nn.Linear, _: Any, outputs: torch.Tensor) -> None:
             nonlocal looked
-            rows = outputs.detach().reshape(-1, outputs.shape[-1])
+            rows = outputs.detach().reshape(-1, outputs.shape[-1])[:_MOST_ROWS]
             if looked or len(rows) < LEAST_ROWS:
                 return
-            looked = True
-            units = nested_units(rows)
+            looked, drawn = True, self._drawn(name, layer, mask)
+            units = nested_units(rows.float().numpy(force=True)[:, drawn])
             if units:
-                self._found(
-                    name, layer, f"{units} units that tell the party's rows apart by one number alone"
-                )
+                what = "tell the party's rows apart by one number alone"
+                self._found(name, f"{units} of {len(drawn)} units that {what}")
 
         return look
+
+    def _drawn(self, name: str, layer: nn.Linear, mask: Mask) -> np.ndarray:
+        """Numbers of the units that are looked at: some of those that have enough living inputs."""
+        if layer.in_features < LEAST_INPUTS:
+            return np.arange(0)
+        drawn = np.arange(layer.out_features)
+        if len(drawn) > _MOST_UNITS:
+            drawn = self._draws.integers(0, len(drawn), _MOST_UNITS)
+        entry = mask.get(f"{name}.weight".lstrip("."))
+        if entry is not None:
+            drawn = drawn[entry[drawn].sum(axis=1, dtype=np.int32) >= LEAST_INPUTS]
+        return drawn
 
     def _layers(self) -> Iterator[tuple[str, nn.Linear]]:
         for name, module in self._net.named_modules():
             if isinstance(module, nn.Linear):
                 yield name, module
 
-    def _found(self, name: str, layer: nn.Linear, what: str) -> None:
+    def _found(self, name: str, what: str) -> None:
         message = (
             f"weights that come to {self._party} must sort no rows into bins, of which the average of any "
-            f"number of parties gives them away, got layer {name!r} with {what}, of {layer.out_features}; "
+            f"number of parties gives them away, got layer {name!r} with {what}; "
             f"{SWITCH}=True of FLModel accepts it"
         )
         if not self._accepts:
@@ -130,3 +145,9 @@ class IncomingWeights:
         if name not in self._warned:
             self._warned.add(name)
             logging.warning("%s", message)
+
+
+def _array(values: np.ndarray | torch.Tensor, drawn: np.ndarray) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().float().numpy(force=True)
+    return values[drawn].astype(np.float32, copy=False)

@@ -164,7 +164,8 @@ class LocalTraining:
             self.withholding.begin(list(self._uploaded_parameters().values()))
             self.masked.zero_pruned()
         try:
-            with lone_row_named(self._party, self._size_of_data), self.incoming.watching():
+            watching = self.incoming.watching(self.masked.mask)
+            with lone_row_named(self._party, self._size_of_data), watching:
                 samples = self.trainer.train(first_step, steps, self._watch(is_last), self.masked.zero_pruned)
             self._check_loss()
         except BaseException:
@@ -226,8 +227,7 @@ class LocalTraining:
             ValueError: they are not to be trained on.
         """
         self.incoming.check_arrays(self._averaged(), arrays)
-        tensors = [torch.as_tensor(array if array.flags.writeable else array.copy()) for array in arrays]
-        self.incoming.check_layers(dict(zip(self.names(), tensors, strict=True)), self.masked.mask)
+        self.incoming.check_layers(dict(zip(self.names(), arrays, strict=True)), self.masked.mask)
 
     def take(self, arrays: list[np.ndarray]) -> None:
         """Takes up averaged weights; what the own mask has pruned stays zero.

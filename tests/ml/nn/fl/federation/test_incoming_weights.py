@@ -25,7 +25,7 @@ from ..conftest import CLASSES, FEATURES, model_def
 from .conftest import data_of
 
 ROWS, BATCH = 48, 16
-REFUSED = r"weights that come to alice must sort no rows into bins.* layer 'body.0' with 32 units .* of 32"
+REFUSED = r"weights that come to alice must sort no rows into bins.* layer 'body.0' with 32 of 32 units"
 
 
 class Net(nn.Module):
@@ -98,7 +98,7 @@ def test_a_party_does_not_train_on_a_later_average_that_another_has_brought_to_b
 ) -> None:
     model = make(prune_end_rate=1.0)
     model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
-    honest = worker_of(model, 0).get_weights()
+    trained = worker_of(model, 0).get_weights()
     target, carol = chosen_by_a_server(), worker_of(model, 2)
     begun = carol._training.withhold
 
@@ -111,8 +111,8 @@ def test_a_party_does_not_train_on_a_later_average_that_another_has_brought_to_b
     carol._training.withhold = lie
     with pytest.raises(ValueError, match=r"must sort no rows into bins.* layer 'body.0'"):
         model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
-    for one, other in zip(worker_of(model, 0).get_weights(), honest, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for one, other in zip(worker_of(model, 0).get_weights(), trained, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
 def test_what_a_user_accepts_is_trained_with_a_warning(

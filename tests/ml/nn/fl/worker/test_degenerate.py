@@ -87,9 +87,10 @@ def trained(net: nn.Module, data: Data, epochs: int, mask: dict[str, torch.Tenso
 
 def look(net: nn.Module, data: Data, mask: dict[str, torch.Tensor]) -> None:
     incoming = IncomingWeights(net, "alice", accepts=False)
-    incoming.check_layers(net.state_dict(), {n: e.numpy().astype(np.uint8) for n, e in mask.items()})
+    living = {name: entry.numpy().astype(np.uint8) for name, entry in mask.items()}
+    incoming.check_layers(net.state_dict(), living)
     for rows in (16, 32, 100):
-        with torch.no_grad(), incoming.watching():
+        with torch.no_grad(), incoming.watching(living):
             net(data[0][torch.randperm(len(data[0]))[:rows]])
 
 
@@ -132,10 +133,10 @@ def bins(part: int = 1) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("part", [1, 2, 8])
+@pytest.mark.parametrize("part", [1, 2])
 def test_units_that_share_a_projection_are_found(part: int) -> None:
     net = bins(part=part)
-    message = rf"weights that come to alice must sort no rows .* layer '0' with {128 // part} units .* of 128"
+    message = r"weights that come to alice must sort no rows .* layer '0' with \d+ of 64 units that weigh"
     with pytest.raises(ValueError, match=message):
         IncomingWeights(net, "alice", accepts=False).check_layers(net.state_dict(), {})
 
@@ -150,7 +151,7 @@ def test_units_that_differ_where_rows_hold_nothing_are_found_by_what_they_make_o
     found = pytest.raises(
         ValueError, match=r"layer '0' with .* units that tell the party's rows apart by one"
     )
-    with found, incoming.watching():
+    with found, incoming.watching({}):
         net(rows[0][:32])
 
 
@@ -159,10 +160,10 @@ def test_a_layer_that_is_accepted_is_warned_of_once(caplog: pytest.LogCaptureFix
     incoming = IncomingWeights(net, "alice", accepts=True)
     for _ in range(2):
         incoming.check_layers(net.state_dict(), {})
-        with incoming.watching():
+        with incoming.watching({}):
             net(digits()[0][:32])
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "layer '0' with 128 units" in caplog.text
+    assert "layer '0' with 64 of 64 units" in caplog.text
 
 
 def test_weights_of_another_shape_are_not_stretched() -> None:
