@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"audit: {error}", file=sys.stderr)
         return 2
     print(report.answer(options.language))
+    print(report.tried(options.language))
     print(report.html)
     return 0
 

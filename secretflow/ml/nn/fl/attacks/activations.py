@@ -42,7 +42,7 @@ def as_activations(observation: Observation, noise: float = 0.0) -> Distort:
 
     Raises:
         TypeError: it is no observation.
-        ValueError: ``noise`` is negative.
+        ValueError: the net has no fully connected layer with bias, or ``noise`` is negative.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     _validate.number("noise", noise, at_least=0)
@@ -54,6 +54,8 @@ def as_activations(observation: Observation, noise: float = 0.0) -> Distort:
         if isinstance(module, nn.Linear) and f"{name}.weight" in numbers and f"{name}.bias" in numbers
     }
     biases = set(pairs.values())
+    what = "one with a fully connected layer with bias, whose gradient shows what it was given"
+    _validate.check(bool(pairs), "model", type(net).__name__, what)
     living = living_arrays(observation)
 
     def changed(arrays: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -90,6 +90,11 @@ class RidgeInverter:
         self._features, self._directed = features, directed
         self._by_label, self._of_all, self._of_labels = by_label, of_all, of_labels
 
+    @property
+    def error(self) -> float:
+        """Mean squared error on public rows that were held out, of the regression of all labels."""
+        return self._of_all.error
+
     def invert(self, gradients: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """See :meth:`~.inverter.Inverter.invert`."""
         given = self.given(self._features(gradients))

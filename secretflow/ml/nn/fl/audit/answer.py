@@ -137,6 +137,26 @@ def not_measured(content: Mapping[str, Any]) -> Iterator[Said]:
         yield say("no bits")
 
 
+def tried(content: Mapping[str, Any]) -> Iterator[Said]:
+    """Which attackers were tried on each view, and why the others were not.
+
+    Args:
+        content: of ``report.json``.
+
+    Yields:
+        Sentences.
+    """
+    left_out = [*content["not_measured"], *content["not_for_it"]]
+    for scene, rows in by_scene(content).items():
+        names = [say(row["attack"]) for row in rows]
+        attackers = Said(", ".join(name.en for name in names), "、".join(name.zh for name in names))
+        view = named(rows[0]) if rows else Said(scene, scene)
+        yield say("tried", view=view, attackers=attackers if names else say("none"))
+        for one in left_out:
+            if one["scene"] == scene:
+                yield say("not tried", attack=say(one["attack"]), why=one["why"].partition(", got ")[0])
+
+
 def best_by_score(rows: Sequence[Row]) -> dict[str, Row | None]:
     """The best attacker of a view on each score."""
     return {score: best(rows, score) for score in SCORES}

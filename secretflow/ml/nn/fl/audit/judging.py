@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from secretflow.ml.nn.fl.attacks import PublicRows
-from secretflow.ml.nn.fl.audit.attackers import Findings, Guess
+from secretflow.ml.nn.fl.audit.attempt import Findings, Guess
 from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.audit.rows import Rows
 from secretflow.ml.nn.fl.audit.scenes import Scene

@@ -11,7 +11,7 @@ from typing import Any
 from secretflow import _validate
 from secretflow._atomic import PRIVATE, write_text
 from secretflow.ml.nn.fl.audit import page
-from secretflow.ml.nn.fl.audit.answer import answer, by_scene
+from secretflow.ml.nn.fl.audit.answer import answer, by_scene, tried
 from secretflow.ml.nn.fl.audit.finished import finite
 from secretflow.ml.nn.fl.audit.judging import Row, verdict
 from secretflow.ml.nn.fl.audit.settings import AuditSettings
@@ -49,6 +49,15 @@ class AuditReport:
         """
         _validate.one_of("language", language, LANGUAGES)
         return "\n".join(getattr(sentence, language) for sentence in answer(self.content))
+
+    def tried(self, language: str = "en") -> str:
+        """Which attackers were tried on each view, and why the others were not, a line each.
+
+        Args:
+            language: "en" or "zh".
+        """
+        _validate.one_of("language", language, LANGUAGES)
+        return "\n".join(getattr(sentence, language) for sentence in tried(self.content))
 
     def verdicts(self) -> dict[str, str]:
         """By view "leaks", "undecided" or "chance": no better than guessing on all three scores."""

@@ -17,7 +17,8 @@ from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.observation import Progress
 from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients
 from secretflow.ml.nn.fl.audit import report
-from secretflow.ml.nn.fl.audit.attackers import ATTACKERS, Attacker, Attempt
+from secretflow.ml.nn.fl.audit.attackers import ATTACKERS
+from secretflow.ml.nn.fl.audit.attempt import Attacker, Attempt
 from secretflow.ml.nn.fl.audit.captured import class_numbers
 from secretflow.ml.nn.fl.audit.finished import Finished, key_of
 from secretflow.ml.nn.fl.audit.judging import SCORES, Judge, Row, chances
@@ -160,6 +161,7 @@ class _Bench:
             "rows": rows,
             "baselines": baselines,
             "not_measured": refused,
+            "not_for_it": self._not_for_it(scenes),
         }
 
     def _left_out(self, scenes: Sequence[Scene]) -> list[int]:
@@ -174,10 +176,19 @@ class _Bench:
         for searches in (False, True):
             for attacker in ATTACKERS:
                 for scene in scenes:
-                    fits = attacker.together in (None, scene.rows_together > 1)
-                    kind = self.dealt.candidates.kind in attacker.kinds
-                    if attacker.searches is searches and fits and kind:
+                    fits = attacker.unfit(self.dealt.candidates.kind, scene.rows_together) is None
+                    if attacker.searches is searches and fits:
                         yield scene, attacker
+
+    def _not_for_it(self, scenes: Sequence[Scene]) -> list[dict[str, str]]:
+        """Attackers that are for other rows or other views."""
+        kind = self.dealt.candidates.kind
+        return [
+            {"scene": scene.name, "attack": attacker.name, "why": why}
+            for scene in scenes
+            for attacker in ATTACKERS
+            if (why := attacker.unfit(kind, scene.rows_together)) is not None
+        ]
 
     def _row(
         self,

@@ -172,6 +172,9 @@ TEXTS: dict[str, Said] = {
     "exact batch": Said("batch inverted exactly", "整批精确反演"),
     "rows of neurons": Said("rows that two neurons agree on", "两个神经元一致给出的行"),
     "ridge regression": Said("regression on the attacker's rows", "用攻击者的数据做回归"),
+    "regression on activations": Said(
+        "regression on what fully connected layers were given", "对全连接层所得输入做回归"
+    ),
     "candidates": Said("candidate whose gradient explains it best", "梯度最能解释观测的候选"),
     "learned inverter": Said("net trained to invert", "训练出的反演网络"),
     "Gaussian prior": Said("search with a prior of such rows", "带先验的搜索"),
@@ -186,6 +189,8 @@ TEXTS: dict[str, Said] = {
     "nearest public rows": Said(
         "nearest of the attacker's rows, sees the truth", "攻击者数据中最近的行，看得到真值"
     ),
+    "tried": Said("Tried on the {view}: {attackers}.", "对{view}尝试了：{attackers}。"),
+    "not tried": Said("  not {attack}: {why}", "  未试{attack}：{why}"),
     # what was not measured
     "no other attackers": Said(
         "Other attackers. Stronger ones than these exist or will; where none got through, only these failed.",

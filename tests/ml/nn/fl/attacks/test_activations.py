@@ -54,6 +54,16 @@ def test_the_other_arrays_have_length_one(make_party):
     torch.testing.assert_close(others.norm(), torch.ones(()).double())
 
 
+def test_a_net_without_such_a_layer_is_refused(make_party):
+    def plain():
+        return nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()).double()
+
+    party = make_party(plain)
+    observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=3)
+    with pytest.raises(ValueError, match="model must be one with a fully connected layer with bias"):
+        as_activations(observation)
+
+
 def test_an_observation_is_asked_for():
     with pytest.raises(TypeError, match="observation must be an Observation"):
         as_activations(None)

@@ -102,6 +102,23 @@ def test_what_was_not_tried_for_want_of_time_is_said(finished: AuditReport) -> N
     assert "minutes must be more" in finished.html.read_text(encoding="utf-8")
 
 
+def test_it_says_who_was_tried_on_a_view_and_why_others_were_not(finished: AuditReport) -> None:
+    upload, average = finished.tried().split("Tried on the average")
+    assert upload.startswith(
+        "Tried on the upload of one party, batch of 1: first layer divided by its bias, "
+    )
+    assert "regression on what fully connected layers were given" in upload
+    assert "  not rows read off one by one: for several rows together\n" in upload
+    assert "  not search by distance (DLG): minutes must be more\n" in upload
+    assert "rows read off one by one" in average.split("\n")[0]
+    assert "  not tokens read off the embedding: for tokens" in average
+    assert finished.tried("zh").startswith("\u5bf9\u4e00\u65b9\u7684\u4e0a\u4f20")
+    names = {attacker.name for attacker in ATTACKERS}
+    for scene in finished.content["scenes"]:
+        lists = (finished.content[key] for key in ("rows", "not_measured", "not_for_it"))
+        assert names == {row["attack"] for rows in lists for row in rows if row["scene"] == scene}
+
+
 def test_no_private_row_is_shown_if_it_shall_not_be(finished: AuditReport, tmp_path: Path) -> None:
     assert "came back" in finished.html.read_text(encoding="utf-8")
     hidden = audit(perceptron, table(), replace(QUICK, show_rows=False), out=tmp_path, verbose=False)

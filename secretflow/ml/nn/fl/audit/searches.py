@@ -1,0 +1,95 @@
+"""Attackers of an audit that search, on as few observations and with as few steps as time allows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from secretflow.errors import ArgumentError
+from secretflow.ml.nn.fl.attacks import (
+    DLGSettings,
+    InvertingSettings,
+    Observation,
+    PriorSettings,
+    Reconstruction,
+    dlg_attack,
+    fit_gaussian,
+    inverting_attack,
+    prior_attack,
+)
+from secretflow.ml.nn.fl.attacks.observation import Progress
+from secretflow.ml.nn.fl.audit.attempt import Attempt, Findings, all_of
+
+Search = Callable[[Sequence[Observation], int, Progress | None], list[Reconstruction]]
+"""From observations, steps and progress to what came back."""
+
+
+class _OutOfTimeError(Exception):
+    """A search took twice the time that it was given."""
+
+
+def _searched(attempt: Attempt, search: Search, steps: int, least: int) -> Findings:
+    """Searches on as many observations, with as many steps, as the time allows.
+
+    Args:
+        attempt: what is attacked.
+        search: the attack.
+        steps: of a search that is not short of time.
+        least: steps below which it is not worth trying.
+    """
+    observations = attempt.scene.observations
+    started = time.perf_counter()
+    search(observations[:1], 1, None)
+    each = time.perf_counter() - started
+    steps = min(steps, int(attempt.seconds / each))
+    if steps < least:
+        raise ArgumentError(f"minutes must be more for a search that takes {each:.0f} s a step, got too few")
+    count = max(1, min(len(observations), 20, int(attempt.seconds / each / steps)))
+    end = time.perf_counter() + 2 * attempt.seconds
+
+    def progress(part: float) -> None:
+        attempt.progress(part)
+        if time.perf_counter() > end:
+            raise _OutOfTimeError
+
+    try:
+        found = search(observations[:count], steps, progress)
+    except _OutOfTimeError:
+        raise ArgumentError("minutes must be more for this search, got too few") from None
+    return all_of(found, {"observations": count, "of": len(observations), "steps": steps})
+
+
+def prior_search(attempt: Attempt) -> Findings:
+    prior, bits = fit_gaussian(attempt.public.x), attempt.scene.bits
+    noise = PriorSettings().noise if bits is None else 1 / (2 ** (bits - 1) - 1) / math.sqrt(6)
+
+    def search(some: Sequence[Observation], steps: int, progress: Progress | None) -> list[Reconstruction]:
+        return prior_attack(some, prior, PriorSettings(steps, noise=noise, seed=attempt.seed), progress)
+
+    return _searched(attempt, search, PriorSettings().iterations, 10)
+
+
+def search_by_direction(attempt: Attempt) -> Findings:
+    low, high = attempt.scene.observations[0].bounds
+    rate = 0.1 * (high - low if math.isfinite(high - low) else 1.0)
+
+    def search(some: Sequence[Observation], steps: int, progress: Progress | None) -> list[Reconstruction]:
+        settings = InvertingSettings(steps, learning_rate=rate, seed=attempt.seed)
+        return inverting_attack(some, settings, progress)
+
+    return _searched(attempt, search, InvertingSettings().iterations, 20)
+
+
+def search_by_distance(attempt: Attempt) -> Findings:
+    low, high = attempt.scene.observations[0].bounds
+    narrow = partial(DLGSettings, start_mean=(low + high) / 2, start_deviation=0.1 * (high - low))
+    if not math.isfinite(high - low):
+        narrow = partial(DLGSettings)
+
+    def search(some: Sequence[Observation], steps: int, progress: Progress | None) -> list[Reconstruction]:
+        settings = narrow(steps, 2, patience=10, seed=attempt.seed)
+        return dlg_attack(some, settings, progress)
+
+    return _searched(attempt, search, 100, 20)
