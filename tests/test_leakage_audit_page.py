@@ -60,8 +60,9 @@ def test_a_command_of_the_page_ends_with_an_answer_and_a_report(folder: Path, co
     program, *arguments = shlex.split(command)
     assert program == "python"
     told = run(folder, *arguments).splitlines()
-    assert len(told) == 3 and told[0].startswith("Yes: from the upload of one party")
-    page = (folder / told[2]).read_text(encoding="utf-8")
+    assert told[0].startswith("Yes: from the upload of one party")
+    assert told[2].startswith("Tried on the upload of one party")
+    page = (folder / told[-1]).read_text(encoding="utf-8")
     assert told[0].split(",")[0] in page and "What was not measured" in page
 
 

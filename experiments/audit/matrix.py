@@ -14,17 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.audit.answer import Row, pruned_gradients, worst_first
-from experiments.audit.cells import INFERRED, KNOWN, OBLIVIOUS, WEIGHTS_ONLY
-
-_CHINESE = {
-    "attack": "攻击",
-    "attacker": "攻击者",
-    "closed form": "闭式",
-    KNOWN: "知道掩码",
-    INFERRED: "从零值推断掩码",
-    WEIGHTS_ONLY: "有剪枝后的权重、忽略掩码",
-    OBLIVIOUS: "有未剪枝的权重、忽略掩码",
-}
+from experiments.audit.cells import KNOWN
+from experiments.audit.words import CHINESE
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ def markdown(rows: Sequence[Row], data: str, chinese: bool = False) -> str:
     """
     chosen = [line for line in lines(rows) if line.data == data]
     levels = sorted({level for line in chosen for level in line.rows})
-    names = _CHINESE if chinese else {}
+    names = CHINESE if chinese else {}
     head = [*(names.get(name, name) for name in ("attack", "attacker")), *map(_percent, levels)]
     body = [
         [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -148,13 +148,20 @@ def tried(content: Mapping[str, Any]) -> Iterator[Said]:
     """
     left_out = [*content["not_measured"], *content["not_for_it"]]
     for scene, rows in by_scene(content).items():
-        names = [say(row["attack"]) for row in rows]
-        attackers = Said(", ".join(name.en for name in names), "、".join(name.zh for name in names))
         view = named(rows[0]) if rows else Said(scene, scene)
-        yield say("tried", view=view, attackers=attackers if names else say("none"))
+        attackers = _listed(say(row["attack"]) for row in rows) if rows else say("nobody")
+        yield say("tried", view=view, attackers=attackers)
+        reasons: dict[str, list[str]] = {}
         for one in left_out:
             if one["scene"] == scene:
-                yield say("not tried", attack=say(one["attack"]), why=one["why"].partition(", got ")[0])
+                reasons.setdefault(one["why"].partition(", got ")[0], []).append(one["attack"])
+        for why, attacks in reasons.items():
+            yield say("not tried", attackers=_listed(map(say, attacks)), why=why)
+
+
+def _listed(names: Iterable[Said]) -> Said:
+    every = list(names)
+    return Said(", ".join(name.en for name in every), "、".join(name.zh for name in every))
 
 
 def best_by_score(rows: Sequence[Row]) -> dict[str, Row | None]:

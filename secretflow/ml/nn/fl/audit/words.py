@@ -190,7 +190,8 @@ TEXTS: dict[str, Said] = {
         "nearest of the attacker's rows, sees the truth", "攻击者数据中最近的行，看得到真值"
     ),
     "tried": Said("Tried on the {view}: {attackers}.", "对{view}尝试了：{attackers}。"),
-    "not tried": Said("  not {attack}: {why}", "  未试{attack}：{why}"),
+    "not tried": Said("  not {attackers}: {why}", "  未试{attackers}：{why}"),
+    "nobody": Said("nobody", "无"),
     # what was not measured
     "no other attackers": Said(
         "Other attackers. Stronger ones than these exist or will; where none got through, only these failed.",

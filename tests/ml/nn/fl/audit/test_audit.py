@@ -108,8 +108,8 @@ def test_it_says_who_was_tried_on_a_view_and_why_others_were_not(finished: Audit
         "Tried on the upload of one party, batch of 1: first layer divided by its bias, "
     )
     assert "regression on what fully connected layers were given" in upload
-    assert "  not rows read off one by one: for several rows together\n" in upload
-    assert "  not search by distance (DLG): minutes must be more\n" in upload
+    assert re.search(r"  not rows read off one by one, .*: for several rows together\n", upload)
+    assert re.search(r"  not .*search by distance \(DLG\): minutes must be more\n", upload)
     assert "rows read off one by one" in average.split("\n")[0]
     assert "  not tokens read off the embedding: for tokens" in average
     assert finished.tried("zh").startswith("\u5bf9\u4e00\u65b9\u7684\u4e0a\u4f20")
