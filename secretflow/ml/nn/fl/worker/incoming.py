@@ -101,13 +101,15 @@ class IncomingWeights:
             for handle in handles:
                 handle.remove()
 
-    def _hook(self, name: str, mask: Mask) -> Callable[[nn.Linear, Any, torch.Tensor], None]:
+    def _hook(self, name: str, mask: Mask) -> Callable[[nn.Linear, Any, object], None]:
         looked = False
 
-        def look(layer: nn.Linear, _: Any, outputs: torch.Tensor) -> None:
+        def look(layer: nn.Linear, _: Any, outputs: object) -> None:
             nonlocal looked
-            rows = outputs.detach().reshape(-1, outputs.shape[-1])[:_MOST_ROWS]
-            if looked or len(rows) < LEAST_ROWS:
+            if looked or not isinstance(outputs, torch.Tensor):  # a subclass may give something else
+                return
+            rows = outputs.detach().reshape(-1, layer.out_features)[:_MOST_ROWS]
+            if len(rows) < LEAST_ROWS:
                 return
             looked, drawn = True, self._drawn(name, layer, mask)
             units = nested_units(rows.float().numpy(force=True)[:, drawn])
