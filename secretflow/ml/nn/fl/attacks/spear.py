@@ -15,6 +15,8 @@ the choice among candidates by the signs that the rows give.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,6 +50,8 @@ class SpearSettings:
         agreement: part of the neurons that a row must switch on just where something comes back from it, to
             count as read, in (0, 1]; less than all, for parties with masks of their own have other nets.
         seed: of the draws.
+        seconds: after which the best that was found counts, above 0; one lot of draws is always made. None
+            goes on to the last draw.
 
     Raises:
         TypeError: a value is of the wrong type.
@@ -57,12 +61,14 @@ class SpearSettings:
     draws: int = 100_000
     agreement: float = 0.95
     seed: int = 0
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         _validate.plain_fields(self)
         _validate.integer("draws", self.draws, 1)
         _validate.integer("seed", self.seed, 0)
         _validate.number("agreement", self.agreement, above=0, at_most=1)
+        _validate.number("seconds", self.seconds, above=0, optional=True)
 
 
 def spear_attack(observation: Observation, settings: SpearSettings = SpearSettings()) -> torch.Tensor:
@@ -84,6 +90,7 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     _validate.instance("settings", settings, SpearSettings, "SpearSettings")
+    end = math.inf if settings.seconds is None else time.perf_counter() + settings.seconds
     layer = _Layer.of(observation)
     shape = observation.image_shape
     best, agreeing = layer.inputs.new_zeros(0, layer.inputs.shape[1]), layer.inputs.new_zeros(0)
@@ -91,9 +98,11 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
     for candidates in layer.drawn(settings):
         columns = _without_doubles(torch.cat([columns, candidates]))
         if len(columns) >= layer.rank:
-            best, agreeing = layer.chosen(columns, settings.agreement)
+            best, agreeing = layer.chosen(columns, settings.agreement, end)
             if bool((agreeing >= settings.agreement).all()):
                 break
+        if time.perf_counter() > end:
+            break
     found = best[agreeing >= settings.agreement]
     return found.reshape(len(found), *shape)
 
@@ -163,12 +172,13 @@ class _Layer:
             rows = [_null(alive[own]) for own in _patterns(zeros[sparse])]
             yield torch.stack(rows).cpu() if rows else solved[:0].cpu()
 
-    def chosen(self, columns: torch.Tensor, enough: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def chosen(self, columns: torch.Tensor, enough: float, end: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the columns that agree best with the signs that they give, and how far each agrees.
 
         Args:
             columns: candidates, at least as many as rows, (candidates, rank).
             enough: agreement from which on a row is not exchanged.
+            end: time, as of ``time.perf_counter``, after which no row is exchanged any more.
 
         Returns:
             Rows, (rank, inputs), and the part of the neurons that each switches on where it should, (rank,);
@@ -182,7 +192,7 @@ class _Layer:
         rows, agreeing = self._rows(columns[own])
         for candidate in (number for number in order.tolist() if number not in own):
             worst = int(agreeing.argmin())
-            if agreeing[worst] >= enough:
+            if agreeing[worst] >= enough or time.perf_counter() > end:
                 break
             other = [*own[:worst], candidate, *own[worst + 1 :]]
             if len(_independent(columns, other, self.rank)) < self.rank:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from secretflow.ml.nn.fl.attacks import (
     LearnedSettings,
@@ -53,8 +54,9 @@ def _exact(attempt: Attempt) -> Findings:
     observations = attempt.scene.observations
     settings, end = SpearSettings(seed=attempt.seed), time.perf_counter() + attempt.seconds
     found: list[Guess] = []
-    while len(found) < len(observations) and (not found or time.perf_counter() < end):
-        found.append(Guess(spear_attack(observations[len(found)], settings).float(), None))
+    while len(found) < len(observations) and (left := end - time.perf_counter()) > 0:
+        hard = replace(settings, seconds=left / (len(observations) - len(found)))
+        found.append(Guess(spear_attack(observations[len(found)], hard).float(), None))
     used, there = len(found), len(observations)
     spared = {"observations": used, "of": there, "steps": settings.draws}
     return Findings(tuple(found), effort=spared if used < there else {})

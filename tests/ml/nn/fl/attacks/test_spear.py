@@ -74,6 +74,13 @@ def test_nothing_comes_back_from_noise() -> None:
     assert found.shape == (0, FEATURES)
 
 
+def test_a_search_that_would_take_a_year_ends_when_its_time_is_over() -> None:
+    settings = SpearSettings(draws=10**12, seconds=0.5)
+    assert len(spear_attack(observed(smooth, 1, 4)[1], settings)) == 0
+    x, observation = observed(deep, 1, 4, density=0.35)
+    assert spear_attack(observation, settings).shape[1:] == x.shape[1:]
+
+
 def test_what_cannot_be_inverted_is_refused() -> None:
     observation = observed(deep, 1, 4)[1]
     several = dataclasses.replace(observation, local_steps=2, learning_rate=0.1)
