@@ -16,6 +16,7 @@ from secretflow.security.aggregation.secagg.rules import Rules
 
 from .network import Network, openable
 from .parties import Outcome, clients_of, names_of, plain_average, steps
+from .rounded import RoundedParty, check_rounded
 
 
 class Run:
@@ -28,17 +29,23 @@ class Run:
         min_survivors: int | None = None,
         blind: bool = False,
         max_colluders: float | None = None,
+        upload_bits: int | None = None,
     ) -> None:
         self.names = names_of(parties)
         self.ring = Ring.make(32, None, parties)
         rules = SurvivorRules.make(parties, min_survivors or parties // 2 + 1, 2)
         self.outcomes: dict[str, list[Outcome]] = {name: [] for name in self.names}
-        clients = clients_of(self.names, rules, self.ring, blind, max_colluders=max_colluders)
+        clients = clients_of(
+            self.names, rules, self.ring, blind, max_colluders=max_colluders, upload_bits=upload_bits
+        )
         self.neighbours = clients[0].rules.neighbours
+        self.rounded = {c.party: RoundedParty(c) for c in clients} if upload_bits is not None else {}
         self.network = Network(
             SurvivorServer(self.names, rules),
             {
-                name: steps(client, name, rounds, False, self.outcomes[name])
+                name: self.rounded[name].steps(rounds, self.outcomes[name])
+                if self.rounded
+                else steps(client, name, rounds, False, self.outcomes[name])
                 for name, client in zip(self.names, clients, strict=True)
             },
             self.outcomes,
@@ -161,6 +168,21 @@ def test_a_quarter_of_48_with_neighbours_lost_leaves_the_average_of_the_others(b
     run.network.drain()
     for number in range(2):
         run.check(number, [name for name in run.names if name not in lost])
+
+
+@pytest.mark.parametrize("step", [Step.ANSWERS, Step.RELEASES])
+def test_so_it_is_of_updates_of_a_few_bits(step: Step) -> None:
+    run = Run(48, min_survivors=36, max_colluders=0.2, upload_bits=8)
+    run.until(step)
+    lost = run.names[::4]
+    for name in lost:
+        run.network.cut(name)
+    run.network.drain()
+    left = [name for name in run.names if name not in lost]
+    for name in left:
+        assert run.network.ended[name] is None
+        assert run.outcomes[name][1].survivors == tuple(left)
+        check_rounded(run.rounded, run.outcomes[name], name)
 
 
 def test_neighbours_that_are_too_few_for_those_who_may_be_gone_are_refused() -> None:
