@@ -113,6 +113,7 @@ TRAINING: dict[str, Call] = {
             "random_seed": [-1, 0.5, "1"],
             "skip_bn": FLAG,
             "wp_strategy": [False, 3],
+            "accept_degenerate_layers": FLAG,
             "gradient_capture": [3, "folder"],
             **PRUNING,
             "local_objective": ["sgd"],
