@@ -81,7 +81,7 @@ class Rounding:
         per_lane = _WORD // each
         lane_bits = per_lane * each - 1 if packed else _WORD
         base = math.floor(2 ** (lane_bits / per_lane))
-        half = (base - 1) // 2
+        half = min((base - 1) // 2, _MOST_STEPS)
         # Each party's number may be rounded up by less than one step beyond its share of the bound.
         return cls(bits, parties, Lanes(2 * half + 1, per_lane, lane_bits, signed=True), half - parties + 1)
 
@@ -109,13 +109,13 @@ class Rounding:
     def limit(self, share: float) -> int:
         """The most steps that a party uploads of a number.
 
-        The limits of all parties, whose shares add up to 1, add up to less than ``steps + parties``. None is
-        above 32,767, which only a party of more than 256 with more than half of the weight would reach.
+        The limits of all parties, whose shares add up to 1, add up to less than ``steps + parties``, which is
+        at most 32,768: so none is too large for what it is kept in.
 
         Args:
             share: of the party in the weight of all, in [0, 1].
         """
-        return min(math.ceil(share * self.steps * (1 - _OFF)), _MOST_STEPS)
+        return math.ceil(share * self.steps * (1 - _OFF))
 
     def scale(self, bound: float, share: float) -> float:
         """How many steps a party's update of 1.0 is.

@@ -74,12 +74,16 @@ def test_float32_is_off_by_no_more_than_it_cannot_hold(
     assert np.abs(left).max() <= 2.0**-22 * (abs(value) + unit)
 
 
-def test_no_party_has_more_steps_than_int16_holds() -> None:
-    rounding = Rounding.make(8, 300)
-    assert rounding.limit(0.9) == 2**15 - 1 < 0.9 * rounding.steps
-    rest, steps = np.array([-1.0, 1.0]), np.empty(2, np.int16)
-    assert rounding.round_off(steps, rest, 1.0, 0.9, KEY) == 2
-    assert steps.tolist() == [-(2**15) + 1, 2**15 - 1]
+@pytest.mark.parametrize("parties", [257, 300, 512, 513, 1000])
+@pytest.mark.parametrize("packed", [True, False])
+def test_steps_fit_into_int16_and_no_heavy_party_is_clipped_for_it(parties: int, packed: bool) -> None:
+    for bits in UPLOAD_BITS:
+        rounding = Rounding.make(bits, parties, packed)
+        assert rounding.limit(1.0) <= 2**15 - 1
+        for share in (0.1, 0.9):
+            rest, steps = np.array([-1.0, 1.0]), np.empty(2, np.int16)
+            assert rounding.round_off(steps, rest, 1.0, share, KEY) == 0
+            np.testing.assert_allclose(steps, rounding.scale(1.0, share) * np.array([-1, 1]), atol=1)
 
 
 @settings(deadline=None)

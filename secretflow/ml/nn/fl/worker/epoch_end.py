@@ -33,5 +33,6 @@ def end_epoch(
     totals = yield from with_survivors(client, total_of_those_there(client, own))
     told = None if totals is None else told_of(own, totals)
     if server_is_told:
-        yield from tell(client, pack({"totals": told}))
+        # Not what has no total, which shows what this party has not.
+        yield from tell(client, pack({"totals": told and [told[0], []]}))
     return told

@@ -99,17 +99,15 @@ class PartyRounds:
         self._support: Support | None = None
         self._updates: Updates | None = None
         self._prunes_own = settings.mask_scope == "local"
-        self.epoch_is_over = False
-        self.ended = 0
-        self.lost = 0
+        self.epoch_is_over = self._starts_late = False
+        self.ended = self.lost = 0
         self._before: list[np.ndarray] = []  # the weights with which a round began
 
     def start(self, keeps_average: bool = True) -> Exchanges[None]:
         """Gives all parties the average of their weights, under masks that they agree on.
 
         Args:
-            keeps_average: whether parties keep the last average to the bit, where updates travel and all have
-                it already. Where parties may come in later, there must be one that was opened.
+            keeps_average: whether the last average may stay, to the bit, where all have it.
 
         Raises:
             AggregationError: the parties do not mean the same fit.
@@ -135,7 +133,8 @@ class PartyRounds:
                 )
                 self._training.check(arrays)
         except RoundLostError:
-            return  # what was released is not uploaded again, and the first round has the next average
+            self._starts_late = True  # what was released is not uploaded again, and no update has a reference
+            return
         except BaseException:
             self._training.take(before)
             raise
@@ -293,8 +292,9 @@ class PartyRounds:
     ) -> Exchanges[None]:
         """Averages what is uploaded into arrays of the model."""
         client, support = self._client, self._support
-        if self._updates is None or support is None:
-            yield from average_into(client, arrays, upload, weights, support)
+        if self._updates is None or support is None or self._starts_late:
+            yield from average_into(client, arrays, upload, weights, support, updates=self._updates)
+            self._starts_late = False
             return
         key = rounding_key(self._fit.random_seed, client.party, this.epoch, this.number)
         yield from average_updates_into(client, arrays, self._updates, weights, support, key)

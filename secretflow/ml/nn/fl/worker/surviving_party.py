@@ -7,6 +7,7 @@ from typing import Any
 
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.data import rows_by_round
+from secretflow.ml.nn.fl.worker.generators import reseed
 from secretflow.ml.nn.fl.worker.progress import Progress
 from secretflow.ml.nn.fl.worker.surviving import SurvivingFit
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
@@ -32,6 +33,7 @@ class SurvivingParty:
     ) -> None:
         """Begins a fit, for arguments see :class:`SurvivingFit`."""
         self.leave_fit()
+        reseed(fit)
         self._rounds_told = 0
         self._surviving = SurvivingFit(
             self,  # type: ignore[arg-type]  # the worker is one, by its other bases

@@ -49,6 +49,8 @@ def join(
     if not isinstance(members, Members) or party not in members.names:
         raise AggregationError(f"{party} must be told who begins, got {type(members).__name__.lower()}")
     names = members.names
+    if len(set(names)) < len(names):
+        raise AggregationError(f"members must be named once each, got {', '.join(names)}")
     client = make_client(names)
     peers = [name for name in names if name != party]
     own_key = client.keys.public_key()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from secretflow import _validate
 
+from ..errors import AggregationError
 from ..group import Group
 from ..identity import Identities
 from ..rules import Rules
@@ -67,8 +68,14 @@ class Survival:
 
         Args:
             party: its name.
-            names: of those it makes calls with.
+            names: of those it makes calls with, as the server says.
+
+        Raises:
+            AggregationError: one is none of the parties that take part.
         """
+        strangers = sorted(set(names) - set(self.names))
+        if strangers:
+            raise AggregationError(f"members must be of {', '.join(self.names)}, got {', '.join(strangers)}")
         return MeasuringClient(party, names, self.rules, self.survivors, self.identities)
 
 

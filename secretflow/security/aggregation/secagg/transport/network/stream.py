@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeVar
@@ -129,7 +130,7 @@ def drive(steps: Steps[_Result], stream: PartyStream, patience: float) -> _Resul
     Args:
         steps: the generator; closed on any error.
         stream: to the server.
-        patience: seconds that an answer may take.
+        patience: seconds that an answer may take, whatever else is said before it.
 
     Returns:
         What the generator returns.
@@ -139,10 +140,13 @@ def drive(steps: Steps[_Result], stream: PartyStream, patience: float) -> _Resul
     """
     with contextlib.closing(steps):
         try:
-            message = next(steps)
+            message, end = next(steps), time.monotonic() + patience
             while True:
                 if message is not None:
                     stream.send(message)
-                message = steps.send(stream.receive(patience))
-        except StopIteration as end:
-            return end.value
+                    end = time.monotonic() + patience
+                message = steps.send(stream.receive(max(0.0, end - time.monotonic())))
+                if message is None and time.monotonic() > end:
+                    raise ChannelClosedError(f"an answer must come within {patience:g} seconds, got others")
+        except StopIteration as done:
+            return done.value

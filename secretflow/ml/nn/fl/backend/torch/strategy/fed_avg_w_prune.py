@@ -1,7 +1,6 @@
 """FedAvg with pruning, as ``FLModel`` finds it: one party's actor."""
 
 # Annotations stay objects here: the proxy reads from ``Tuple`` how many objects a method returns.
-import random
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
 from secretflow.ml.nn.fl.worker.capture import GradientCapture
 from secretflow.ml.nn.fl.worker.data import nan_in, rows_by_round
+from secretflow.ml.nn.fl.worker.generators import reseed
 from secretflow.ml.nn.fl.worker.incoming import IncomingWeights
 from secretflow.ml.nn.fl.worker.lone_rows import size_of
 from secretflow.ml.nn.fl.worker.party_data import PartyData
@@ -135,10 +135,7 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
             fit: what the user chose for this fit.
             rows_known: whether all parties know beforehand how many rows each round trains on.
         """
-        if fit.random_seed is None:
-            # What has seeded the generators before, such as initial weights, others may know.
-            torch.seed()
-            random.seed()
+        reseed(fit)
         rows = rows_by_round(self.train_set, fit.ends_of_rounds(self._party)) if rows_known else None
         self._rounds = PartyRounds(self._client, self._training, self._settings, fit, rows)
         # All begin with an average of weights that no party has trained on since, so anew.
