@@ -1,7 +1,11 @@
-"""Every Python block of README and docs runs as it is printed; those of a page one after the other."""
+"""Every Python block of README and docs runs as it is printed; those of a page one after the other.
+
+A page in Chinese has the blocks of the English one, which run.
+"""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -15,7 +19,8 @@ from examples import make_data
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = sorted(ROOT.glob("README*.md"))
-GUIDES = sorted((ROOT / "docs").glob("*.md"))
+CHINESE = sorted((ROOT / "docs").glob("*.zh-CN.md"))
+GUIDES = sorted(set((ROOT / "docs").glob("*.md")) - set(CHINESE))
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name != "make_data.py")
 LAST_WORDS = {"hospitals": "binaryauroc=0.9", "mnist": "multiclassaccuracy=0.9"}
 
@@ -83,6 +88,14 @@ def test_the_example_of_the_readme_trains_in_an_empty_folder(tmp_path: Path) -> 
 @pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page)], ids=lambda page: page.name)
 def test_the_blocks_of_a_guide_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     run(BEFORE_A_GUIDE + "\n".join(blocks(page)), tmp_path)
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
+def test_a_page_in_chinese_has_the_blocks_of_the_english_one(page: Path) -> None:
+    """But for comments."""
+    english = page.with_name(page.name.replace(".zh-CN", ""))
+    chinese, expected = ([ast.dump(ast.parse(block)) for block in blocks(one)] for one in (page, english))
+    assert chinese == expected
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ def rows_of(out):
     return json.loads(out.read_text(encoding="utf-8"))["rows"]
 
 
+@pytest.mark.slow
 def test_every_row_says_what_was_attacked_and_how(measured):
     rows = rows_of(measured)
     assert all(row.keys() >= KEYS for row in rows)
@@ -51,6 +52,7 @@ def test_every_row_says_what_was_attacked_and_how(measured):
     assert filled["median_mse"] < blank["median_mse"]
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_not_measured_again(measured, capsys):
     before = measured.read_bytes()
     capsys.readouterr()
@@ -58,6 +60,7 @@ def test_what_is_measured_is_not_measured_again(measured, capsys):
     assert measured.read_bytes() == before and capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_tables_put_the_worst_attacker_first(measured, capsys):
     assert strong.main(["--out", str(measured), "--tables"]) == 0
     lines = capsys.readouterr().out.splitlines()
