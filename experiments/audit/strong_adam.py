@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments.audit.strong_attacks import compared, inverters
+from experiments.audit.strong_attacks import as_layers_were_given, compared, inverters
 from experiments.audit.strong_scores import Material
 from experiments.audit.strong_trained import (
     BATCH,
@@ -22,7 +22,6 @@ from experiments.audit.strong_trained import (
 )
 from experiments.dgl_utils import CLASSES, ConvNet
 from secretflow.ml.nn.fl.attacks import Observation
-from secretflow.ml.nn.fl.attacks.activations import as_activations
 from secretflow.ml.nn.fl.attacks.adam_updates import gradient_of_adam
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe
 
@@ -59,8 +58,7 @@ def adam_updates(material: Material, images: int, epochs: int, density: float, f
         return
     level = [replace(each, gradients=last.levelled(each.gradients)) for each in observations]
     yield {**common, **compared(level, material, lambda arrays: last.levelled(last.solved(arrays, 0.0)))}
-    change = as_activations(observations[0], _NOISE)
-    given = [replace(each, gradients=change(each.gradients)) for each in observations]
+    given, change = as_layers_were_given(observations, _NOISE)
     yield from (
         {**common, **row}
         for row in inverters(given, lambda arrays: change(last.solved(arrays, _UNSURE)), material)

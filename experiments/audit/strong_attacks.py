@@ -89,11 +89,11 @@ def inverters(
     parts = learned.features, learned.seen, learned.public
     for name in ("ridge regression", "learned inverter"):
         begun = time.perf_counter()
-        if name == "ridge regression":
-            inverter: Inverter = regress(*parts, seed=0)
-        else:
+        ridge = regress(*parts, seed=0)
+        inverter: Inverter = ridge
+        if name != "ridge regression":
             settings = LearnedSettings() if distort is None else _WIDE
-            inverter = learn(*parts, observations[0].classes, settings)
+            inverter = learn(ridge, *parts, observations[0].classes, settings)
         fitted = computed + time.perf_counter() - begun
         found = attack_with(inverter, observations)
         yield {

@@ -12,6 +12,7 @@ from experiments.sparse.methods import Method, numbers
 from experiments.sparse.peers import erk_counts
 from experiments.sparse.selection import grow_largest, keep_largest, keep_largest_over_layers, lamp
 from secretflow.ml.nn.fl.plan import Round
+from secretflow.ml.nn.fl.pruning.curves import cubic
 
 
 class Following(Method):
@@ -128,12 +129,11 @@ class Following(Method):
     def _now(self) -> float:
         """The density that the schedule has come to."""
         assert self._started is not None
-        progress = min(1.0, (self._done - self._started) / self._span)
+        progress = (self._done - self._started) / self._span
         if self._geometric:
-            return self._density**progress
+            return self._density ** min(1.0, progress)
         left = 1 - min(1.0, (self._done - self._started) / self._tail_end)
-        lowest = min(1.0, self._density * self._tail**left)
-        return lowest + (1 - lowest) * (1 - progress) ** 3
+        return cubic(progress, min(1.0, self._density * self._tail**left))
 
     def _cosine(self) -> float:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, self._done / (self._until * self._rounds))))

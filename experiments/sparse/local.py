@@ -11,6 +11,7 @@ from experiments.sparse.job import Job
 from experiments.sparse.methods import Method
 from experiments.sparse.selection import keep_largest_over_layers
 from secretflow.ml.nn.fl.plan import Round
+from secretflow.ml.nn.fl.pruning.curves import cubic
 
 
 class Local(Method):
@@ -56,7 +57,7 @@ class Local(Method):
         self._done += 1
         done = self._done - self._warm_up
         if 0 < done <= self._span:
-            rate = self._density + (1 - self._density) * (1 - done / self._span) ** 3
+            rate = cubic(done / self._span, self._density)
             job.agree(self._at_least, shrinks=True)
             scores = [
                 (self._own * job.flat(name) + (1 - self._own) * self._average[name]).abs()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps
@@ -67,6 +67,21 @@ class Network:
         if name not in self.ended:
             self._resume(name, message)
 
+    def deliver_one(self, choose: Callable[[list[str]], str], up: bool = True) -> bool:
+        """Delivers a message, of a party that is chosen among those that have one; whether there was any.
+
+        Args:
+            choose: one of some parties.
+            up: whether one to the server goes first, if there is one; else it goes if nothing else does.
+        """
+        busy_up = [name for name, queue in self.up.items() if queue]
+        busy_down = [name for name, queue in self.down.items() if queue and name not in self.ended]
+        if busy_up and (up or not busy_down):
+            self.deliver_up(choose(busy_up))
+        elif busy_down:
+            self.deliver_down(choose(busy_down))
+        return bool(busy_up or busy_down)
+
     def cut(self, name: str) -> None:
         """The connection of a party breaks: both ends notice, what is on its way is lost."""
         self.up[name].clear()
@@ -87,13 +102,9 @@ class Network:
     def drain(self) -> None:
         """Delivers all that is on its way, then lets time pass, until nothing happens any more."""
         for _ in range(10_000):
-            busy_up = [name for name, queue in self.up.items() if queue]
-            busy_down = [name for name, queue in self.down.items() if queue and name in self.alive()]
-            if busy_up:
-                self.deliver_up(busy_up[0])
-            elif busy_down:
-                self.deliver_down(busy_down[0])
-            elif self.alive() and self.server.step is not Step.NOTHING:
+            if self.deliver_one(lambda names: names[0]):
+                continue
+            if self.alive() and self.server.step is not Step.NOTHING:
                 self.time_out()
             elif self.alive():  # no answer will come: the party's own deadline passes
                 self._throw(self.alive()[0], ChannelClosedError("no answer in time"))

@@ -286,8 +286,6 @@ def test_in_1000_schedules_of_losses_and_returns_each_average_is_that_of_its_sur
     run = Run(blind)
     network = run.network
     for _ in range(data.draw(st.integers(0, 120))):
-        busy_up = [name for name in NAMES if network.up[name]]
-        busy_down = [name for name in network.alive() if network.down[name]]
         what = data.draw(st.integers(0, 30))
         if what == 0 and network.alive():
             network.cut(data.draw(st.sampled_from(network.alive())))
@@ -297,10 +295,8 @@ def test_in_1000_schedules_of_losses_and_returns_each_average_is_that_of_its_sur
             network.server = run.session = Served(NAMES, SURVIVORS)
             for name in NAMES:
                 network.cut(name)
-        elif busy_up and (what % 2 or not busy_down):
-            network.deliver_up(data.draw(st.sampled_from(busy_up)))
-        elif busy_down:
-            network.deliver_down(data.draw(st.sampled_from(busy_down)))
+        else:
+            network.deliver_one(lambda names: data.draw(st.sampled_from(names)), up=what % 2 == 1)
     network.drain()
     run.check()
     for error in network.ended.values():

@@ -171,17 +171,13 @@ def test_in_random_schedules_of_losses_nothing_about_few_parties_can_be_worked_o
     run = Run(6, 4)
     network = run.network
     for _ in range(data.draw(st.integers(0, 150))):
-        busy_up = [name for name in run.names if network.up[name]]
-        busy_down = [name for name in network.alive() if network.down[name]]
         what = data.draw(st.integers(0, 30))
         if what == 0 and network.alive():
             network.cut(data.draw(st.sampled_from(network.alive())))
         elif what == 1:
             network.time_out()
-        elif busy_up and (what % 2 or not busy_down):
-            network.deliver_up(data.draw(st.sampled_from(busy_up)))
-        elif busy_down:
-            network.deliver_down(data.draw(st.sampled_from(busy_down)))
+        else:
+            network.deliver_one(lambda names: data.draw(st.sampled_from(names)), up=what % 2 == 1)
     network.drain()
     run.check()
     told = [run.outcomes[name] for name, error in network.ended.items() if error is None]

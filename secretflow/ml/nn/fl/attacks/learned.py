@@ -162,10 +162,12 @@ def fit_learned(
     _validate.check(function, "progress", progress, what, TypeError)
     gradients = public_gradients(observation, public, distort)
     features, seen = features_of(gradients, settings.features, settings.seed)
-    return learn(features, seen, public, observation.classes, settings, progress)
+    ridge = regress(features, seen, public, settings.seed)
+    return learn(ridge, features, seen, public, observation.classes, settings, progress)
 
 
 def learn(
+    ridge: RidgeInverter,
     features: Features,
     seen: torch.Tensor,
     public: PublicRows,
@@ -173,9 +175,10 @@ def learn(
     settings: LearnedSettings,
     progress: Callable[[float], None] | None = None,
 ) -> LearnedInverter:
-    """Trains a net on features of public rows.
+    """Trains a net on features of public rows, for what a regression leaves of them.
 
     Args:
+        ridge: the regression of these rows, see :func:`~.ridge.regress`.
         features: from gradients, for the inverter.
         seen: features of the public rows, float64 of shape (rows, size).
         public: the rows.
@@ -184,7 +187,6 @@ def learn(
         progress: called after each epoch with the part of the work that is done, from 0 to 1.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ridge = regress(features, seen, public, settings.seed)
     regressed = ridge.given(seen)
     components, mean = _components(regressed)
     left = public.x.flatten(1).float() - ridge.rows_of(regressed, public.y)

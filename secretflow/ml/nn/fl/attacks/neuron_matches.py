@@ -16,9 +16,8 @@ from __future__ import annotations
 import torch
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
+from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient, with_ones
 from secretflow.ml.nn.fl.attacks.observation import Observation
-from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 _AGREE = 1e-3
 """Part of what known rows leave over of a neuron up to which a candidate explains it; float32 keeps 1e-6."""
@@ -47,19 +46,15 @@ def match_neurons(observation: Observation, x: torch.Tensor) -> torch.Tensor:
             ``x`` does not fit.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
-    _validate.instance("x", x, torch.Tensor, "a tensor")
-    shape, steps = observation.image_shape, observation.local_steps
-    _validate.check(tuple(x.shape[1:]) == shape, "x", tuple(x.shape), f"rows of shape {shape}")
+    rows = with_ones(observation, x).T.contiguous()
+    steps = observation.local_steps
     _validate.check(steps == 1, "local_steps", steps, "1 to match candidates with neurons")
-    numbers = needed_first_layer(observation)
-    weight, bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
-    alive = living_arrays(observation)[numbers[0]].double()
-    seen = torch.cat([weight * alive, bias[:, None]], dim=1)
+    layer = FirstGradient.of(observation)
+    alive = layer.seen().double()
+    seen = layer.both() * alive
     lengths = seen.norm(dim=1)
     strong = lengths > 1e-5 * lengths.max()
-    neurons = (seen / lengths.clamp(min=1e-300)[:, None])[strong]
-    alive = torch.cat([alive, torch.ones_like(bias)[:, None]], dim=1)[strong]
-    rows = torch.cat([x.flatten(1).double(), x.new_ones(len(x), 1).double()], dim=1).T.contiguous()
+    neurons, alive = (seen / lengths.clamp(min=1e-300)[:, None])[strong], alive[strong]
     known: list[int] = []
     scores = torch.zeros(len(x), dtype=torch.float64)
     while len(known) < observation.batch_size:

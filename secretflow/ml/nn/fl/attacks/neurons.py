@@ -18,10 +18,9 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.closed_form import input_of_first_layer
+from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient
 from secretflow.ml.nn.fl.attacks.gaussian import Prior, check_prior
-from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
 from secretflow.ml.nn.fl.attacks.observation import Observation
-from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 _AGREE = 1e-3
 """Relative distance up to which two neurons hold the same row; float32 keeps about 1e-5."""
@@ -51,9 +50,8 @@ def read_neurons(observation: Observation, prior: Prior | None = None) -> torch.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     check_prior(prior)
-    numbers = needed_first_layer(observation)
-    weight, bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
-    counts = living_arrays(observation)[numbers[0]].to(weight)
+    layer = FirstGradient.of(observation)
+    weight, bias, counts = layer.weight, layer.bias, layer.living.to(layer.weight)
     strong = bias.abs() > _LEAST * bias.abs().max()
     weight, bias, counts = weight[strong], bias[strong], counts[strong]
     left, found = list(range(len(weight))), []

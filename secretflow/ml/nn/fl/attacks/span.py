@@ -15,10 +15,8 @@ from __future__ import annotations
 import torch
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.completion import completed
-from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
+from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient, with_ones
 from secretflow.ml.nn.fl.attacks.observation import Observation
-from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 
 def span_scores(observation: Observation, x: torch.Tensor) -> torch.Tensor:
@@ -39,21 +37,17 @@ def span_scores(observation: Observation, x: torch.Tensor) -> torch.Tensor:
             there are too many rows, or ``x`` does not fit.
     """
     _validate.instance("observation", observation, Observation, "an Observation")
-    _validate.instance("x", x, torch.Tensor, "a tensor")
-    shape, steps, rows = observation.image_shape, observation.local_steps, observation.batch_size
-    _validate.check(tuple(x.shape[1:]) == shape, "x", tuple(x.shape), f"rows of shape {shape}")
+    asked = with_ones(observation, x)
+    steps, rows = observation.local_steps, observation.batch_size
     _validate.check(steps == 1, "local_steps", steps, "1 to tell rows by the space that they span")
-    numbers = needed_first_layer(observation)
-    weight, bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
-    what = f"below the smaller side of the first layer, {min(weight.shape)}, to tell rows by their space"
-    _validate.check(rows < min(weight.shape), "batch_size", rows, what)
-    both = torch.cat([weight, bias[:, None]], dim=1)
-    living = living_arrays(observation)[numbers[0]]
-    if bool(living.all()):
-        space = torch.linalg.svd(both, full_matrices=False).Vh[:rows]
+    layer = FirstGradient.of(observation)
+    smaller = min(layer.weight.shape)
+    what = f"below the smaller side of the first layer, {smaller}, to tell rows by their space"
+    _validate.check(rows < smaller, "batch_size", rows, what)
+    if bool(layer.living.all()):
+        space = torch.linalg.svd(layer.both(), full_matrices=False).Vh[:rows]
     else:
-        factors = completed(both, torch.cat([living, torch.ones_like(living[:, :1])], dim=1), rows)
-        space = both.new_zeros(0, both.shape[1]) if factors is None else torch.linalg.qr(factors[1].T).Q.T
-    asked = torch.cat([x.flatten(1).double(), x.new_ones(len(x), 1).double()], dim=1)
+        factors = layer.factors(rows)
+        space = asked.new_zeros(0, asked.shape[1]) if factors is None else torch.linalg.qr(factors[1].T).Q.T
     left = asked - asked @ space.T @ space
     return -(left.norm(dim=1) / asked.norm(dim=1)).clamp(max=1)

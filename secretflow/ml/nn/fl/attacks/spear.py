@@ -24,11 +24,9 @@ import numpy as np
 import torch
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.completion import completed
-from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
+from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient
 from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation
-from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 _AT_ONCE, _MORE_AT_ONCE = 2048, 16
 _MOST = 1000
@@ -127,22 +125,22 @@ class _Layer:
         """Checks and takes apart, in double precision."""
         steps = observation.local_steps
         _validate.check(steps == 1, "local_steps", steps, "1 to invert a batch exactly")
-        numbers = needed_first_layer(observation)
+        layer = FirstGradient.of(observation)
         net = observation.model()
         names = [name for name, _ in net.named_parameters()]
         tensors = by_first_name(net, observation.pruned_weights())
-        weight, bias = (tensors[names[number]].detach().cpu().double() for number in numbers)
-        living = living_arrays(observation)[numbers[0]]
+        weight, bias = (tensors[names[number]].detach().cpu().double() for number in layer.numbers)
         rows, neurons = observation.batch_size, len(weight)
         what = f"below the number of neurons of the first layer, {neurons}, to invert a batch"
         _validate.check(rows < neurons, "batch_size", rows, what)
-        of_weight, of_bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
-        if not bool(living.all()):
-            of_weight = _filled_in(of_weight, of_bias, living, rows)
+        of_weight = layer.weight
+        if not bool(layer.living.all()):
+            factors = layer.factors(rows)
+            of_weight = torch.zeros_like(of_weight) if factors is None else factors[0] @ factors[1][:, :-1]
         left, values, right = torch.linalg.svd(of_weight, full_matrices=False)
         kept = min(rows, int((values > 1e-7 * values[0]).sum())) if bool(values[0] > 0) else 0
         inputs = values[:kept, None] * right[:kept]
-        return _Layer(weight, bias, of_bias, left[:, :kept], inputs)
+        return _Layer(weight, bias, layer.bias, left[:, :kept], inputs)
 
     def drawn(self, settings: SpearSettings) -> Iterator[torch.Tensor]:
         """Candidates for columns of the matrix, of unit length, (candidates, rank), draw by draw."""
@@ -211,22 +209,6 @@ class _Layer:
         on = rows @ self.weight.T + self.bias > 0
         shown = (back > _ZERO * back.amax(dim=0)).T
         return rows, (on == shown).double().mean(dim=1)
-
-
-def _filled_in(
-    of_weight: torch.Tensor, of_bias: torch.Tensor, living: torch.Tensor, rows: int
-) -> torch.Tensor:
-    """The gradient of a layer of which some weights are pruned, had they lived; zeros if it is not found.
-
-    The gradient of the bias is that of the weights of one more input, which is 1 in all rows.
-    """
-    both = torch.cat([of_weight, of_bias[:, None]], dim=1)
-    seen = torch.cat([living, torch.ones_like(living[:, :1])], dim=1)
-    factors = completed(both, seen, rows)
-    if factors is None:
-        return torch.zeros_like(of_weight)
-    left, right = factors
-    return left @ right[:, :-1]
 
 
 def _patterns(zeros: torch.Tensor) -> torch.Tensor:

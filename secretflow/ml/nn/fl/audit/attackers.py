@@ -22,11 +22,9 @@ from secretflow.ml.nn.fl.attacks.inverter import attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
 from secretflow.ml.nn.fl.attacks.membership import candidate_scores
 from secretflow.ml.nn.fl.attacks.neurons import read_neurons
-from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, regress
-from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients
 from secretflow.ml.nn.fl.attacks.spear import SpearSettings, spear_attack
 from secretflow.ml.nn.fl.attacks.tokens import token_attack
-from secretflow.ml.nn.fl.audit.attempt import Attacker, Attempt, Findings, Guess, all_of
+from secretflow.ml.nn.fl.audit.attempt import Attacker, Attempt, Findings, Guess, Learned, all_of
 from secretflow.ml.nn.fl.audit.searches import prior_search, search_by_direction, search_by_distance
 
 
@@ -62,60 +60,50 @@ def _exact(attempt: Attempt) -> Findings:
     return Findings(tuple(found), effort=spared if used < there else {})
 
 
-def _fewer(learned: RowGradients, public: PublicRows) -> dict[str, int]:
-    used, there = len(learned.seen), len(public.x)
+def _fewer(learned: Learned, public: PublicRows) -> dict[str, int]:
+    used, there = len(learned.gradients.seen), len(public.x)
     return {"public": used, "of": there} if used < there else {}
 
 
 def _ridge(attempt: Attempt) -> Findings:
-    learned, _ = attempt.row_gradients()
-    found = attack_with(regressed(learned, attempt.seed), attempt.scene.observations)
+    learned = attempt.row_gradients()
+    found = attack_with(learned.regression, attempt.scene.observations)
     return all_of(found, _fewer(learned, attempt.public))
 
 
 def _activations(attempt: Attempt) -> Findings:
     seen, learned = attempt.activations()
-    return all_of(attack_with(regressed(learned, attempt.seed), seen), _fewer(learned, attempt.public))
-
-
-def regressed(learned: RowGradients, seed: int) -> RidgeInverter:
-    """The regression of the attacker's rows on what it has learned.
-
-    Args:
-        learned: of public rows.
-        seed: of which are held out.
-    """
-    return regress(learned.features, learned.seen, learned.public, seed)
+    return all_of(attack_with(learned.regression, seen), _fewer(learned, attempt.public))
 
 
 def _learned(attempt: Attempt) -> Findings:
     seen, own = _better(attempt)
-    classes, settings = seen[0].classes, LearnedSettings(seed=attempt.seed)
-    inverter = learn(own.features, own.seen, own.public, classes, settings, attempt.progress)
+    known, settings = own.gradients, LearnedSettings(seed=attempt.seed)
+    parts = own.regression, known.features, known.seen, known.public
+    inverter = learn(*parts, seen[0].classes, settings, attempt.progress)
     return all_of(attack_with(inverter, seen), _fewer(own, attempt.public))
 
 
-def _better(attempt: Attempt) -> tuple[Sequence[Observation], RowGradients]:
+def _better(attempt: Attempt) -> tuple[Sequence[Observation], Learned]:
     """Gradients or activations: that of which a regression is further on public rows that were held out."""
-    plain, _ = attempt.row_gradients()
+    plain = attempt.scene.observations, attempt.row_gradients()
     try:
-        seen, given = attempt.activations()
+        given = attempt.activations()
     except ValueError:  # no layer that shows what it was given
-        return attempt.scene.observations, plain
-    errors = [regressed(each, attempt.seed).error for each in (plain, given)]
-    return (seen, given) if errors[1] < errors[0] else (attempt.scene.observations, plain)
+        return plain
+    return given if given[1].regression.error < plain[1].regression.error else plain
 
 
 def _candidates(attempt: Attempt) -> Findings:
-    learned, each = attempt.row_gradients()
+    learned = attempt.row_gradients()
     attacked = 2 * attempt.scene.numbers.numel()  # the first rows
-    among = min(len(attempt.rows), max(attacked, int(attempt.seconds / each)))
+    among = min(len(attempt.rows), max(attacked, int(attempt.seconds / learned.seconds)))
     rows = PublicRows(attempt.rows.x[:among], attempt.rows.y[:among])
     observations = attempt.scene.observations
     scores = (
         compare_candidates(observations, rows)
         if observations[0].batch_size == 1
-        else candidate_scores(learned, observations, rows, attempt.seed)
+        else candidate_scores(learned.gradients, observations, rows, attempt.seed)
     )
     return Findings(scores=scores, among=among, effort=_fewer(learned, attempt.public))
 

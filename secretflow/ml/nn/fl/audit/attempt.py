@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from secretflow.ml.nn.fl.attacks import Observation, PublicRows, Reconstruction
 from secretflow.ml.nn.fl.attacks.activations import as_activations
 from secretflow.ml.nn.fl.attacks.observation import Progress
 from secretflow.ml.nn.fl.attacks.public import Distort
+from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, regress
 from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients, learn_row_gradients
 from secretflow.ml.nn.fl.audit.rows import Rows
 from secretflow.ml.nn.fl.audit.scenes import Scene
@@ -59,6 +61,27 @@ class Findings:
         return len(self.guesses) if self.scores is None else len(self.scores)
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What public rows have taught, once for all attackers of a scene.
+
+    Attributes:
+        gradients: of the rows.
+        seconds: of each row.
+        seed: of which rows are held out of the regression.
+    """
+
+    gradients: RowGradients
+    seconds: float
+    seed: int
+
+    @cached_property
+    def regression(self) -> RidgeInverter:
+        """The regression of the rows on their gradients."""
+        known = self.gradients
+        return regress(known.features, known.seen, known.public, self.seed)
+
+
 @dataclass
 class Attempt:
     """What an attacker is given.
@@ -70,7 +93,7 @@ class Attempt:
         seconds: that it may take, about.
         seed: of what it draws.
         progress: called with the part that is done.
-        learned: by the name of a scene gradients of public rows, once computed, and the seconds of each.
+        learned: by the name of a scene what public rows have taught, once it is known.
     """
 
     scene: Scene
@@ -79,13 +102,13 @@ class Attempt:
     seconds: float
     seed: int
     progress: Progress
-    learned: dict[str, tuple[RowGradients, float]] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
 
-    def row_gradients(self) -> tuple[RowGradients, float]:
-        """Gradients of as many public rows as half of the time allows, and the seconds of each."""
+    def row_gradients(self) -> Learned:
+        """Gradients of as many public rows as half of the time allows."""
         return self._learned(self.scene.name, self.scene.observations[0], self.scene.distort)
 
-    def activations(self) -> tuple[list[Observation], RowGradients]:
+    def activations(self) -> tuple[list[Observation], Learned]:
         """Both, what was seen and what public rows show, as what fully connected layers were given.
 
         Raises:
@@ -98,10 +121,9 @@ class Attempt:
             return change(arrays if distort is None else distort(arrays))
 
         seen = [replace(each, gradients=change(each.gradients)) for each in self.scene.observations]
-        learned, _ = self._learned(f"{self.scene.name}, activations", first, both)
-        return seen, learned
+        return seen, self._learned(f"{self.scene.name}, activations", first, both)
 
-    def _learned(self, name: str, first: Observation, distort: Distort | None) -> tuple[RowGradients, float]:
+    def _learned(self, name: str, first: Observation, distort: Distort | None) -> Learned:
         if name not in self.learned:
             public = self.public
             for count in (_WARM, _TIMED):  # the first call takes longer
@@ -111,8 +133,8 @@ class Attempt:
             each = (time.perf_counter() - started) / len(few.x)
             count = max(_TIMED, min(len(public.x), int(self.seconds / 2 / each)))
             some = PublicRows(public.x[:count], public.y[:count])
-            learned = learn_row_gradients(first, some, _FEATURES, self.seed, distort)
-            self.learned[name] = learned, each
+            gradients = learn_row_gradients(first, some, _FEATURES, self.seed, distort)
+            self.learned[name] = Learned(gradients, each, self.seed)
         return self.learned[name]
 
 

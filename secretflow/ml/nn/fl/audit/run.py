@@ -15,10 +15,9 @@ from tqdm import tqdm
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.observation import Progress
-from secretflow.ml.nn.fl.attacks.row_gradients import RowGradients
 from secretflow.ml.nn.fl.audit import report
 from secretflow.ml.nn.fl.audit.attackers import ATTACKERS
-from secretflow.ml.nn.fl.audit.attempt import Attacker, Attempt
+from secretflow.ml.nn.fl.audit.attempt import Attacker, Attempt, Learned
 from secretflow.ml.nn.fl.audit.captured import class_numbers
 from secretflow.ml.nn.fl.audit.finished import Finished, key_of
 from secretflow.ml.nn.fl.audit.judging import SCORES, Judge, Row, chances
@@ -131,7 +130,7 @@ class _Bench:
                     {"scene": scene.name, "baseline": name, **_without(row, "examples", "columns")}
                 )
         cells = list(self._cells(scenes))
-        learned: dict[str, tuple[RowGradients, float]] = {}
+        learned: dict[str, Learned] = {}
         with tqdm(total=len(cells), unit="attack", disable=not self.verbose) as bar:
             for number, (scene, attacker) in enumerate(cells):
                 bar.set_description(f"{attacker.name} on {scene.name}")
@@ -196,7 +195,7 @@ class _Bench:
         attacker: Attacker,
         judge: Judge,
         seconds: float,
-        learned: dict[str, tuple[RowGradients, float]],
+        learned: dict[str, Learned],
         progress: Progress,
     ) -> Row | str:
         """What an attacker comes to; or, in words, why it was not tried."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 from ..errors import RoundLostError
-from ..identity import Identities
 from ..message import Message
 from ..rules import Rules
 from .client import SurvivingClient
-from .rules import SurvivorRules
 from .wire import Release
 
 _FEWEST = 3  # of two parties each learns the other's number from the sum
@@ -57,22 +56,14 @@ class MeasuringClient(SurvivingClient):
     """A client that adds measurements up: those of all of a roster, or nothing is opened.
 
     For arguments see :class:`~.client.SurvivingClient`.
-
-    Attributes:
-        measured: of whom such sums were opened.
     """
 
-    def __init__(
-        self,
-        party: str,
-        names: Sequence[str],
-        rules: Rules,
-        survivor_rules: SurvivorRules,
-        identities: Identities | None = None,
-    ) -> None:
-        super().__init__(party, names, rules, survivor_rules, identities)
-        self.measured = MeasuredSums(rules, survivor_rules.parties)
-        self._measures = False
+    _measures = False
+
+    @cached_property
+    def measured(self) -> MeasuredSums:
+        """Of whom such sums were opened."""
+        return MeasuredSums(self.rules, self._survivor_rules.parties)
 
     @contextmanager
     def measures(self) -> Iterator[None]:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import nn
 
 from secretflow.ml.nn.fl.attacks import Observation, match_neurons
-from secretflow.ml.nn.fl.audit.defences import magnitude_mask
-from secretflow.ml.nn.fl.audit.views import (
-    Knowledge,
-    PartyStep,
-    apply_mask,
-    observe,
-    party_gradient,
-    plain_aggregate,
-)
+
+from .kept import kept_average
 
 FEATURES, CLASSES, PARTIES = 60, 4, 5
 
@@ -33,20 +24,7 @@ def smooth() -> nn.Module:
 
 
 def average(net, density: float) -> tuple[torch.Tensor, Observation]:
-    """Rows without structure, and what parties with masks of their own all keep of their average."""
-    torch.manual_seed(0)
-    start = dict(net().state_dict())
-    x, y = torch.randn(PARTIES, FEATURES), torch.randint(CLASSES, (PARTIES,))
-    locals_ = [{n: v + 0.01 * torch.randn_like(v) for n, v in start.items()} for _ in range(PARTIES)]
-    masks = [magnitude_mask(net, weights, 1 - density) if density < 1 else {} for weights in locals_]
-    steps = [
-        PartyStep(net, apply_mask(start, mask), x[k : k + 1], y[k : k + 1], mask)
-        for k, mask in enumerate(masks)
-    ]
-    seen = plain_aggregate([party_gradient(step) for step in steps])
-    found = observe(steps[0], seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=PARTIES)
-    kept = {name: torch.stack([mask[name] for mask in masks]).amin(dim=0) for name in masks[0]}
-    return x, dataclasses.replace(found, compared=kept)
+    return kept_average(net, (PARTIES, FEATURES), CLASSES, density, apart=0.01)
 
 
 @pytest.mark.parametrize("density", [1.0, 0.4])

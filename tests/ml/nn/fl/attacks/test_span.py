@@ -9,15 +9,8 @@ import torch
 from torch import nn
 
 from secretflow.ml.nn.fl.attacks import Observation, span_scores
-from secretflow.ml.nn.fl.audit.defences import magnitude_mask
-from secretflow.ml.nn.fl.audit.views import (
-    Knowledge,
-    PartyStep,
-    apply_mask,
-    observe,
-    party_gradient,
-    plain_aggregate,
-)
+
+from .kept import kept_average
 
 FEATURES, CLASSES, PARTIES = 40, 4, 3
 
@@ -30,23 +23,7 @@ def smooth() -> nn.Module:
 
 
 def average(density: float, own_masks: bool = False) -> tuple[torch.Tensor, Observation]:
-    """Rows without structure, and what all parties keep of the average gradient of one row each."""
-    torch.manual_seed(0)
-    start = dict(smooth().state_dict())
-    x, y = torch.randn(PARTIES, FEATURES), torch.randint(CLASSES, (PARTIES,))
-    locals_ = [
-        {name: value + 0.02 * own_masks * torch.randn_like(value) for name, value in start.items()}
-        for _ in range(PARTIES)
-    ]
-    masks = [magnitude_mask(smooth, weights, 1 - density) if density < 1 else {} for weights in locals_]
-    steps = [
-        PartyStep(smooth, apply_mask(start, mask), x[k : k + 1], y[k : k + 1], mask)
-        for k, mask in enumerate(masks)
-    ]
-    seen = plain_aggregate([party_gradient(step) for step in steps])
-    found = observe(steps[0], seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=PARTIES)
-    kept = {name: torch.stack([mask[name] for mask in masks]).amin(dim=0) for name in masks[0]}
-    return x, dataclasses.replace(found, compared=kept)
+    return kept_average(smooth, (PARTIES, FEATURES), CLASSES, density, apart=0.02 * own_masks)
 
 
 @pytest.mark.parametrize(("density", "own_masks"), [(1.0, False), (0.4, False), (0.5, True)])

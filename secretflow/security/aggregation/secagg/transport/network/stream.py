@@ -89,7 +89,7 @@ class PartyStream:
             came = self._incoming.get(timeout=seconds)
         except queue.Empty:
             raise ChannelClosedError(
-                f"{self._server} must answer within {seconds:g} seconds, got nothing"
+                f"{self._server} must answer within {round(seconds, 1):g} seconds, got nothing"
             ) from None
         if isinstance(came, Exception):
             raise came
@@ -145,8 +145,9 @@ def drive(steps: Steps[_Result], stream: PartyStream, patience: float) -> _Resul
                 if message is not None:
                     stream.send(message)
                     end = time.monotonic() + patience
-                message = steps.send(stream.receive(max(0.0, end - time.monotonic())))
-                if message is None and time.monotonic() > end:
+                left = end - time.monotonic()
+                if left <= 0:
                     raise ChannelClosedError(f"an answer must come within {patience:g} seconds, got others")
+                message = steps.send(stream.receive(left))
         except StopIteration as done:
             return done.value

@@ -1,0 +1,48 @@
+"""What all parties keep of an average under masks of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from secretflow.ml.nn.fl.attacks import Observation
+from secretflow.ml.nn.fl.audit.defences import magnitude_mask
+from secretflow.ml.nn.fl.audit.views import (
+    Knowledge,
+    PartyStep,
+    apply_mask,
+    observe,
+    party_gradient,
+    plain_aggregate,
+)
+
+
+def kept_average(
+    net: Callable[[], nn.Module], shape: tuple[int, int], classes: int, density: float, apart: float
+) -> tuple[torch.Tensor, Observation]:
+    """Rows without structure, and what all parties keep of the average gradient of one row each.
+
+    Args:
+        net: of all parties.
+        shape: parties and numbers of a row.
+        classes: of the labels.
+        density: of each party's mask; with 1 there are none.
+        apart: deviation of the weights from the common ones, by which each party prunes.
+    """
+    parties = shape[0]
+    torch.manual_seed(0)
+    start = dict(net().state_dict())
+    x, y = torch.randn(shape), torch.randint(classes, (parties,))
+    locals_ = [{n: v + apart * torch.randn_like(v) for n, v in start.items()} for _ in range(parties)]
+    masks = [magnitude_mask(net, weights, 1 - density) if density < 1 else {} for weights in locals_]
+    steps = [
+        PartyStep(net, apply_mask(start, mask), x[k : k + 1], y[k : k + 1], mask)
+        for k, mask in enumerate(masks)
+    ]
+    seen = plain_aggregate([party_gradient(step) for step in steps])
+    found = observe(steps[0], seen, Knowledge.MASK_KNOWN, classes=classes, parties=parties)
+    kept = {name: torch.stack([mask[name] for mask in masks]).amin(dim=0) for name in masks[0]}
+    return x, dataclasses.replace(found, compared=kept)
