@@ -113,8 +113,8 @@ bench-small: $(READY) ## the small net of structured pruning beside the whole on
 audit: $(READY) ## the leakage audit, into dgl/audit (20 minutes on two cores; goes on where it was stopped)
 	$(PYTHON) experiments/leakage_audit.py --out dgl/audit
 
-evaluate: $(READY) ## accuracy and upload of pruned training, into docs/results (hours; goes on where it was stopped)
-	$(PYTHON) -m experiments.evaluate
+evaluate: $(READY) ## accuracy and upload of pruned training beside published methods, into docs/results (hours; goes on where it was stopped)
+	$(PYTHON) -m experiments.sparse_training
 
 release: $(READY) ## build a release into dist/ and go through its checklist
 	$(PYTHON) .ci/check_release.py

@@ -1,8 +1,7 @@
-"""What the rules about contributors cost in accuracy: the evaluation's cells with and without them.
+"""What the rules about contributors cost in accuracy: local masks with and without them.
 
 A weight with too few contributors does not travel, and goes on learning at each party that keeps it from that
-party's rows alone. The runs are those of ``python -m experiments.evaluate`` with masks of the parties' own,
-and differ in the aggregator's rules alone:
+party's rows alone. The runs are of the ConvNet on MNIST and differ in the aggregator's rules alone:
 
 * ``without``: ``min_contributors=2, fixed_contributors=False``, as before the rules,
 * ``three``: ``min_contributors`` as it is by default, ``fixed_contributors=False``,
@@ -28,21 +27,21 @@ import torch
 from tqdm import tqdm
 
 import secretflow as sf
+from benchmarks.contributors_run import SERVER, SPLITS, Cell, Recipe, party_names, train
 from benchmarks.environment import ROOT, describe, write_json
 from experiments.data import Images, load_images
-from experiments.evaluation.grid import DATASETS, PRUNED, SEEDS, SPLITS, Case, Recipe, recipe_of
-from experiments.evaluation.run import SERVER, party_names, run_case
 
 RULES: dict[str, dict[str, Any]] = {
     "without": {"min_contributors": 2, "fixed_contributors": False},
     "three": {"fixed_contributors": False},
     "default": {},
 }
-_CELL = ("dataset", "split", "parties", "model", "density", "seed")
+SEEDS = (1, 2, 3)
+_TASK = {"dataset": "mnist", "model": "convnet"}
 
 
-def cells(parties: Sequence[int], densities: Sequence[float], seeds: Sequence[int]) -> list[Case]:
-    """The cases of MNIST and the ConvNet, each split, number of parties, density and seed.
+def cells(parties: Sequence[int], densities: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
+    """Each split, number of parties, density and seed.
 
     Args:
         parties: numbers of parties, each at least 3.
@@ -50,7 +49,7 @@ def cells(parties: Sequence[int], densities: Sequence[float], seeds: Sequence[in
         seeds: of the runs.
     """
     return [
-        Case(DATASETS[0], split, count, "convnet", PRUNED, "local", density, seed)
+        Cell(split, count, density, seed)
         for seed in seeds
         for split in SPLITS
         for count in parties
@@ -58,20 +57,19 @@ def cells(parties: Sequence[int], densities: Sequence[float], seeds: Sequence[in
     ]
 
 
-def measure(case: Case, rules: str, images: Images, recipe: Recipe) -> dict[str, Any]:
+def measure(cell: Cell, rules: str, images: Images, recipe: Recipe) -> dict[str, Any]:
     """One run: the accuracy after the last epoch, in percent, and the bytes that a party has uploaded.
 
     Args:
-        case: of :func:`cells`. SecretFlow has its parties.
+        cell: of :func:`cells`. SecretFlow has its parties.
         rules: a name in :data:`RULES`.
-        images: of the case's dataset.
+        images: MNIST.
         recipe: how it is trained.
     """
     with contextlib.redirect_stdout(None):  # upstream's workers print their metrics
-        row = run_case(case, recipe, images, RULES[rules])
-    return {**{name: row[name] for name in _CELL}, "rules": rules} | {
-        name: row[name] for name in ("accuracy", "bytes", "rows", "epochs")
-    }
+        accuracy, sent = train(cell, recipe, images, RULES[rules])
+    made = {"accuracy": accuracy, "bytes": sent, "rows": recipe.rows, "epochs": recipe.epochs}
+    return {**cell._asdict(), "rules": rules, **made}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -82,13 +80,13 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     by_run: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        by_run.setdefault(tuple(row[name] for name in _CELL), {})[row["rules"]] = row
+        by_run.setdefault(tuple(row[name] for name in Cell._fields), {})[row["rules"]] = row
     runs = [run for run, found in by_run.items() if found.keys() == RULES.keys()]
     lines = []
     for cell in dict.fromkeys([run[:-1] for run in runs] + [()]):
         same = [run for run in runs if run[: len(cell)] == cell]
         of_cell: dict[str, Any] = {
-            **dict(zip(_CELL, cell, strict=False)),
+            **dict(zip(Cell._fields, cell, strict=False)),
             "seeds": len({run[-1] for run in same}),
         }
         for rules in ("three", "default") if same else ():
@@ -117,19 +115,19 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows = json.loads(chosen.out.read_text(encoding="utf-8"))["rows"] if chosen.out.exists() else []
-    done = {(*(row[name] for name in _CELL), row["rules"]) for row in rows}
+    done = {(*(row[name] for name in Cell._fields), row["rules"]) for row in rows}
     wanted = [
-        (case, rules)
-        for case in cells(chosen.parties, chosen.densities, chosen.seeds)
+        (cell, rules)
+        for cell in cells(chosen.parties, chosen.densities, chosen.seeds)
         for rules in RULES
-        if (*(getattr(case, name) for name in _CELL), rules) not in done
+        if (*cell, rules) not in done
     ]
     sf.init([*party_names(max(chosen.parties)), SERVER], debug_mode=True, logging_level="error")
     logging.disable(logging.INFO)  # upstream logs the arguments of every fit
     images = load_images()
-    for case, rules in tqdm(wanted, desc="runs"):
-        rows.append(measure(case, rules, images, recipe_of(case)))
-        write_json(chosen.out, {**describe(), "summary": summary(rows), "rows": rows})
+    for cell, rules in tqdm(wanted, desc="runs"):
+        rows.append(measure(cell, rules, images, Recipe()))
+        write_json(chosen.out, {**describe(), **_TASK, "summary": summary(rows), "rows": rows})
     for line in summary(rows):
         print(line)
 

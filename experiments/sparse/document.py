@@ -16,10 +16,10 @@ DOCUMENT = "sparse.md"
 
 _HEAD = """# Sparse training with skewed labels
 
-Written by `python -m experiments.sparse_training` from `sparse.json`, one row a run; the command goes on
-where it stopped, the runs of the greatest worth first. `--device cuda` computes on a GPU, in float32 there
-too (no TF32). All parties of many runs are one stack of models (`experiments/sparse/engine.py`); a test shows
-that this comes to `FLModel`'s numbers. Every run has 80 rounds in 20 epochs. MNIST and Fashion-MNIST: 12,000
+Written by `make evaluate` (`python -m experiments.sparse_training`) from `sparse.json`, one row a run; the
+command goes on where it stopped, the runs of the greatest worth first. `--device cuda` computes on a GPU, in
+float32 there too (no TF32). All parties of many runs are one stack of models
+(`experiments/sparse/engine.py`); a test shows that this comes to `FLModel`'s numbers. Every run has 80 rounds in 20 epochs. MNIST and Fashion-MNIST: 12,000
 training rows over all parties. Learning rates and methods were chosen with seeds 11 and 12, measured are
 seeds 1, 2 and 3. The optimiser is Adam, with one learning rate for all methods: 0.002 for the FedAvg CNN,
 0.003 for ResNet-20 and the table's net, which were the best for dense training of those tried, and 0.01 for

@@ -11,9 +11,9 @@ import torch
 from sklearn import datasets
 from torch import nn
 
+from experiments import partition
 from experiments.data import load_images
 from experiments.dgl_utils import ConvNet, FedAvgCNN
-from experiments.evaluation import partition
 from experiments.sparse.engine import Data, Recipe
 from experiments.sparse.nets import Lstm, ResNet20, TableNet
 

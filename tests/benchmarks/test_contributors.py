@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import secretflow as sf
 from benchmarks.contributors import RULES, cells, measure, summary
+from benchmarks.contributors_run import SERVER, Recipe, party_names
 from experiments.data import Images
-from experiments.evaluation.grid import recipe_of
-from experiments.evaluation.run import SERVER, party_names
 
 
 @pytest.fixture
@@ -30,9 +28,9 @@ def test_runs_differ_in_the_rules_and_cost_bytes_less_with_them(parties: None) -
         generator.integers(0, 256, (50, 28, 28), np.uint8),
         generator.integers(0, 10, 50, np.uint8),
     )
-    case = cells([5], [0.1], [1])[0]
-    recipe = replace(recipe_of(case), rows=1000, epochs=2, prune_end_epoch=1, test_rows=50)
-    rows = [measure(case, rules, images, recipe) for rules in RULES]
+    five = cells([5], [0.1], [1])[0]
+    recipe = Recipe(rows=1000, epochs=2, prune_end_epoch=1, test_rows=50)
+    rows = [measure(five, rules, images, recipe) for rules in RULES]
     sizes = {row["rules"]: row["bytes"] for row in rows}
     assert sizes["default"] <= sizes["three"] < sizes["without"]
     cell, overall = summary(rows)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-LABEL_SKEW = 0.5
-"""Concentration of the Dirichlet distribution of the grid's skewed split."""
-
 _TRIES = 1000
 
 

@@ -1,1 +1,0 @@
-"""What ``experiments/evaluate.py`` is made of: the grid, the data's split, one run, the rows, the report."""
