@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments import leakage_audit
-from experiments.audit import answer, matrix, page
+from experiments.audit import answer, page, strongest
 from experiments.audit.cells import (
     KNOWN,
     OBLIVIOUS,
@@ -58,16 +58,34 @@ def test_the_worst_attacker_comes_first():
         made_up_row(KNOWN, 0.95, successes=3, identified=2),
         made_up_row(KNOWN, 0.95, successes=0, identified=17, attack="iDLG"),
     ]
-    assert [line.attack for line in matrix.lines(rows)] == ["iDLG", "DLG"]
-    assert matrix.markdown(rows, "MNIST").splitlines()[2] == "| iDLG | mask-aware | 17 / 0 |"
     assert "iDLG (mask-aware)" in english(*rows)[0]
 
 
 @pytest.mark.parametrize(("name", "chinese"), [("README.md", False), ("README.zh-CN.md", True)])
 def test_the_readme_has_the_reports_figures(name, chinese):
-    rows = json.loads((ROOT / "dgl" / "audit" / "report.json").read_text())["rows"]
+    rows = json.loads((ROOT / strongest.LEAKAGE).read_text())["rows"]
     lines = [line.strip() for line in (ROOT / name).read_text().splitlines()]
-    assert all(line in lines for line in matrix.markdown(rows, "MNIST", chinese).splitlines())
+    assert all(line in lines for line in strongest.table(rows, chinese).splitlines())
+
+
+def test_the_table_has_the_strongest_attacker_of_each_line_and_says_what_was_not_tried():
+    setting, words = next(strongest.seen())
+    others = [
+        {"setting": name, "attack": "candidates", "images": 10, "successes": None, "identified": 1}
+        for name, _ in strongest.seen()
+    ]
+    own = [
+        {"setting": f"{setting}{who}", "attack": attack, "images": images, "successes": most, "identified": 7}
+        for who, attack, images, most in (
+            (", learned", "ridge regression", 100, 30),
+            (", prior", "Gaussian prior", 20, 10),
+        )
+    ]
+    lines = strongest.table([*own, *others[1:]]).splitlines()
+    assert lines[2] == f"| {words.en} | 10 of 20 (Gaussian prior) | 7 of 20 (Gaussian prior) |"
+    assert lines[3].endswith("| not tried | 1 of 10 (candidates) |")
+    with pytest.raises(ValueError, match="must have the setting"):
+        strongest.table(others[1:])
 
 
 def test_the_committed_page_is_drawn_from_the_committed_figures():
