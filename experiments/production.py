@@ -148,7 +148,8 @@ def train(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         validation_data=(x_test, y_test),
         epochs=epochs,
         batch_size=settings.batch_size,
-        random_seed=settings.seed,
+        # A fit that may lose parties takes rows in an order that never comes again.
+        random_seed=settings.seed if settings.min_survivors is None else None,
         shuffle=True,
         steps_per_epoch=settings.rows // settings.batch_size,
         callbacks=own,

@@ -98,7 +98,7 @@ def _sign(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    place = _place(options, wait=0)
+    place = _place(options, Path(options.party), wait=0)
     print(f"fingerprint of the cluster, the same at all parties: {place.cluster.fingerprint}")
     for party, member in place.cluster.members.items():
         print(f"{party} at {member.address}: identity {member.identity or 'not pinned'}")
@@ -115,7 +115,7 @@ def _run(options: argparse.Namespace) -> None:
         raise SetupError(f"--option must be NAME=VALUE, got {malformed[0]!r}")
     from secretflow.party.training import Run, find_function, parse_name
 
-    place = _place(options, options.wait)
+    place = _place(options, options.out or Path(options.party), options.wait)
     name = parse_name(options.train or place.cluster.train)
     place.listen.check_free("--listen" if options.listen else "the party's address")
 
@@ -123,14 +123,14 @@ def _run(options: argparse.Namespace) -> None:
     from secretflow.party.start import started
 
     own = dict(option.split("=", 1) for option in options.option)
-    run = Run(place.cluster, place.party, options.out or Path(place.party), own)
+    run = Run(place.cluster, place.party, place.folder, own)
     with private_ray() as ray_options:  # around the import, for the user's module may import Ray
         train = find_function(*name)
         with started(place, ray_options):
             train(run)
 
 
-def _place(options: argparse.Namespace, wait: float) -> Place:
+def _place(options: argparse.Namespace, folder: Path, wait: float) -> Place:
     """Checks all that can be before a start."""
     from secretflow.party.credentials import Credentials
     from secretflow.party.start import Place, check_protection
@@ -140,7 +140,7 @@ def _place(options: argparse.Namespace, wait: float) -> Place:
     listen = Address.parse("--listen", options.listen) if options.listen else member.address
     credentials = Credentials.read(options.tls, cluster, options.party) if options.tls else None
     check_protection(cluster, listen, credentials, options.insecure)
-    return Place(cluster, options.party, listen, credentials, wait)
+    return Place(cluster, options.party, listen, credentials, wait, folder)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -34,6 +35,7 @@ class Place:
         listen: where it listens.
         credentials: for TLS with client certificates; None does without.
         wait: seconds until all other parties must have started.
+        folder: the party's own, for what it keeps; it need not be there.
     """
 
     cluster: Cluster
@@ -41,6 +43,7 @@ class Place:
     listen: Address
     credentials: Credentials | None
     wait: float
+    folder: Path
 
     @property
     def others(self) -> dict[str, Address]:
@@ -142,7 +145,10 @@ def _streams(place: Place) -> Streams | None:
     tls = None
     if credentials is not None:
         tls = Tls(credentials.key, credentials.certificate, credentials.authority)
-    return Streams(place.party, str(address), f"{host}:{address.port}", cluster.server, tls, place.wait)
+    listen = f"{host}:{address.port}"
+    return Streams(
+        place.party, str(address), listen, cluster.server, tls, place.wait, place.folder.absolute()
+    )
 
 
 def _init(place: Place, ray_options: Mapping[str, Any]) -> None:

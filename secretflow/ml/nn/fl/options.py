@@ -64,7 +64,8 @@ class FitOptions:
         sampler_method: "batch" deals every row out once an epoch; "poisson" draws each row into each batch by
             itself, with the probability ``batch_sampling_rate``.
         random_seed: of all that torch draws: the order of rows, dropout, noise of a ``training_step`` of the
-            model's own. All parties know it, and whoever does knows these. None has each party draw its own.
+            model's own. All parties know it, and whoever does knows these. None has each party draw its own;
+            over a network ``min_survivors`` needs that.
         dp_spent_step_freq: rounds from one word on the privacy spent to the next.
         audit_log_dir: where to save the model after each validation.
         dataset_builder: of each party a function that builds its batches.

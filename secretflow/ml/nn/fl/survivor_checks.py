@@ -69,6 +69,12 @@ def check_surviving_fit(options: FitOptions, over_a_network: bool) -> None:
             "steps_per_epoch must be a number with min_survivors over a network, for a party that comes back "
             f"cannot ask all others for their rows, got {options.steps_per_epoch!r}"
         )
+    if over_a_network and options.random_seed is not None:
+        raise ArgumentError(
+            "random_seed of fit must be None with min_survivors over a network, for in a second fit the same "
+            "rows would come in the same order, and who is missing there would show its updates, got "
+            f"{options.random_seed!r}; random_seed of FLModel still gives the initial weights"
+        )
 
 
 def check_all_there(expected: set[PYU], there: set[PYU]) -> None:

@@ -6,9 +6,14 @@ import torch
 
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w_prune import FedAvgWPrune
 from secretflow.ml.nn.fl.worker.training import PartyFit
+from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
+from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Survival
+from secretflow.security.aggregation.secagg.ring import Ring
+from secretflow.security.aggregation.secagg.rules import Rules
 
 from .conftest import Mlp, Task
 
+_KNOWN = 7
 _GUESSED = 10**9  # a seed below can be tried out; one of 64 bits is below once in 10^10 times
 
 
@@ -41,3 +46,18 @@ def test_with_a_seed_all_draw_the_same(task: Task) -> None:
     Watching.seeds.clear()
     task.make_model(Watching).fit(task.x, task.y, epochs=1, batch_size=8, random_seed=5, verbose=0)
     assert set(Watching.seeds) == {5}
+
+
+def test_so_it_is_in_each_fit_that_may_lose_parties(task: Task) -> None:
+    model = task.make_model(random_seed=3)
+    model.fit(task.x, task.y, epochs=1, batch_size=8, verbose=0)
+    names, drawn = ("alice", "bob"), set()
+    rules = Rules.make(Ring.make(32, None, 2), 2, 2)
+    survival = Survival("carol", names, rules, SurvivorRules.make(2, 2, 2), 60.0, None)
+    for worker in model._workers.values():
+        for _ in range(2):
+            torch.manual_seed(_KNOWN)
+            party: FedAvgWPrune = worker.data._actor_handle
+            party.begin_surviving_fit(survival, Streams("", "", "", "carol", None, 1.0), PartyFit(1), 0, True)
+            drawn.add(torch.initial_seed())
+    assert len(drawn) == 2 * len(names) and min(drawn) > _GUESSED

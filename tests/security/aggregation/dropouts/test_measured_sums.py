@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import combinations
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -12,10 +13,13 @@ from hypothesis import given, settings
 
 from secretflow.ml.nn.fl.worker.totals import total_of_those_there
 from secretflow.ml.nn.metrics import Mean, Metric
+from secretflow.party.messages import pack, unpack
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuredSums, MeasuringClient
+from secretflow.security.aggregation.secagg.dropouts.opened_sums import NAME
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import SurvivorServer
+from secretflow.security.aggregation.secagg.errors import AggregationError
 from secretflow.security.aggregation.secagg.keyring import agree_all
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
@@ -47,15 +51,30 @@ def fewest_told_of(sums: Iterable[Iterable[str]], names: list[str]) -> int:
 class Run:
     """Epochs at whose ends the parties add up numbers that never change.
 
+    Args:
+        parties: how many.
+        min_survivors: see ``SecurePruneAggregator``, as well as ``fixed_contributors``.
+        home: where each party has a folder of its own; None for none.
+
     Attributes:
         outcomes: by party what each epoch has come to: the loss of those who were there, or None.
     """
 
-    def __init__(self, parties: int, min_survivors: int, *, fixed_contributors: bool = True) -> None:
+    def __init__(
+        self,
+        parties: int,
+        min_survivors: int,
+        *,
+        fixed_contributors: bool = True,
+        home: Path | None = None,
+    ) -> None:
         self.names = names_of(parties)
         self.losses = {name: 2.0**k for k, name in enumerate(self.names)}
         rules, survivors = rules_of(parties, 2, fixed_contributors), SurvivorRules(parties, min_survivors)
-        clients = [MeasuringClient(name, self.names, rules, survivors) for name in self.names]
+        clients = [
+            MeasuringClient(name, self.names, rules, survivors, folder=home and home / name)
+            for name in self.names
+        ]
         agree_all([client.keys for client in clients])
         self.outcomes: dict[str, list[float | None]] = {name: [] for name in self.names}
         self.network = Network(
@@ -68,7 +87,9 @@ class Run:
         client.number_calls(1)
         own: list[Metric | None] = [Mean("loss", self.losses[client.party], 1), None]
         for _ in range(EPOCHS):
-            yield from tell(client, b"")
+            told = yield from tell(client, pack(client.measured.opened))  # as where parties meet
+            for opened in told.values():
+                client.measured.add(unpack(opened))
             totals = yield from with_survivors(client, total_of_those_there(client, own))
             if totals is None:
                 self.outcomes[client.party].append(None)
@@ -153,14 +174,75 @@ def test_whatever_is_worked_out_from_allowed_sums_is_about_enough_parties(
     parties: int, min_contributors: int, data: st.DataObject
 ) -> None:
     names, contributors = names_of(parties), min(min_contributors, parties)
-    sums = MeasuredSums(rules_of(parties, contributors), parties)
+    sums = MeasuredSums(rules_of(parties, contributors), names)
     for _ in range(5):
         some = data.draw(st.sets(st.sampled_from(names), min_size=1))
         if sums.allow(some):
-            sums.add([some])
+            sums.open(some)
     assert fewest_told_of(sums.opened, names) >= max(contributors, min(3, parties))
     for opened in sums.opened:  # and what was allowed once is allowed again
         assert sums.allow(opened)
+
+
+def left_of(run: Run, lost: Iterable[int]) -> list[str]:
+    """Loses parties before they have begun, and runs to the end."""
+    gone = [run.names[number] for number in lost]
+    for name in gone:
+        run.network.cut(name)
+    run.network.drain()
+    return [name for name in run.names if name not in gone]
+
+
+def test_a_sum_of_all_but_one_is_not_opened_though_none_of_all_is_remembered() -> None:
+    """A fit that needs all parties may have opened one."""
+    run = Run(5, 3)
+    left = left_of(run, [0])
+    assert all(run.outcomes[name] == [None] * EPOCHS for name in left)
+    other = Run(7, 4)
+    left = left_of(other, [0, 1, 2])
+    assert all(other.outcomes[name] == [other.sum_of(left)] * EPOCHS for name in left)
+
+
+def test_parties_in_new_processes_open_no_sum_that_tells_of_few_with_those_of_before(tmp_path: Path) -> None:
+    first = Run(8, 5, home=tmp_path)
+    left = left_of(first, [0, 1, 2])
+    assert first.outcomes[left[0]] == [first.sum_of(left)] * EPOCHS
+    again = Run(8, 5, home=tmp_path)
+    left = left_of(again, [1, 2, 3])  # with the sum before, one of party 0 less party 3
+    assert all(again.outcomes[name] == [None] * EPOCHS for name in left)
+    opened = [openable(run.network.said).values() for run in (first, again)]
+    assert fewest_told_of([part for run in opened for parts in run for part in parts], again.names) >= 3
+    same = Run(8, 5, home=tmp_path)
+    left = left_of(same, [0, 1, 2])
+    assert same.outcomes[left[0]] == [same.sum_of(left)] * EPOCHS
+
+
+def test_a_party_keeps_of_whom_it_opens_a_sum_before_it_does(tmp_path: Path) -> None:
+    run = Run(3, 3, home=tmp_path)
+    while not any(openable(run.network.said).values()):
+        for name in run.names:
+            run.network.up[name] and run.network.deliver_up(name)
+        for name in run.names:
+            run.network.down[name] and run.network.deliver_down(name)
+    for name in run.names:
+        kept = tmp_path / name / NAME
+        assert kept.stat().st_mode & 0o777 == 0o600 and kept.parent.stat().st_mode & 0o077 == 0
+        assert MeasuredSums(rules_of(3), run.names, kept.parent).opened == {tuple(run.names)}
+
+
+def test_a_sum_of_which_nothing_can_be_kept_is_not_opened(tmp_path: Path) -> None:
+    run = Run(3, 3, home=tmp_path)
+    (tmp_path / run.names[0]).touch()  # where its folder would be
+    run.network.drain()
+    assert isinstance(run.network.ended[run.names[0]], OSError)
+    assert not [part for parts in openable(run.network.said).values() for part in parts]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[["a", 1]]', '["ab"]', '[["a"]'])
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / NAME).write_text(content)
+    with pytest.raises(AggregationError, match="must be the record of whom sums were opened, got what"):
+        MeasuredSums(rules_of(3), names_of(3), tmp_path)
 
 
 @settings(max_examples=25, deadline=None)

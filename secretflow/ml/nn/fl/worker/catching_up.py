@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from hashlib import sha256
 from typing import TypedDict
 
 import numpy as np
@@ -24,7 +23,6 @@ class Given(TypedDict):
         state: what the plan was made of.
         trained: epochs before the fit.
         epochs: of the fit.
-        random_seed: of the order of rows.
         held: see :class:`~secretflow.security.aggregation.secagg.dropouts.wire.Hello`.
     """
 
@@ -33,7 +31,6 @@ class Given(TypedDict):
     state: PartyState
     trained: int
     epochs: int
-    random_seed: int | None
     held: int
 
 
@@ -62,33 +59,13 @@ def given(
         state=state,
         trained=fit.epochs_trained,
         epochs=fit.epochs,
-        random_seed=fit.random_seed,
         held=held,
     )
 
 
 def fit_of(came: Given, own: PartyFit) -> PartyFit:
     """The fit of the others, of which the own one may be a later part."""
-    return replace(
-        own, epochs_trained=came["trained"], epochs=came["epochs"], random_seed=came["random_seed"]
-    )
-
-
-def with_new_order(fit: PartyFit, session: str, again: bool) -> PartyFit:
-    """A fit that begins where others have been has another order of rows than those.
-
-    Rounds of an earlier one may lie behind a checkpoint, or have had no average. With the same rows, their
-    updates would be uploaded again, now without a party that may have been lost since.
-
-    Args:
-        fit: what the user chose.
-        session: of the keys, the same at all parties and never the same again.
-        again: whether a party has agreed on keys for this model before.
-    """
-    if fit.random_seed is None or not (fit.epochs_trained or again):
-        return fit
-    mixed = sha256(f"{fit.random_seed} {session}".encode()).digest()
-    return replace(fit, random_seed=int.from_bytes(mixed[:4], "big"))
+    return replace(own, epochs_trained=came["trained"], epochs=came["epochs"])
 
 
 def take_average(training: LocalTraining, average: LastAverage, keeps_own: bool) -> None:

@@ -15,7 +15,6 @@ from secretflow.ml.nn.fl.worker.catching_up import (
     given,
     prune_like_others,
     take_average,
-    with_new_order,
 )
 from secretflow.ml.nn.fl.worker.epoch_end import end_epoch
 from secretflow.ml.nn.fl.worker.progress import Progress, Taken
@@ -75,7 +74,6 @@ class SurvivingFit:
     ) -> None:
         self._party = party
         self._before = before
-        self._chosen = fit
         self._name = name
         self._training = training
         self._settings = settings
@@ -159,7 +157,10 @@ class SurvivingFit:
     def _meet(self, stream: PartyStream) -> None:
         """Agrees on keys with those who are there, and comes to where they are."""
         name = self._name
-        joining = join(lambda names: self._survival.client(name, names), name, self._passed + 1, self._held)
+        folder = self._streams.folder
+        joining = join(
+            lambda names: self._survival.client(name, names, folder), name, self._passed + 1, self._held
+        )
         client, members = drive(joining, stream, self._patience)
         client.number_calls(1)
         client.transcript.begin(anew=True)
@@ -173,7 +174,6 @@ class SurvivingFit:
         rows = self._party.rows_of_rounds(self._fit)
         own = {
             "rows_known": rows is not None,
-            "again": self._before is not None,
             "measured": client.measured.opened,
             "given": self._given() if gives else None,
         }
@@ -185,9 +185,6 @@ class SurvivingFit:
         for each in told.values():
             client.measured.add(each["measured"])
         rows_known = all(each["rows_known"] for each in told.values())
-        if members.passed == 0:
-            again = any(each["again"] for each in told.values())
-            self._fit = with_new_order(self._chosen, client.keys.session, again)
         rounds = PartyRounds(client, self._training, self._settings, self._fit, rows if rows_known else None)
         place = self._place_among(members)
         self._client = self._before = client
@@ -212,13 +209,14 @@ class SurvivingFit:
     def _place_among(self, members: Members) -> int:
         """Where the members are in the plan, -1 before it.
 
-        Nobody goes back, or rows would be trained on again.
+        Nobody goes back, or rows would be trained on again, and nobody leaves the start out.
 
         Raises:
             AggregationError: they are not there where an honest server would send this party.
         """
         place = members.passed - 1
-        furthest = len(self._plan) if self._name in members.behind else self._passed + 1
+        has_begun = self._passed >= 0
+        furthest = len(self._plan) if self._name in members.behind else self._passed + has_begun
         if not self._passed <= place <= furthest:
             raise AggregationError(
                 f"the others must be where {self._name} is, {self._passed} entries into the plan, or up to "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from secretflow import _validate
 
@@ -63,20 +64,21 @@ class Survival:
         """Whether the server is another than the parties, and may know what they have in common."""
         return not self.rules.server_blind and self.server not in self.names
 
-    def client(self, party: str, names: Sequence[str]) -> MeasuringClient:
+    def client(self, party: str, names: Sequence[str], folder: Path | None = None) -> MeasuringClient:
         """The client of a party.
 
         Args:
             party: its name.
             names: of those it makes calls with, as the server says.
+            folder: where it keeps what must outlast its process; None for nowhere.
 
         Raises:
-            AggregationError: one is none of the parties that take part.
+            AggregationError: one is none of the parties that take part, or what is kept cannot be read.
         """
         strangers = sorted(set(names) - set(self.names))
         if strangers:
             raise AggregationError(f"members must be of {', '.join(self.names)}, got {', '.join(strangers)}")
-        return MeasuringClient(party, names, self.rules, self.survivors, self.identities)
+        return MeasuringClient(party, names, self.rules, self.survivors, self.identities, self.names, folder)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Streams:
         server: its name, which its certificate has.
         tls: this party's files; None on loopback only.
         wait: seconds that parties, and a server that is started again, are waited for.
+        folder: where the party keeps what must outlast its process; None in a simulation, whose one driver is
+            told everything.
     """
 
     own: str
@@ -98,6 +102,7 @@ class Streams:
     server: str
     tls: Tls | None
     wait: float
+    folder: Path | None = None
 
 
 _here: Streams | None = None

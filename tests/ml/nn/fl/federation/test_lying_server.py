@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 from secretflow.ml.nn.fl.epoch_reports import sums_columns, survivors_columns
-from secretflow.ml.nn.fl.worker.catching_up import with_new_order
 from secretflow.ml.nn.fl.worker.progress import Progress
-from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.party.messages import unpack
 from secretflow.security.aggregation.secagg.call import Operation
 from secretflow.security.aggregation.secagg.dropouts.joining import Session
@@ -84,7 +82,9 @@ class LyingSession:
 class Fits:
     """One fit of four parties in threads of this process, over gRPC."""
 
-    def __init__(self, federation: Federation, lie: Lie, address: str, **options: bool) -> None:
+    def __init__(
+        self, federation: Federation, lie: Lie, address: str, folder: Path | None = None, **options: bool
+    ) -> None:
         names, self.federation = federation.names, federation
         self.errors: dict[str, BaseException] = {}
         self.came_to: dict[str, Progress] = {}
@@ -107,7 +107,7 @@ class Fits:
             upload_bits=federation.upload_bits,
         )
         survival = Survival("server", tuple(names), rules, SURVIVORS, PATIENCE, None)
-        streams = Streams("", self._hub.address, self._hub.address, "server", None, PATIENCE)
+        streams = Streams("", self._hub.address, self._hub.address, "server", None, PATIENCE, folder)
         for worker in federation.workers.values():
             worker.begin_surviving_fit(survival, streams, federation.fit, 0, True)
         self._threads = [threading.Thread(target=self._hub.serve, daemon=True)]
@@ -182,9 +182,7 @@ def test_a_partys_driver_and_the_server_are_told_no_other_partys_numbers_but_sum
     assert not any(loss in body or loss[::-1] in body for loss in losses for body in at_server)
     sums = [] if server_blind else [unpack(as_told(body)) for body in at_server]
     told = [body["totals"] for body in sums if "totals" in body]
-    assert all(
-        set(body) in ({"totals"}, set(), {"rows_known", "again", "given", "measured"}) for body in sums
-    )
+    assert all(set(body) in ({"totals"}, set(), {"rows_known", "given", "measured"}) for body in sums)
     assert len(told) == (0 if server_blind else len(NAMES))
     for totals in told:
         assert sums_columns(totals[0]) == pytest.approx(expected, rel=1e-9)
@@ -200,6 +198,20 @@ def test_who_is_started_again_is_told_of_whom_sums_were_opened(fits: Callable[..
     assert workers["alice"]._client.measured.opened == everybody
 
 
+def test_parties_in_new_processes_remember_of_whom_sums_were_opened(
+    fits: Callable[..., Fits], tmp_path: Path
+) -> None:
+    workers = fits(honest, folder=tmp_path / "own").federation.workers
+    everybody = {tuple(sorted(workers))}
+    for worker in workers.values():
+        worker._client = None  # as in a new process
+    fits(
+        lambda to, message, averages: message if averages < 1 else Ended(1, "stop", False),
+        folder=tmp_path / "own",
+    )
+    assert all(worker._client.measured.opened == everybody for worker in workers.values())
+
+
 def test_what_was_released_in_a_fit_is_remembered_in_the_next_one(fits: Callable[..., Fits]) -> None:
     workers = fits(honest).federation.workers
     released = {name: dict(worker._client._spent._with) for name, worker in workers.items()}
@@ -207,14 +219,6 @@ def test_what_was_released_in_a_fit_is_remembered_in_the_next_one(fits: Callable
     assert not found.errors
     for name, worker in workers.items():
         assert len(released[name]) > STEPS and released[name].items() < worker._client._spent._with.items()
-
-
-@pytest.mark.parametrize(
-    ("trained", "again", "same"), [(0, False, True), (0, True, False), (2, False, False)]
-)
-def test_rows_come_in_another_order_where_parties_were(trained: int, again: bool, same: bool) -> None:
-    fit = PartyFit(steps=STEPS, random_seed=3, epochs_trained=trained)
-    assert (with_new_order(fit, "c0ffee", again) == fit) is same
 
 
 @pytest.mark.parametrize("upload_bits", [None, 8])
@@ -242,6 +246,16 @@ def test_nobody_goes_back_to_rows_that_it_has_trained_on(fits: Callable[..., Fit
     assert len(found.errors) == 4
     for error in found.errors.values():
         assert isinstance(error, AggregationError)
+    assert any("the others must be where" in str(error) for error in found.errors.values())
+
+
+def test_nobody_leaves_out_the_average_that_a_fit_begins_with(fits: Callable[..., Fits]) -> None:
+    def lie(to: str, message: ToParty, averages: int) -> ToParty:
+        return replace(message, passed=1) if isinstance(message, Members) else message
+
+    found = fits(lie)
+    assert set(found.errors) == set(NAMES)
+    assert all("got 0" in str(error) or "stream" in str(error) for error in found.errors.values())
     assert any("the others must be where" in str(error) for error in found.errors.values())
 
 

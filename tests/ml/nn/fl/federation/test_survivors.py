@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -44,6 +44,10 @@ class Federation:
         devices: of the parties.
         mask_scope: see ``FLModel``.
         upload_bits: of an update; None for whole numbers.
+        dp_strategy: see ``FLModel``.
+        starts_anew: has the parties begin with an average, also where they have the last one.
+        shuffle: see ``FLModel.fit``, as well as ``random_seed``.
+        random_seed: see above.
 
     Attributes:
         names: of the parties.
@@ -56,6 +60,9 @@ class Federation:
         mask_scope: str,
         upload_bits: int | None = None,
         dp_strategy: Any = None,
+        starts_anew: bool = False,
+        shuffle: bool = False,
+        random_seed: int | None = 3,
     ) -> None:
         parties = [devices.alice, devices.bob, devices.carol, devices.davy]
         self.names = [party.party for party in parties]
@@ -79,6 +86,7 @@ class Federation:
             create_ndarray(y, parts=parts, axis=0, is_label=True),
             epochs=1,
             batch_size=BATCH,
+            shuffle=shuffle,
             random_seed=3,
             verbose=0,
         )
@@ -92,7 +100,8 @@ class Federation:
         agree_all([client.keys for client in clients])
         for worker, client in zip(self.workers.values(), clients, strict=True):
             worker._client = client
-        self.fit = PartyFit(steps=STEPS, random_seed=3, dp_strategy=dp_strategy, epochs_trained=1)
+        self.fit = PartyFit(steps=STEPS, random_seed=random_seed, dp_strategy=dp_strategy, epochs_trained=1)
+        self.starts_anew = starts_anew
         self.plan = self._planned()
         self.upload_bits = upload_bits
         self.ended: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.names}
@@ -116,6 +125,8 @@ class Federation:
     def run(self, name: str, worker: Any) -> Exchanges[None]:
         """A fit of one epoch; what a party has after each round is kept."""
         worker.begin_fit(1, self.fit, True)
+        if self.starts_anew:
+            worker._begin(1, worker._rounds.start(keeps_average=False), anew=True)
         yield from worker._exchanges
         worker._client.transcript.end()
         self._keep(name, worker)
@@ -147,6 +158,25 @@ class Federation:
         """Whether the call is that of the average."""
         clients = [worker._client for worker in self.workers.values()]
         return self.in_round(number, step) and all(client.stage is Stage.UPLOADED for client in clients)
+
+
+def watched(federation: Federation, name: str) -> list[list[np.ndarray]]:
+    """What a party uploads, as it comes."""
+    training: Any = federation.workers[name]._training
+    uploads: list[list[np.ndarray]] = []
+    noised = training.noised
+
+    def kept(arrays: Sequence[np.ndarray], fit: Any) -> Any:
+        upload = noised(arrays, fit)
+        uploads.append([array.copy() for array in upload])
+        return upload
+
+    training.noised = kept
+    return uploads
+
+
+def flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([array.astype(np.float64).ravel() for array in arrays])
 
 
 def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
@@ -203,6 +233,27 @@ def test_a_mask_that_was_agreed_on_stays_when_the_average_under_it_is_lost(feder
         for began, lost in zip(ended[1], ended[2], strict=True):
             assert ((lost == began) | (lost == 0)).all()
         assert not equal(ended[3], ended[2])
+
+
+@pytest.mark.parametrize("upload_bits", [None, 4])
+def test_after_a_start_that_was_lost_the_first_round_averages_whole_weights(
+    devices: SimpleNamespace, upload_bits: int | None
+) -> None:
+    """There is no average then of which an update could be."""
+    federation = Federation(devices, "global", upload_bits, starts_anew=True)
+    left = federation.names[:3]
+    uploads = [watched(federation, name) for name in left]
+    federation.until(lambda: federation.in_average(0, Step.RELEASES))
+    federation.network.cut("davy")
+    federation.network.drain()
+    average = np.mean([flat(of_party[0]) for of_party in uploads], axis=0)
+    for name in left:
+        assert federation.network.ended[name] is None
+        ended, references = federation.ended[name], federation.kept[name][1]["references"]
+        assert len(ended) == STEPS + 1
+        np.testing.assert_allclose(flat(ended[1]), average, atol=1e-5)
+        assert bool(references) == (upload_bits is not None)
+        assert same_kept(federation.kept[name][1], federation.kept[left[0]][1], "references")
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -1,0 +1,84 @@
+"""Of whom a party has helped to open sums of measurements, in a file that outlasts its process.
+
+A party that forgot it could be had to help open a sum with and another one without a party, by being started
+again in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from secretflow._atomic import PRIVATE, atomic_write
+
+from ..errors import AggregationError
+
+NAME = "opened_sums.json"
+
+Parties = tuple[str, ...]
+_Kind = TypeVar("_Kind")
+
+
+class OpenedSums:
+    """A party's own record.
+
+    It holds names of parties and no numbers, and its owner alone may read it.
+
+    Args:
+        folder: the party's own, which need not be there; None keeps nothing.
+
+    Raises:
+        AggregationError: the file is there and is no record.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else folder / NAME
+        self.read()
+
+    def read(self) -> set[Parties]:
+        """The names of the parties of each sum, sorted."""
+        if self._path is None or not self._path.exists():
+            return set()
+        try:
+            held = json.loads(self._path.read_bytes())
+            return {tuple(sorted(_checked(parties, str))) for parties in _checked(held, list)}
+        except (OSError, ValueError) as error:
+            raise AggregationError(
+                f"{self._path} must be the record of whom sums were opened, got what cannot be read "
+                f"({error}); without it a sum could show one party's numbers: move it away only if all "
+                "parties' rows are others now"
+            ) from None
+
+    def add(self, sums: Iterable[Parties]) -> None:
+        """Writes down of whom sums may be opened from now on; it is on the disk when this returns.
+
+        Args:
+            sums: the names of the parties of each, sorted.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self._path is None:
+            return
+        before = self.read()
+        after = before | set(sums)
+        if after > before:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with atomic_write(self._path, PRIVATE) as unfinished, unfinished.open("w") as file:
+                json.dump(sorted(after), file)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _checked(held: object, kind: type[_Kind]) -> list[_Kind]:
+    """What must be a list of one kind.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(held, list) or not all(isinstance(entry, kind) for entry in held):
+        raise ValueError(f"no list of {kind.__name__}")
+    return held
