@@ -1,4 +1,4 @@
-"""What the rules about contributors cost in accuracy: local masks with and without them.
+"""What the rules about contributors cost in accuracy: training with and without them.
 
 A weight with too few contributors does not travel, and goes on learning at each party that keeps it from that
 party's rows alone. The runs are of the ConvNet on MNIST and differ in the aggregator's rules alone:
@@ -9,7 +9,8 @@ party's rows alone. The runs are of the ConvNet on MNIST and differ in the aggre
 
     python -m benchmarks.contributors
 
-Each run is kept at once, so a run that was broken off goes on where it was.
+With one mask for all (``global``) all parties contribute to all that travels, and the rules have nothing to
+leave out. Each run is kept at once, so a run that was broken off goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from tqdm import tqdm
 
 import secretflow as sf
-from benchmarks.contributors_run import SERVER, SPLITS, Cell, Recipe, party_names, train
+from benchmarks.contributors_run import SCOPES, SERVER, SPLITS, Cell, Recipe, party_names, train
 from benchmarks.environment import ROOT, describe, write_json
 from experiments.data import Images, load_images
 
@@ -40,17 +41,21 @@ SEEDS = (1, 2, 3)
 _TASK = {"dataset": "mnist", "model": "convnet"}
 
 
-def cells(parties: Sequence[int], densities: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
-    """Each split, number of parties, density and seed.
+def cells(
+    scopes: Sequence[str], parties: Sequence[int], densities: Sequence[float], seeds: Sequence[int]
+) -> list[Cell]:
+    """Each split, scope of masks, number of parties, density and seed.
 
     Args:
+        scopes: of :data:`~benchmarks.contributors_run.SCOPES`.
         parties: numbers of parties, each at least 3.
         densities: of the pruned runs.
         seeds: of the runs.
     """
     return [
-        Cell(split, count, density, seed)
+        Cell(split, scope, count, density, seed)
         for seed in seeds
+        for scope in scopes
         for split in SPLITS
         for count in parties
         for density in densities
@@ -108,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="of masks")
     parser.add_argument("--parties", nargs="+", type=int, default=[5, 10], help="numbers of parties")
     parser.add_argument("--densities", nargs="+", type=float, default=[0.3, 0.1], help="of the pruned runs")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
@@ -118,7 +124,7 @@ def main() -> None:
     done = {(*(row[name] for name in Cell._fields), row["rules"]) for row in rows}
     wanted = [
         (cell, rules)
-        for cell in cells(chosen.parties, chosen.densities, chosen.seeds)
+        for cell in cells(chosen.scopes, chosen.parties, chosen.densities, chosen.seeds)
         for rules in RULES
         if (*cell, rules) not in done
     ]

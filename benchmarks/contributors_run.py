@@ -22,6 +22,7 @@ from secretflow.security.aggregation import SecurePruneAggregator
 
 SERVER = "server"
 SPLITS = ("iid", "dirichlet")
+SCOPES = ("local", "global")
 
 _LABEL_SKEW = 0.5  # concentration of the Dirichlet distribution
 _VALIDATION_BATCH = 500
@@ -32,12 +33,15 @@ class Cell(NamedTuple):
 
     Attributes:
         split: one of :data:`SPLITS`; "dirichlet" is label skew, see :mod:`experiments.partition`.
+        scope: of the masks, one of :data:`SCOPES`: "local" for each party's own, "global", the default of
+            ``FLModel``, for one mask for all.
         parties: how many hold data, at least 3.
         density: ``prune_end_rate``, in (0, 1].
         seed: of the initial weights, the rows, their split and their order.
     """
 
     split: str
+    scope: str
     parties: int
     density: float
     seed: int
@@ -77,7 +81,7 @@ def party_names(parties: int) -> list[str]:
 
 
 def train(cell: Cell, recipe: Recipe, images: Images, rules: Mapping[str, Any]) -> tuple[float, int]:
-    """Trains with masks of the parties' own.
+    """Trains and measures one cell.
 
     Args:
         cell: what is measured. SecretFlow is initialised with its :func:`party_names` and :data:`SERVER`.
@@ -156,6 +160,7 @@ def _model(cell: Cell, recipe: Recipe, parties: list[PYU], rules: Mapping[str, A
         random_seed=cell.seed,
         prune_end_rate=cell.density,
         prune_preset="lottery",
+        mask_scope=cell.scope,
         prune_scope="global",
         prune_schedule="cubic",
         prune_end_epoch=recipe.prune_end_epoch,
