@@ -8,8 +8,8 @@ from typing import Protocol
 
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps
 from secretflow.security.aggregation.secagg.dropouts.server import Outgoing, Step
-from secretflow.security.aggregation.secagg.dropouts.wire import Release, ToParty, ToServer, Upload
-from secretflow.security.aggregation.secagg.errors import ChannelClosedError
+from secretflow.security.aggregation.secagg.dropouts.wire import Bye, Release, ToParty, ToServer, Upload
+from secretflow.security.aggregation.secagg.errors import ChannelClosedError, RegroupError
 
 
 class Server(Protocol):
@@ -38,6 +38,7 @@ class Network:
         ended: by party how it has ended: None, or its error.
         said: all that the parties have said, with who has.
         released: by party and number of the round the calls whose pads it has released.
+        unanswered: who has waited for an answer in vain until its own patience was over.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class Network:
         self.ended: dict[str, BaseException | None] = {}
         self.said: list[tuple[str, ToServer]] = []
         self.released: dict[tuple[str, int], set[int]] = {}
+        self.unanswered: list[str] = []
+        self._asked: dict[str, ToServer] = {}
         self._outcomes = outcomes
         self._parties = dict(parties)
         for name in parties:
@@ -82,18 +85,27 @@ class Network:
             self.deliver_down(choose(busy_down))
         return bool(busy_up or busy_down)
 
-    def cut(self, name: str) -> None:
-        """The connection of a party breaks: both ends notice, what is on its way is lost."""
+    def hang_up(self, name: str) -> None:
+        """A party ends its connection: the server notices, what is on its way is lost."""
         self.up[name].clear()
         self.down[name].clear()
         self._send(self.server.lose(name))
         self.down[name].clear()
+
+    def cut(self, name: str) -> None:
+        """The connection of a party breaks: both ends notice, what is on its way is lost."""
+        self.hang_up(name)
         if name not in self.ended:
             self._throw(name, ChannelClosedError("cut"))
 
     def stick(self, name: str) -> None:
         """A party and its connection stand still for ever, and nobody notices."""
         self.ended[name] = TimeoutError("stuck")
+
+    def say_hello_again(self, name: str) -> None:
+        """A party does not take the next message of the server, but has all agree on keys anew."""
+        self.down[name].popleft()
+        self._throw(name, RegroupError("hello"))
 
     def time_out(self) -> None:
         """The server has waited long enough."""
@@ -107,6 +119,8 @@ class Network:
             if self.alive() and self.server.step is not Step.NOTHING:
                 self.time_out()
             elif self.alive():  # no answer will come: the party's own deadline passes
+                if not isinstance(self._asked.get(self.alive()[0]), Bye):
+                    self.unanswered.append(self.alive()[0])
                 self._throw(self.alive()[0], ChannelClosedError("no answer in time"))
             else:
                 return
@@ -117,6 +131,7 @@ class Network:
             said = self._parties[name].send(message)  # type: ignore[arg-type]
             if said is not None:
                 self.said.append((name, said))
+                self._asked[name] = said
                 if isinstance(said, Release):
                     self.released.setdefault((name, len(self._outcomes[name])), set()).add(said.call)
                 self.up[name].append(said)
@@ -135,6 +150,7 @@ class Network:
             self.ended[name] = raised
         else:  # it comes back
             assert said is not None
+            self._asked[name] = said
             self.up[name].append(said)
 
     def _send(self, outgoing: Outgoing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,26 @@ from secretflow.party.address import Address
 from secretflow.party.keys import make_party, read_identity
 from secretflow.security.aggregation.secagg.call import Call, Operation
 from secretflow.security.aggregation.secagg.dropouts.client import SurvivingClient
-from secretflow.security.aggregation.secagg.dropouts.joining import Session, join
+from secretflow.security.aggregation.secagg.dropouts.joining import Phase, Session, join
 from secretflow.security.aggregation.secagg.dropouts.keys import as_told
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules, may_drop_out
 from secretflow.security.aggregation.secagg.dropouts.server import Step
-from secretflow.security.aggregation.secagg.dropouts.wire import Bye, Hello, Letters
+from secretflow.security.aggregation.secagg.dropouts.wire import (
+    Announcement,
+    Bye,
+    Codes,
+    Hello,
+    Letters,
+    Members,
+    Regroup,
+    Release,
+    Report,
+    Reports,
+    ToServer,
+    Total,
+    Upload,
+)
 from secretflow.security.aggregation.secagg.errors import (
     AggregationError,
     ChannelClosedError,
@@ -29,7 +44,7 @@ from secretflow.security.aggregation.secagg.errors import (
     TooFewSurvivorsError,
 )
 from secretflow.security.aggregation.secagg.identity import Identities
-from secretflow.security.aggregation.secagg.protocol import Exchanges
+from secretflow.security.aggregation.secagg.protocol import Exchanges, confirm
 from secretflow.security.aggregation.secagg.ring import Ring
 from secretflow.security.aggregation.secagg.rules import Rules
 
@@ -39,6 +54,7 @@ from .parties import clients_of, names_of, numbers_of, plain_average, weights_of
 PARTIES, ROUNDS = 4, 6
 NAMES = names_of(PARTIES)
 RING = Ring.make(32, None, PARTIES)
+IN_CALLS = (Announcement, Codes, Reports, Total)
 SURVIVORS = SurvivorRules.make(PARTIES, 3, 2)
 
 
@@ -78,12 +94,22 @@ def one_round(client: SurvivingClient, name: str, number: int) -> Exchanges[list
     return opened
 
 
+def settles(client: SurvivingClient) -> Exchanges[None]:
+    """A sum before the rounds, as those in which masks and weights are told."""
+    while True:
+        try:
+            return (yield from confirm(client, b"the same"))
+        except RoundLostError:
+            continue
+
+
 def trains(
     name: str,
     rules: Rules,
     outcomes: list[Averaged],
     identities: Identities | None = None,
     survivors: SurvivorRules = SURVIVORS,
+    hang_up: Callable[[], None] = lambda: None,
 ) -> Steps[None]:
     """Averages new numbers in each round, and comes back whenever it has lost the others."""
     client: SurvivingClient | None = None
@@ -98,9 +124,13 @@ def trains(
             client.transcript.begin(anew=True)
             if before is not None:
                 client.remember(before, fresh=name in members.behind)
+            giver = next(each for each in client.names if each not in members.behind)
             told = yield from tell(client, str(held).encode())
             if name in members.behind:
-                held = max(int(body) for body in told.values())
+                if giver not in told:
+                    raise RegroupError(f"{giver} was lost")
+                held = int(told[giver])
+            yield from with_survivors(client, settles(client))
             passed = max(members.passed, 1)
             while passed <= ROUNDS:
                 number, passed = passed, passed + 1
@@ -110,7 +140,9 @@ def trains(
                     held = passed
                 if client.comers:
                     raise RegroupError("a party waits to come in")
-        except (ChannelClosedError, DroppedOutError, RegroupError):
+        except DroppedOutError:
+            hang_up()
+        except (ChannelClosedError, RegroupError):
             continue
     try:
         yield Bye()
@@ -142,9 +174,13 @@ class Run:
         )
         self.network = Network(
             self.session,
-            {name: trains(name, self.rules, self.outcomes[name], survivors=survivors) for name in names},
+            {name: self._trains(name) for name in names},
             self.outcomes,
         )
+
+    def _trains(self, name: str) -> Steps[None]:
+        hang_up = lambda: self.network.hang_up(name)  # noqa: E731
+        return trains(name, self.rules, self.outcomes[name], survivors=self.survivors, hang_up=hang_up)
 
     def until(self, rounds: int) -> None:
         """Delivers until all who are alive have had so many averages."""
@@ -157,6 +193,20 @@ class Run:
                     network.deliver_up(name)
                 if network.down[name]:
                     network.deliver_down(name)
+        raise AssertionError("a run without an end")
+
+    def until_all_say(self, kind: type[ToServer]) -> None:
+        """Delivers until the next message of each party is of a kind."""
+        network = self.network
+        for _ in range(10_000):
+            others = [n for n in network.alive() if network.up[n] and not isinstance(network.up[n][0], kind)]
+            told = [name for name in network.alive() if network.down[name]]
+            if not others and not told:
+                return
+            for name in others:
+                network.deliver_up(name)
+            for name in told:
+                network.deliver_down(name)
         raise AssertionError("a run without an end")
 
     def check(self) -> None:
@@ -246,6 +296,94 @@ def test_a_server_that_is_started_again_goes_on_where_the_parties_are() -> None:
         assert run.outcomes[name][-1].survivors == tuple(NAMES)
 
 
+class Never(Upload):
+    """A message that nobody sends."""
+
+
+def finish(run: Run) -> None:
+    """Delivers all, to one after the other, after which everybody has come to the end."""
+    run.until_all_say(Never)
+    run.network.drain()
+    run.check()
+    assert run.network.ended == dict.fromkeys(NAMES)
+    assert not run.network.unanswered
+
+
+def test_who_waits_to_come_in_and_goes_again_does_not_disturb_those_who_agree_on_keys() -> None:
+    run = Run()
+    network, comer = run.network, NAMES[3]
+    for name in NAMES[:3]:
+        network.deliver_up(name)
+    network.time_out()
+    network.deliver_up(comer)
+    for name in NAMES[:3]:
+        network.deliver_down(name)
+    network.deliver_up(NAMES[0])  # one has written its letters, the others' are on their way
+    network.cut(comer)
+    assert run.session.phase is Phase.WRITING
+    finish(run)
+    assert run.outcomes[NAMES[0]][0].members == tuple(NAMES[:3])
+    assert run.outcomes[NAMES[0]][-1].survivors == tuple(NAMES)
+
+
+def test_who_writes_letters_too_slowly_is_told_that_all_say_hello_again() -> None:
+    run = Run()
+    network, slow = run.network, NAMES[3]
+    run.until_all_say(Letters)
+    for name in NAMES[:3]:
+        network.deliver_up(name)
+    network.time_out()
+    network.deliver_up(slow)
+    finish(run)
+    assert run.outcomes[slow][-1].survivors == tuple(NAMES)
+
+
+def test_what_was_meant_for_a_lost_connection_does_not_come_over_the_next_one() -> None:
+    """Here the sum of a call that a party has released in."""
+    run = Run()
+    network, lost = run.network, NAMES[3]
+    run.until(1)
+    run.until_all_say(Release)
+    network.deliver_up(lost)
+    network.cut(lost)
+    finish(run)
+    assert run.outcomes[lost][-1].number == ROUNDS
+
+
+def test_when_who_gives_the_average_is_lost_another_one_gives_it() -> None:
+    run = Run()
+    run.until(2)
+    run.network.cut(NAMES[3])
+    run.until_all_say(Bye | Report)  # type: ignore[arg-type]
+    run.network.cut(NAMES[0])
+    finish(run)
+    assert run.outcomes[NAMES[3]][-1].number == ROUNDS
+
+
+@pytest.mark.parametrize("blind", [False, True])
+@pytest.mark.parametrize("kind", [Upload, Codes, Release, Report])
+@pytest.mark.parametrize("who", [NAMES[0], NAMES[3]], ids=["giver", "comer"])
+def test_all_agree_on_keys_anew_whatever_they_were_about_to_say(
+    who: str, kind: type[ToServer], blind: bool
+) -> None:
+    """In the midst of a call in which a party comes in again."""
+    run = Run(blind)
+    network = run.network
+    run.until(2)
+    network.cut(NAMES[3])
+    run.until_all_say(Report)
+    run.until_all_say(kind)
+    others = [name for name in NAMES if name != who]
+    for name in NAMES:
+        network.deliver_up(name)
+    assert not isinstance(network.down[who][0], Members)
+    network.say_hello_again(who)
+    network.deliver_up(who)
+    assert all(isinstance(network.down[name][-1], Regroup) for name in others)
+    finish(run)
+    assert run.outcomes[who][-1].survivors == tuple(NAMES)
+
+
 def test_too_few_end_the_run_for_those_who_wait_to_come_in_too() -> None:
     run = Run()
     run.until(2)
@@ -277,6 +415,11 @@ def test_who_has_no_identity_of_a_party_learns_nothing_whatever_it_has_stolen(tm
     assert {type(message) for _, message in network.said} == {Hello, Letters}
 
 
+def is_in_call(network: Network, name: str) -> bool:
+    """Whether what a party is told next is about a call that goes on."""
+    return bool(network.down[name]) and isinstance(network.down[name][0], IN_CALLS)
+
+
 @pytest.mark.faults
 @settings(max_examples=1000, deadline=None)
 @given(st.data(), st.booleans())
@@ -295,10 +438,13 @@ def test_in_1000_schedules_of_losses_and_returns_each_average_is_that_of_its_sur
             network.server = run.session = Served(NAMES, SURVIVORS)
             for name in NAMES:
                 network.cut(name)
+        elif what == 3 and (asked := [n for n in network.alive() if is_in_call(network, n)]):
+            network.say_hello_again(data.draw(st.sampled_from(asked)))
         else:
             network.deliver_one(lambda names: data.draw(st.sampled_from(names)), up=what % 2 == 1)
     network.drain()
     run.check()
+    assert not network.unanswered
     for error in network.ended.values():
         too_late = type(error) is AggregationError and "all they want" in str(error)
         assert error is None or too_late or isinstance(error, TooFewSurvivorsError), error

@@ -20,7 +20,7 @@ from .client import SurvivingClient
 from .protocol import Steps, answer_to
 from .rules import SurvivorRules
 from .server import Outgoing, SurvivorServer
-from .wire import Ended, Hello, Letters, Members, Regroup, ToServer
+from .wire import Bye, Ended, Hello, Letters, Members, Regroup, ToParty, ToServer
 
 _Client = TypeVar("_Client", bound=SurvivingClient)
 
@@ -146,7 +146,11 @@ class Session:
         if isinstance(message, Hello) and party in self._names:
             return self._welcome(party, message)
         if self._calls is not None:
-            return self._calls.receive(party, message)
+            return self._calls.receive(party, message) + self._end_with_calls()
+        if isinstance(message, Bye):
+            return self.lose(party)
+        if party not in self._there and party not in self._waiting:
+            return [(party, Regroup())]  # it does not know yet that all say hello, and would wait
         if self.phase is Phase.WRITING and isinstance(message, Letters) and party in self._members:
             self._written.setdefault(party, message)
             return self.time_out() if set(self._written) == set(self._members) else []
@@ -159,8 +163,8 @@ class Session:
             told = self._calls.lose(party)
             return told + self._end_with_calls()
         self._there.pop(party, None)
-        if self.phase is Phase.WRITING and party in self._members:
-            return self._regroup(set(self._members) - {party})
+        if self.phase is Phase.WRITING:
+            return self._regroup(set(self._members) - {party}) if party in self._members else []
         if self._steps:  # the first time a party may come back as long as parties are waited for
             self._expected.discard(party)
             return self._go_on_if_all_are_there()
@@ -179,20 +183,18 @@ class Session:
 
     def _welcome(self, party: str, hello: Hello) -> Outgoing:
         """Takes a party in, now or when the others have ended a call."""
-        calls = self._calls
-        if calls is not None and party in calls.there() and calls.told_of_comers:
+        calls, told = self._calls, list[tuple[str, ToParty]]()
+        if calls is not None and party in calls.there():  # it was told of comers, or has missed an average
+            told = [(other, Regroup()) for other in calls.there() if other != party]
             self._to_gathering(set(calls.there()))
-        elif calls is not None:
-            told = calls.lose(party) if party in calls.there() else []
+        elif self.phase is not Phase.GATHERING:
             self._waiting[party] = hello
-            calls.comers = True
-            return told + self._end_with_calls()
-        if self.phase is Phase.WRITING:
-            self._waiting[party] = hello
+            if calls is not None:
+                calls.comers = True
             return []
         self._there[party] = hello
         self._expected.add(party)
-        return self._go_on_if_all_are_there()
+        return told + self._go_on_if_all_are_there()
 
     def _go_on_if_all_are_there(self) -> Outgoing:
         return self.time_out() if self._there.keys() >= self._expected else []
@@ -235,7 +237,7 @@ class Session:
 
     def _end(self, reason: str, too_few: bool = False) -> Outgoing:
         self._ended = Ended(0, reason, too_few)
-        return [(party, self._ended) for party in self._names if party in self._there]
+        return [(party, self._ended) for party in self._names]
 
     def _end_with_calls(self) -> Outgoing:
         """Tells those who wait to come in of the end."""

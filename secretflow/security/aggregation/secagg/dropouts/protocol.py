@@ -153,6 +153,7 @@ from .wire import (
     Codes,
     Dropped,
     Ended,
+    Hello,
     Lost,
     Regroup,
     Report,
@@ -258,17 +259,24 @@ def answer_to(message: ToServer) -> Steps[ToParty]:
         AggregationError: there will be no further call, or the server speaks of a later one.
     """
     answer, call = (yield message), message.call
-    while answer.call < call and not isinstance(answer, (Dropped, Ended)):
-        answer = yield None  # it was said late, of a call before
+    while _was_said_before(answer, message):
+        answer = yield None
     if isinstance(answer, Dropped):
         raise DroppedOutError("the others have gone on without this party, which was too slow for them")
     if isinstance(answer, Regroup):
-        raise RegroupError("a party was lost while keys were agreed on")
+        raise RegroupError("a party comes, or was lost while keys were agreed on")
     if isinstance(answer, Ended):
         raise (TooFewSurvivorsError if answer.too_few else AggregationError)(answer.reason)
     if answer.call > call:
         raise _out_of_turn(answer)
     return answer
+
+
+def _was_said_before(answer: ToParty, message: ToServer) -> bool:
+    """Whether the server has said something before it had a message of this party."""
+    if isinstance(answer, Regroup):
+        return isinstance(message, Hello)  # who has said hello has done what it asks for
+    return answer.call < message.call and not isinstance(answer, (Dropped, Ended))
 
 
 def _out_of_turn(answer: ToParty) -> AggregationError:

@@ -204,7 +204,7 @@ class SurvivorServer:
         sealed = b"".join(release.seed for release in self._releases.values() if release.sealed)
         self._begin(self._survivors)
         self.told_of_comers |= self.comers
-        return [(party, Total(total, sealed, self.comers)) for party in self._survivors]
+        return [(party, Total(total, sealed, self.comers)) for party in self.there()]
 
     def _without_pads(self, padded: Message) -> Message:
         """The sum without the pads of the survivors, and those shared with who has dropped out."""
@@ -261,7 +261,7 @@ class SurvivorServer:
         """Tells those who came too late, in case they are still there."""
         if self._ended is not None:
             return []  # all have been told
-        late = set(expected) - set(there)
+        late = set(expected) - set(there) - self._gone
         self._gone |= late
         return [(party, Dropped(self._call)) for party in sorted(late)]
 

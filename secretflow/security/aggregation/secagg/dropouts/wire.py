@@ -50,7 +50,7 @@ class Members:
 
 @dataclass(frozen=True)
 class Regroup:
-    """To each party: somebody was lost while keys were agreed on; say hello again."""
+    """To each party: somebody comes, or was lost while keys were agreed on; say hello again."""
 
     call: int = 0
 

@@ -132,9 +132,11 @@ class Hub:
         self._events.put(None)
 
     def _take(self, line: _Line, message: ToServer | None) -> None:
+        if self._lines.get(line.party) is not line:
+            return  # the end of the stream was noticed before what had come over it
         if message is not None:
             self._send(self._session.receive(line.party, message))
-        elif self._lines.get(line.party) is line:
+        else:
             del self._lines[line.party]
             self._send(self._session.lose(line.party))
 
