@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -179,6 +180,29 @@ def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_
         for other in others:
             for one, own in zip(first, other, strict=True):
                 np.testing.assert_array_equal(one, own)
+
+
+@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])
+def test_nobody_waits_for_a_party_that_is_lost_between_two_rounds_to_save(
+    ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, fault: signal.Signals
+) -> None:
+    model = make_model(ray_devices, tmp_path, round_deadline=5.0)
+    bob = ray.get(model._workers[ray_devices.bob].data.__ray_call__.remote(lambda _: os.getpid()))
+
+    class LosesBob(Callback):
+        def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
+            if epoch == 0:
+                os.kill(bob, fault)
+
+    saves = Checkpoint(str(tmp_path / "run" / "model"))
+    try:
+        history = fit(model, parties, LosesBob(), saves, epochs=2)
+        assert flat(history)[0] == NAMES and flat(history)[-1] == ["alice", "carol"]
+        with pytest.raises(ValueError, match="gone: bob"):
+            fit(model, parties)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(bob, signal.SIGKILL)
 
 
 @pytest.mark.faults

@@ -9,14 +9,17 @@ the error; over the network they do not hear of those that were run together wit
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from secretflow import _validate
-from secretflow.device import reveal, wait
+from secretflow.device import PYU, reveal, wait
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.callbacks import Callback
+from secretflow.ml.nn.fl.crew import answers_within
 from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.party_paths import path_of
 
@@ -24,6 +27,21 @@ from secretflow.ml.nn.fl.party_paths import path_of
 def needs_model_each_round(callback: Callback) -> bool:
     """Whether a callback has to see the model between two rounds: its attribute of this name, or False."""
     return bool(getattr(callback, "needs_model_each_round", False))
+
+
+def _told(
+    callback: Callback, values: Mapping[PYU, Any], from_all: Callable[[dict[PYU, Any]], Any] = reveal
+) -> Any:
+    """What workers tell a callback: all of them, or those who are there in a fit that can lose parties."""
+    deadline = callback.params.get("round_deadline")
+    if deadline is None:
+        return from_all(dict(values))
+    told = answers_within(deadline / 2, values)  # the time of a step runs, and they have to train in it
+    if late := [device.party for device in values if device not in told]:
+        logging.warning(
+            "%s: no answer within %g seconds from %s", type(callback).__name__, deadline / 2, ", ".join(late)
+        )
+    return told
 
 
 class Checkpoint(Callback):
@@ -68,7 +86,7 @@ class Checkpoint(Callback):
             ValueError: an optimiser has settings that no checkpoint can hold.
         """
         assert self._workers is not None  # as CallbackList calls it
-        reveal([worker.check_saves() for worker in self._workers.values()])
+        _told(self, {device: worker.check_saves() for device, worker in self._workers.items()})
 
     def on_epoch_end(self, epoch: int | None = None, logs: Any = None) -> None:
         """Saves, if it is time."""
@@ -79,11 +97,11 @@ class Checkpoint(Callback):
     def save(self) -> None:
         """Saves, whether it is time or not."""
         assert self._workers is not None  # as CallbackList calls it
-        saved = []
+        saved = {}
         for device, worker in self._workers.items():
             path = path_of(device, str(self._path), self._is_test)
-            saved.append(worker.save_model(path, keep_previous=True))
-        wait(saved)
+            saved[device] = worker.save_model(path, keep_previous=True)
+        _told(self, saved, wait)
 
 
 class TensorBoard(Callback):
@@ -122,7 +140,8 @@ class TensorBoard(Callback):
         """Opens an event file."""
         if "history" not in self.params:
             raise ArgumentError("strategy must be 'fed_avg_w_prune' with TensorBoard, got another one")
-        self._trained = reveal(next(iter(self._workers.values())).epochs_trained())
+        told = _told(self, {device: worker.epochs_trained() for device, worker in self._workers.items()})
+        self._trained = next(iter(told.values()))
         self._writer = self._make_writer()
         self._written = {}
 

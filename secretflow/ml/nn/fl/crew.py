@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 import secretflow.distributed as sfd
 from secretflow.device import PYU, PYUObject, global_state
@@ -34,15 +35,57 @@ def reference_of(value: PYUObject) -> ray.ObjectRef:
     return value.data.get_ray_object_ref() if over_a_network() else value.data
 
 
+def answers_within(seconds: float, told: Mapping[PYU, Any]) -> dict[PYU, Any]:
+    """What parties tell that are here, without those who have died or stand still.
+
+    Args:
+        seconds: how long all of them are waited for.
+        told: by party what a method of its worker has returned.
+
+    Raises:
+        Exception: what a worker has failed with.
+    """
+    found = {device: value for device, value in told.items() if not isinstance(value, PYUObject)}
+    calls = {reference_of(value): device for device, value in told.items() if device not in found}
+    if calls:
+        for call in ray.wait(list(calls), num_returns=len(calls), timeout=seconds)[0]:
+            with suppress(RayActorError):
+                found[calls[call]] = ray.get(call)
+    return {device: found[device] for device in told if device in found}
+
+
+def value_within(seconds: float | None, call: ray.ObjectRef, party: str) -> Any:
+    """What a process of a party answers.
+
+    Args:
+        seconds: how long it is waited for; None for as long as it takes.
+        call: what it was asked.
+        party: name of the party.
+
+    Raises:
+        AggregationError: it has not answered in time, so it stands still.
+    """
+    try:
+        return ray.get(call, timeout=seconds)
+    except GetTimeoutError:
+        raise AggregationError(f"{party} must answer within {seconds:g} seconds, got nothing") from None
+
+
 class OwnWorker:
     """A worker whose methods return values: no other driver is told of them, or waited for.
 
     Args:
         proxy: of a party that is here.
+        party: its name.
+
+    Attributes:
+        patience: seconds that a method may take; None for as long as it takes.
     """
 
-    def __init__(self, proxy: Any) -> None:
+    def __init__(self, proxy: Any, party: str) -> None:
         self.proxy = proxy
+        self.patience: float | None = None
+        self._name = party
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.proxy, name)
@@ -50,7 +93,10 @@ class OwnWorker:
         def call(*args: Any, **kwargs: Any) -> Any:
             told = method(*args, **kwargs)
             several = isinstance(told, list)
-            values = ray.get([reference_of(value) for value in (told if several else [told])])
+            values = [
+                value_within(self.patience, reference_of(value), self._name)
+                for value in (told if several else [told])
+            ]
             return values if several else values[0]
 
         return call
@@ -180,4 +226,11 @@ def own_workers(workers: Mapping[PYU, Any]) -> dict[PYU, Any]:
     """Workers as an ``FLModel`` uses them: those that are here, over a network as :class:`OwnWorker`."""
     if not over_a_network():
         return dict(workers)
-    return {device: OwnWorker(worker) for device, worker in workers.items() if is_here(device)}
+    return {device: OwnWorker(worker, device.party) for device, worker in workers.items() if is_here(device)}
+
+
+def be_patient(workers: Mapping[PYU, Any], seconds: float | None) -> None:
+    """Says how long methods of the workers of a driver of several may take, see :class:`OwnWorker`."""
+    for worker in workers.values():
+        if isinstance(worker, OwnWorker):
+            worker.patience = seconds

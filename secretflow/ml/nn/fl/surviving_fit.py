@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from secretflow.device import reveal
 from secretflow.ml.nn.fl.checks import check_privacy
-from secretflow.ml.nn.fl.crew import over_a_network
+from secretflow.ml.nn.fl.crew import answers_within, over_a_network
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.surviving_session import SurvivingSession
 from secretflow.ml.nn.fl.survivor_checks import check_all_there, check_surviving_fit
 from secretflow.ml.nn.fl.training_data import WithTrainingData
+
+_SECONDS_OF_A_START = 60.0  # of a worker that was made just now
 
 
 class WithSurvivors(WithTrainingData):
@@ -19,7 +21,9 @@ class WithSurvivors(WithTrainingData):
         """Trains with those who are there; :class:`SurvivingSession` says how."""
         check_surviving_fit(options, over_a_network())
         if not over_a_network():
-            check_all_there(self._parties, set(self._workers))
+            asked = {device: worker.epochs_trained() for device, worker in self._workers.items()}
+            seconds = _SECONDS_OF_A_START + self._aggregator.survival.round_deadline
+            check_all_there(self._parties, set(answers_within(seconds, asked)))
             options.check_rows(self._rows(options.x))
         survival = self._aggregator.survival
         fewest = survival.survivors.min_survivors

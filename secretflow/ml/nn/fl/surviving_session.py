@@ -15,10 +15,10 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from secretflow.device import PYU, PYUObject, proxy, reveal
+from secretflow.device import PYU, PYUObject, proxy
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.callbacks import Checkpoint, needs_model_each_round
-from secretflow.ml.nn.fl.crew import Crew, over_a_network, reference_of
+from secretflow.ml.nn.fl.crew import Crew, be_patient, over_a_network, reference_of, value_within
 from secretflow.ml.nn.fl.epoch_reports import record_epoch, sums_columns, survivors_columns
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
@@ -35,6 +35,7 @@ from secretflow.security.aggregation.secagg.errors import AggregationError, TooF
 
 _SECONDS_AT_ONCE = 0.5  # see LocalTransport
 _SECONDS_OF_A_LOOK = 1.0
+_SECONDS_OF_A_START = 300.0  # of a process, on a machine that is busy
 
 
 class SurvivingSession:
@@ -71,6 +72,7 @@ class SurvivingSession:
             verbose=options.verbose,
             steps=fit.steps,
             history=self._history,
+            round_deadline=self._survival.round_deadline,
         )
         self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
         self._at_once = 1
@@ -99,24 +101,32 @@ class SurvivingSession:
         survival, here = self._survival, streams_here()
         names, rules, deadline = survival.names, survival.survivors, survival.round_deadline
         if not over_a_network():
-            address = reveal(self._host.open(names, rules, None, None, deadline, deadline))
+            given = names, rules, None, None, deadline, deadline
+            address = self._ask_host(_SECONDS_OF_A_START, "open", *given)
             return Streams("", address, address, self._server.party, None, deadline), True
         if here is None:
             raise AggregationError(
                 "streams must be in the cluster file with min_survivors over a network: the server's host "
                 "and port for them"
             )
-        serves = self._server.party == here.own
-        if serves:
-            ray.get(reference_of(self._host.open(names, rules, here.listen, here.tls, deadline, here.wait)))
+        if serves := self._server.party == here.own:
+            listening = names, rules, here.listen, here.tls, deadline, here.wait
+            self._ask_host(_SECONDS_OF_A_START, "open", *listening)
         return here, serves
+
+    def _ask_host(self, seconds: float, method: str, *arguments: Any) -> Any:
+        """What the server's worker answers; one that has not in so many seconds stands still."""
+        answer = getattr(self._host, method)(*arguments)
+        return value_within(seconds, reference_of(answer), self._server.party)
 
     def _train(self, streams: Streams) -> None:
         options, survival, callbacks = self._options, self._survival, self._callbacks
         freq = 0 if options.validation_data is None else options.validation_freq
+        patience = streams.wait + 9 * survival.round_deadline
+        be_patient(self._workers, patience)
         for worker in self._workers.values():
             worker.begin_surviving_fit(survival, streams, self._fit, freq, over_a_network())
-        crew = Crew(self._workers, survival.round_deadline, streams.wait + 9 * survival.round_deadline)
+        crew = Crew(self._workers, survival.round_deadline, patience)
         try:
             crew.go_on(0)
             callbacks.on_train_begin()
@@ -130,6 +140,7 @@ class SurvivingSession:
             raise
         finally:
             crew.leave()
+            be_patient(self._workers, None)
 
     def _train_epoch(self, crew: Crew) -> None:
         """Goes on to the end of an epoch, some rounds at a time."""
@@ -194,9 +205,10 @@ class SurvivingSession:
         """Waits for the end at the server, and records what it may read."""
         end = time.monotonic() + self._survival.round_deadline
         while waits or time.monotonic() < end:
-            over = ray.get(reference_of(self._host.wait(_SECONDS_OF_A_LOOK)))
+            seconds = self._survival.round_deadline
+            over = self._ask_host(_SECONDS_OF_A_LOOK + seconds, "wait", _SECONDS_OF_A_LOOK)
             if waits and not self._survival.rules.server_blind:
-                self._read(ray.get(reference_of(self._host.take_reports())))
+                self._read(self._ask_host(seconds, "take_reports"))
             if over:
                 return
 
