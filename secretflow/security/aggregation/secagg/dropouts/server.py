@@ -88,13 +88,16 @@ class SurvivorServer:
 
     def waits_for(self) -> set[str]:
         """Who has not done its part of this step."""
-        expected, done = {
-            Step.UPLOADS: (self.roster, self._uploads.keys() | self._reported.keys()),
-            Step.ANSWERS: (self._survivors, self._answers.keys()),
-            Step.RELEASES: (self._survivors, self._releases.keys()),
-            Step.NOTHING: ((), set()),
-        }[self.step]
-        return set(expected) - set(done) - self._gone
+        return {party for party in self.roster if self._awaits(party)}
+
+    def _awaits(self, party: str) -> bool:
+        """Whether a party of the roster has not done its part of this step."""
+        if party in self._gone or self.step is Step.NOTHING:
+            return False
+        if self.step is Step.UPLOADS:
+            return party not in self._uploads and party not in self._reported
+        done: Container[str] = self._answers if self.step is Step.ANSWERS else self._releases
+        return party in self._survivors and party not in done
 
     def receive(self, party: str, message: ToServer) -> Outgoing:
         """Takes a message.
@@ -115,7 +118,7 @@ class SurvivorServer:
             return self.lose(party)
         if isinstance(message, (Upload, Report)):
             return self._take_upload(party, message)
-        if message.call != self._call or party not in self.waits_for():
+        if message.call != self._call or not self._awaits(party):
             return []
         if isinstance(message, Release):
             if self.step is Step.RELEASES:
@@ -139,10 +142,10 @@ class SurvivorServer:
         }[self.step]()
 
     def _go_on_if_all_are_there(self) -> Outgoing:
-        return [] if self.waits_for() else self.time_out()
+        return [] if any(map(self._awaits, self.roster)) else self.time_out()
 
     def _take_upload(self, party: str, upload: Upload | Report) -> Outgoing:
-        if self.step is not Step.UPLOADS or party not in self.waits_for() or upload.call <= self._last_call:
+        if self.step is not Step.UPLOADS or not self._awaits(party) or upload.call <= self._last_call:
             return []
         self._call = upload.call
         if isinstance(upload, Report):
