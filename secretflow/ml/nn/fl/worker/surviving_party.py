@@ -9,6 +9,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.data import rows_by_round
 from secretflow.ml.nn.fl.worker.generators import reseed
 from secretflow.ml.nn.fl.worker.progress import Progress
+from secretflow.ml.nn.fl.worker.repeated_updates import check_updates_differ
 from secretflow.ml.nn.fl.worker.surviving import SurvivingFit
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
@@ -24,6 +25,7 @@ class SurvivingParty:
     _settings: PruneSettings
     _party: str
     _client: Any = None
+    train_set: Any
     _surviving: SurvivingFit | None = None
     _rounds_told = 0
     epoch: list[int]
@@ -31,8 +33,14 @@ class SurvivingParty:
     def begin_surviving_fit(
         self, survival: Survival, streams: Streams, fit: PartyFit, validation_freq: int, adds_up: bool
     ) -> None:
-        """Begins a fit, for arguments see :class:`SurvivingFit`."""
+        """Begins a fit, for arguments see :class:`SurvivingFit`.
+
+        Raises:
+            ValueError: one batch has all rows, and not all is told to one driver anyway.
+        """
         self.leave_fit()
+        if adds_up:
+            check_updates_differ(self.train_set, fit.ends_of_rounds(self._party), self._party)
         reseed(fit)
         self._rounds_told = 0
         self._surviving = SurvivingFit(
@@ -62,7 +70,7 @@ class SurvivingParty:
 
     def rows_of_rounds(self, fit: PartyFit) -> list[int] | None:
         """Rows of each round of an epoch; None if only dealing them out would tell."""
-        return rows_by_round(self.train_set, fit.ends_of_rounds(self._party))  # type: ignore[attr-defined]
+        return rows_by_round(self.train_set, fit.ends_of_rounds(self._party))
 
     def skip_batches(self, count: int) -> None:
         """Passes over the next batches of training."""
