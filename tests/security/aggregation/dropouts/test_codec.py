@@ -28,6 +28,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Release,
     Report,
     Reports,
+    ToParty,
     Total,
     Upload,
 )
@@ -134,6 +135,21 @@ def test_a_header_that_is_not_what_it_must_be_is_refused(change: dict[str, objec
     text = json.dumps({**header, **change}).encode()
     with pytest.raises(AggregationError, match="no message"):
         decode_at_server(struct.pack("!I", len(text)) + text)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Ended(7, "over\nalice: all is well", False),
+        Ended(7, "\x1b[2J", True),
+        Members(("alice", "bob\rcarol")),
+        Lost(7, ("alice\u202e",)),
+    ],
+    ids=repr,
+)
+def test_a_server_writes_no_lines_of_its_own_into_a_partys_log(message: ToParty) -> None:
+    with pytest.raises(AggregationError, match="no message"):
+        decode_at_party(encode(message))
 
 
 @pytest.mark.parametrize(

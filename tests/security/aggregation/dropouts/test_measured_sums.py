@@ -227,6 +227,9 @@ def test_a_party_keeps_of_whom_it_opens_a_sum_before_it_does(tmp_path: Path) -> 
     for name in run.names:
         kept = tmp_path / name / NAME
         assert kept.stat().st_mode & 0o777 == 0o600 and kept.parent.stat().st_mode & 0o077 == 0
+        sums = MeasuredSums(rules_of(3), run.names, kept.parent)
+        assert sums.opened == {tuple(run.names)}
+        sums.add([run.names[:2]])  # what others say is believed, and not kept
         assert MeasuredSums(rules_of(3), run.names, kept.parent).opened == {tuple(run.names)}
 
 

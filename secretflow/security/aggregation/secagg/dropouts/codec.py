@@ -132,8 +132,9 @@ class _Fields:
         return int(value)
 
     def text(self, key: str, most: int = 4096) -> str:
+        """One line that a log may show: nothing in it moves a cursor or looks like a line of its own."""
         value = self._header.pop(key)
-        self._check(key, isinstance(value, str) and len(value) <= most)
+        self._check(key, isinstance(value, str) and len(value) <= most and value.isprintable())
         return str(value)
 
     def truth(self, key: str) -> bool:
@@ -143,8 +144,8 @@ class _Fields:
 
     def names(self, key: str) -> tuple[str, ...]:
         value = self._header.pop(key)
-        well = isinstance(value, list) and all(isinstance(n, str) and len(n) <= _MOST_NAME for n in value)
-        self._check(key, well)
+        self._check(key, isinstance(value, list) and all(isinstance(name, str) for name in value))
+        self._check(key, all(len(name) <= _MOST_NAME and name.isprintable() for name in value))
         return tuple(value)
 
     def secret(self, key: str) -> bytes:
