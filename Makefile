@@ -89,7 +89,7 @@ bench-bytes: $(READY) ## bytes and accuracy of rounded updates, into benchmarks/
 bench-channels: $(READY) ## the channel to the server beside others, into benchmarks/results/channels.json
 	$(PYTHON) -m benchmarks.channels
 
-bench-contributors: $(READY) ## what the rules about contributors cost in accuracy, into benchmarks/results/contributors.json (15 minutes)
+bench-contributors: $(READY) ## what the rules about contributors cost in accuracy, into benchmarks/results/contributors.json (an hour)
 	$(PYTHON) -m benchmarks.contributors
 
 bench-dropouts: $(READY) ## rounds that lose parties beside those that cannot, into benchmarks/results/dropouts.json
