@@ -50,9 +50,9 @@ class Cell(NamedTuple):
     decay: str = "none"
 
 
-def _product(density: float, **options: object) -> Made:
+def _product(density: float, upload_bits: int | None = None, **options: object) -> Made:
     settings = PruneSettings(prune_end_rate=density, **options)  # type: ignore[arg-type]
-    return Product(settings), settings
+    return Product(settings, upload_bits=upload_bits), settings
 
 
 METHODS: dict[str, Callable[[float], Made]] = {
@@ -66,6 +66,8 @@ METHODS: dict[str, Callable[[float], Made]] = {
         prune_end_epoch=6,
         prune_freq=1,
     ),
+    "ours-8-bits": lambda density: _product(density, upload_bits=8),
+    "ours-4-bits": lambda density: _product(density, upload_bits=4),
     "shared": lambda density: _product(
         density, prune_criterion="magnitude", step_power=0.0, prune_schedule="cubic"
     ),
@@ -83,6 +85,12 @@ _STUDIED: dict[str, Callable[..., Method]] = {"following": Following, "local": L
 
 _PEERS = ("FedDST+steps", "FedRTS+steps", "PruneFL+steps", "LotteryFL")
 
+_SKEWED = ("iid", "dirichlet-0.5", "dirichlet-0.1")
+_SPLITS_OF_TABLE = {10: _SKEWED[:2], 30: _SKEWED[:1], 5: _SKEWED, 2: _SKEWED}
+"""By parties; other parts of 455 rows leave some parties too few for their batches."""
+
+_ROUNDED = ("ours-8-bits", "ours-4-bits")
+
 _WHY = (
     "local:span=24",
     "local:span=24,divisor=all",
@@ -93,6 +101,8 @@ _WHY = (
     "local:span=24,shows_union=1",
     "local:span=24,step_power=1.0",
     "local:span=24,divisor=all,step_power=1.0",
+    "local:span=24,divisor=all,lone=own",
+    "local:span=24,lone=pruned",
 )
 
 
@@ -139,7 +149,8 @@ def cells(part: str = "measured") -> list[Cell]:
     if part == "why":
         for split in ("dirichlet-0.5", "iid"):
             found += _of("digits", "lstm", split, 10, [("dense", 1.0), *((m, 0.1) for m in _WHY)], (1,))
-        return found
+        again = [(method, 0.1) for method in _WHY if "divisor" in method or "lone" in method]
+        return found + _of("digits", "lstm", "dirichlet-0.5", 10, again, SEEDS[1:])
     ours = [("dense", 1.0), *(("ours", density) for density in DENSITIES)]
     cubic = [("cubic", density) for density in DENSITIES]
     images = list(itertools.product(("fashion-mnist", "mnist"), ("fedavg-cnn", "resnet20")))
@@ -152,10 +163,18 @@ def cells(part: str = "measured") -> list[Cell]:
     for dataset, model, parties in small:
         found += _of(dataset, model, "dirichlet-0.5", parties, [*ours[:3], *cubic[:2], *others], SEEDS)
         found += _of(dataset, model, "dirichlet-0.5", parties, [(peer, 0.1) for peer in _PEERS], SEEDS)
+        found += _of(dataset, model, "dirichlet-0.5", parties, [(each, 0.1) for each in _ROUNDED], SEEDS)
+    for parties, splits in _SPLITS_OF_TABLE.items():
+        for split in _SKEWED:
+            found += _of("digits", "lstm", split, parties, ours[:3], SEEDS)
+        for split in splits:
+            found += _of("breast-cancer", "table-net", split, parties, ours[:3], SEEDS)
     for dataset, model in images:
         found += _of(dataset, model, "dirichlet-0.5", 10, [*others, ("FedDST", 0.05)], SEEDS)
     for (dataset, model), parties, split in itertools.product(images, (10, 30, 2, 5), SPLITS):
         found += _of(dataset, model, split, parties, ours[:3], SEEDS)
+    for dataset, model in images:
+        found += _of(dataset, model, "dirichlet-0.5", 10, [(each, 0.05) for each in _ROUNDED], SEEDS)
     for (dataset, model), density in itertools.product(images, (0.1, 0.02, 0.01)):
         found += _of(dataset, model, "dirichlet-0.5", 10, [(peer, density) for peer in _PEERS], SEEDS)
     return list(dict.fromkeys(found))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from experiments.sparse.updates import RoundedUpdates
 from secretflow.security.aggregation.secagg.ballot import Ballot
 
 NUMBER = 4
@@ -49,6 +50,8 @@ class Job:
         self.samples = torch.ones(self.parties, dtype=torch.float64, device=first.device)
         self.losses = torch.zeros(self.parties, device=first.device)
         self.draw = torch.Generator(first.device).manual_seed(seed)
+        self._seed = seed
+        self._updates: RoundedUpdates | None = None
         self._partial_known: Tensor | None = None
 
     @property
@@ -94,23 +97,40 @@ class Job:
             if name in self._factors:
                 factor = own.flatten(1).mean(1).pow(-self._step_power)
                 self._factors[name].copy_(factor.view(-1, *[1] * (own.dim() - 1)))
+        if self._updates is not None:
+            self._updates.prune(self.masks)
+
+    def round_updates(self, bits: int) -> None:
+        """Has :meth:`average_shared` round updates.
+
+        Args:
+            bits: see :class:`~experiments.sparse.updates.RoundedUpdates`.
+        """
+        self._updates = RoundedUpdates(bits, self.weights, self._seed)
 
     def average_shared(self) -> None:
         """Gives all parties the average, under a mask that all share."""
-        share = (self.samples / self.samples.sum()).float()
+        share = self.samples / self.samples.sum()
+        travelling = sum(self.living()) + self.others
+        if self._updates is not None:
+            self._updates.average(self.weights, share)
+            self.uploaded += self._updates.nbytes(travelling)
+            return
         for value in self.weights.values():
-            value.copy_(torch.tensordot(share, value, 1).expand_as(value).clone())
-        living = sum(self.living())
-        self.uploaded += NUMBER * (living + self.others)
+            value.copy_(torch.tensordot(share.float(), value, 1).expand_as(value).clone())
+        self.uploaded += NUMBER * travelling
 
-    def average_living(self, at_least: int) -> None:
-        """Averages each weight over the parties that keep it, as ``SecurePruneAggregator`` does.
+    def average_living(self, at_least: int, over: str = "living", lone: str = "own") -> None:
+        """Averages each weight that enough parties keep, as ``SecurePruneAggregator`` does.
 
         Counts what a party uploads with it: the weights that travel, and the share of the weight behind those
-        that some have pruned unless it is known from the round before.
+        that some have pruned unless it is known from the round before or not needed.
 
         Args:
-            at_least: fewest parties that must keep a weight for it to travel; others keep their own value.
+            at_least: fewest parties that must keep a weight for it to travel.
+            over: "living": over the parties that keep it; "all": over all, where it is pruned it is zero.
+            lone: what becomes of a weight that fewer keep, which does not travel: "own" stays as it is,
+                "part" is multiplied with its party's share, "pruned" is pruned.
         """
         share = self.samples / self.samples.sum()
         travelling = partial = 0
@@ -122,11 +142,19 @@ class Job:
             count = mask.sum(0)
             travels = count >= at_least
             behind = torch.tensordot(share.float(), mask, 1)
-            mean = torch.tensordot(share.float(), value * mask, 1) / behind.clamp_min(1e-12)
+            mean = torch.tensordot(share.float(), value * mask, 1)
+            if over == "living":
+                mean /= behind.clamp_min(1e-12)
+            if lone == "part":
+                value.mul_(share.float().view(-1, *[1] * (value.dim() - 1)))
+            elif lone == "pruned":
+                mask.mul_(travels)
             value.copy_(torch.where(travels, mean, value) * mask)
             travelling += int(travels.count_nonzero())
             partial += int((travels & (count < self.parties)).count_nonzero())
-        known = self._partial_known is not None and torch.equal(self._partial_known, self.samples)
+        known = over == "all" or (
+            self._partial_known is not None and torch.equal(self._partial_known, self.samples)
+        )
         self.uploaded += NUMBER * (travelling + self.others + (0 if known else partial))
         self._partial_known = self.samples.clone()
 

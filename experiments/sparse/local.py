@@ -25,6 +25,8 @@ class Local(Method):
         own: part of a party's own weights in what it scores, the rest is the average that the round began
             with: 1 is the product's local masks, 0 gives all the same mask.
         divisor: "living" averages over the parties that keep a weight, "all" over all parties.
+        lone: see :meth:`~experiments.sparse.job.Job.average_living`; None is "part" with the divisor "all",
+            else "own".
         step_power: see :class:`~experiments.sparse.methods.Method`.
         shows_union: whether the model after the last round has all weights that any party keeps.
     """
@@ -38,12 +40,14 @@ class Local(Method):
         at_least: int = 2,
         own: float = 1.0,
         divisor: str = "living",
+        lone: str | None = None,
         step_power: float = 0.0,
         shows_union: bool = False,
     ) -> None:
         self.step_power = step_power
         self._density, self._warm_up, self._span = density, warm_up, span
         self._at_least, self._own, self._divisor, self._shows_union = at_least, own, divisor, shows_union
+        self._lone = lone or ("part" if divisor == "all" else "own")
         self._done = 0
         self._average: dict[str, Tensor] = {}
         self._overlap: dict[str, float] = {}
@@ -64,11 +68,7 @@ class Local(Method):
                 for name in job.masks
             ]
             job.use(keep_largest_over_layers(scores, job.flat_masks(), math.floor(rate * job.size + 1e-9)))
-        if self._divisor == "all":
-            for name, mask in job.masks.items():
-                behind = torch.tensordot(job.samples.float() / job.samples.float().sum(), mask, 1)
-                job.weights[name].mul_(behind)
-        job.average_living(self._at_least)
+        job.average_living(self._at_least, self._divisor, self._lone)
         self._keep_average(job)
         if this.ends_fit:
             self._overlap = overlap_of(job)

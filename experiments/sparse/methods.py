@@ -57,15 +57,23 @@ class Product(Method):
     Args:
         settings: the user's.
         at_least: ``min_contributors`` of the aggregator.
+        upload_bits: of the aggregator; with one mask for all only.
     """
 
-    def __init__(self, settings: PruneSettings, at_least: int = 2) -> None:
-        self._settings, self._at_least = settings, at_least
+    def __init__(
+        self,
+        settings: PruneSettings,
+        at_least: int = 2,
+        upload_bits: int | None = None,
+    ) -> None:
+        self._settings, self._at_least, self._upload_bits = settings, at_least, upload_bits
         self.step_power = settings.step_power
 
     def start(self, job: Job, rounds: int) -> None:
-        """Settles when pruning ends."""
+        """Settles when pruning ends, and how updates travel."""
         self._settings = self._settings.over(job.epochs)
+        if self._upload_bits is not None:
+            job.round_updates(self._upload_bits)
 
     def end_round(self, job: Job, this: Round) -> None:
         """As :mod:`secretflow.ml.nn.fl.worker.rounds` does."""

@@ -155,6 +155,21 @@ def test_pruned_training_comes_to_the_numbers_of_flmodel(
     assert uploaded * len(ROWS) == pytest.approx(sum(history.global_history["payload_bytes"]))
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounded_updates_come_to_the_numbers_of_flmodel(
+    devices: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    for module in ("secretflow.ml.nn.fl.worker.rounds", "experiments.sparse.updates"):
+        monkeypatch.setattr(f"{module}.rounding_key", lambda *_: bytes(32))  # the same draws at both
+    chosen = {"prune_end_rate": 0.2, "prune_end_epoch": 2}
+    aggregator = SecurePruneAggregator(devices.carol, [devices.alice, devices.bob], upload_bits=bits)
+    model, history = flmodel(devices, aggregator, strategy="fed_avg_w_prune", **chosen)
+    settings = PruneSettings(**chosen)
+    outcome = engine(Product(settings, upload_bits=bits), settings)
+    check(model, outcome)
+    assert outcome.curve[-1][1] * len(ROWS) == sum(history.global_history["payload_bytes"])
+
+
 def test_dense_training_comes_to_the_numbers_of_flmodel(devices: SimpleNamespace) -> None:
     # Upstream's own fit draws another order of rows; that this one is federated averaging is tested
     # elsewhere.

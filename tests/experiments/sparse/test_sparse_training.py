@@ -12,7 +12,7 @@ from experiments.sparse.results import Row, with_bytes_to_target
 from experiments.sparse_training import main
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
-ONE = ["--only", "breast-cancer,ours,0.1,1"]
+ONE = ["--only", "breast-cancer,dirichlet-0.5,5,ours,0.1,1"]
 
 
 def test_a_second_call_repeats_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
