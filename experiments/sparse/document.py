@@ -20,11 +20,11 @@ Written by `make evaluate` (`python -m experiments.sparse_training`) from `spars
 the command goes on where it stopped, the runs of the greatest worth first. `--device cuda` computes on a
 GPU, in float32 there too (no TF32). All parties of many runs are one stack of models
 (`experiments/sparse/engine.py`); a test shows that this comes to `FLModel`'s numbers. Every run has 80
-rounds in 20 epochs. MNIST and Fashion-MNIST: 12,000 training rows over all parties. Learning rates and
-methods were chosen with seeds 11 and 12, measured are seeds 1, 2 and 3. The optimiser is Adam, with one
-learning rate for all methods: 0.002 for the FedAvg CNN, 0.003 for ResNet-20 and the table's net, which
-were the best for dense training of those tried, and 0.01 for the LSTM, where 0.02 was tried as well and
-was better by half a point, dense, and by one, sparse.
+rounds in 20 epochs (the LSTM with thirty parties 60). MNIST and Fashion-MNIST: 12,000 training rows over
+all parties. Learning rates and methods were chosen with seeds 11 and 12, measured are seeds 1, 2 and 3.
+The optimiser is Adam, with one learning rate for all methods: 0.002 for the FedAvg CNN, 0.003 for
+ResNet-20 and the table's net, which were the best for dense training of those tried, and 0.01 for the
+LSTM, where 0.02 was tried as well and was better by half a point, dense, and by one, sparse.
 
 - **ours**: `fed_avg_w_prune` with nothing set but `prune_end_rate`: one mask, of the average, as a cubic to
   the density to the power of two thirds within 2 epochs and by equal factors to the density within 15; layers
@@ -32,6 +32,7 @@ was better by half a point, dense, and by one, sparse.
   over the root of the density (after Dey et al., "Sparse maximal update parameterization", NeurIPS 2024,
   whose rule for Adam has no root). **cubic**: `prune_schedule="cubic"`, the density is reached within 2
   epochs; less upload, more loss at small densities. **shared**: that without the last two.
+- **ours-8-bits**, **ours-4-bits**: with `SecurePruneAggregator(upload_bits=8)` or 4; the rest as "ours".
 - **seed**: `prune_preset="lottery"` (local masks, 5 % an epoch): its density after 20 epochs is 0.36,
   whatever was asked for. **local**: each party its own mask, one threshold over all layers, cubic within 6
   epochs. Both are measured as with `SecurePruneAggregator(..., min_contributors=2,

@@ -40,6 +40,9 @@ _TABLE = ("breast-cancer", "table-net", 5, "adam")
 _HALF, _MORE, _WHOLE = "step_power=0.5", "step_power=0.75", "step_power=1.0"
 _LAMP = ",layers=lamp"
 _TAILS = (("3.0", 40), ("3.0", 60), ("5.0", 60))
+_BEGINNINGS = ((0.1, 8, 2.15), (0.1, 4, 3.16), (0.05, 8, 2.71), (0.05, 4, 4.47))
+"""Densities, and with each how long the fast part takes and how far it falls."""
+
 _POWERS = (_HALF, _MORE, _WHOLE, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
 
 _TRIED = (
@@ -88,6 +91,12 @@ _TRIED = (
         (3e-3,),
         tuple(f"tail={tail},tail_end={end},{_HALF}{_LAMP}" for tail, end in _TAILS),
         (0.1, 0.05, 0.02, 0.01),
+    ),
+    # How soon to begin the slow part.
+    Tried(*_RESNET, (3e-3,), (f"span=4,tail=5.0,tail_end=60,{_HALF}{_LAMP}",), (0.05, 0.02)),
+    *(
+        Tried(*_LSTM, "adam", (1e-2,), (f"span={span},tail={tail},tail_end=60,{_HALF}{_LAMP}",), (density,))
+        for density, span, tail in _BEGINNINGS
     ),
     Tried(*_RESNET, (3e-3,), (f"warm_up=8,{_HALF}{_LAMP}", f"warm_up=loss,{_HALF}{_LAMP}"), (0.1, 0.02)),
     # Shorter steps, reparametrisation and more regrowth with LAMP.
