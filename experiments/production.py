@@ -42,7 +42,8 @@ class TrainingSettings:
         prune_end_rate: see :class:`~secretflow.ml.nn.fl.pruning.PruneSettings`.
         prune_percent: see there.
         server_blind: see :class:`~secretflow.security.aggregation.SecurePruneAggregator`, as well as the
-            next three; None is its default. With ``min_survivors`` the cluster file needs "streams".
+            next four; None is its default. With ``min_survivors`` the cluster file needs "streams".
+        upload_bits: see there.
         min_contributors: see there.
         min_survivors: see there.
         round_deadline: see there.
@@ -55,6 +56,7 @@ class TrainingSettings:
     prune_end_rate: float = 0.1
     prune_percent: float = 5
     server_blind: bool = False
+    upload_bits: int | None = None
     min_contributors: int | None = None
     min_survivors: int | None = None
     round_deadline: float = 60.0
@@ -126,6 +128,7 @@ def train(run: Run, callbacks: Sequence[Callback] = ()) -> None:
             parties,
             min_contributors=settings.min_contributors,
             server_blind=settings.server_blind,
+            upload_bits=settings.upload_bits,
             min_survivors=settings.min_survivors,
             round_deadline=settings.round_deadline,
         ),

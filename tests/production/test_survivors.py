@@ -194,6 +194,25 @@ def test_one_of_three_parties_is_killed_and_comes_back(scenes: Callable[..., Sce
     assert scene.accuracies("bob") == accuracies
 
 
+def test_updates_of_a_few_bits_go_on_without_a_party_and_with_it_again(
+    scenes: Callable[..., Scene],
+) -> None:
+    rounds, prunable, whole = 10, 1947, 13
+    scene = scenes(rows=32 * rounds, batch_size=32, upload_bits=8)
+    scene.wait_for("Epoch 3/", "bob")
+    scene.kill("bob")
+    scene.start("bob")
+    assert scene.ends() == dict.fromkeys(PARTIES, 0)
+    taken = scene.participants("alice")
+    assert taken[0] == taken[-1] == list(PARTIES) and ["alice", "carol"] in taken
+    assert scene.participants("carol") == taken
+    for party in PARTIES:
+        assert scene.accuracies(party)[-1] == scene.accuracies("alice")[-1] > 0.5
+    history = scene.history("alice")
+    living = prunable * history["density"][-1] + whole
+    assert history["payload_bytes"][-1] < 2 * living * rounds * len(PARTIES)  # whole ones have four bytes
+
+
 def test_the_server_is_killed_and_started_again(scenes: Callable[..., Scene]) -> None:
     scene = scenes(rows=640, batch_size=32, epochs=8)
     scene.wait_for("Epoch 3/", "alice")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 
 from secretflow.ml.nn.fl.plan import EpochEnd, PartyState, Round, plan_with_ends
 from secretflow.ml.nn.fl.pruning import PruneSettings
+from secretflow.ml.nn.fl.worker.absence import Absence
 from secretflow.ml.nn.fl.worker.catching_up import (
     Given,
     fit_of,
@@ -98,17 +98,17 @@ class SurvivingFit:
 
         Raises:
             TooFewSurvivorsError: too few parties are left.
-            ChannelClosedError: there was no server for as long as the user waits.
+            ChannelClosedError: there was no server for as long as the user waits, or no others.
         """
-        told, end = Progress(), math.inf
+        told, absence = Progress(), Absence(self._streams.wait, self._patience)
         while self._rounds is None or self._passed < until:
             try:
                 self._take_a_step(told)
-                end = end if self._rounds is None else math.inf
+                if self._rounds is not None:
+                    absence.end()
             except (ChannelClosedError, DroppedOutError, RegroupError) as error:
                 self._rounds = None
-                end = min(end, time.monotonic() + self._streams.wait)
-                if time.monotonic() > end:
+                if absence.is_too_long(error, time.monotonic()):
                     raise
                 if not isinstance(error, RegroupError):
                     self._hang_up()
