@@ -19,6 +19,7 @@ from experiments.audit import (
     strong_adam,
     strong_averages,
     strong_exact,
+    strong_fedavg,
     strong_pruned,
     strong_rounds,
     strong_settings,
@@ -68,8 +69,14 @@ def _batches(epochs: int, density: float, batch: int) -> Measure:
     return lambda material, images: strong_trained.trained_batches(material, images, epochs, density, batch)
 
 
-def _exact(batch: int, draws: int, dtype: torch.dtype) -> Measure:
-    return lambda material, images: strong_exact.exact_batches(material, images, batch, draws, dtype)
+def _exact(batch: int, dtype: torch.dtype) -> Measure:
+    return lambda material, images: strong_exact.exact_batches(material, images, batch, dtype)
+
+
+def _exact_average(density: float, own_masks: bool, parties: int) -> Measure:
+    return lambda material, images: strong_pruned.exact_averages(
+        material, images, density, own_masks, parties
+    )
 
 
 def _adam(density: float, fresh: bool) -> Measure:
@@ -100,10 +107,19 @@ SETTINGS: Mapping[str, Measure] = {
         for parties in (2, 4, 8, 16)
     },
     **{
-        f"exact batches of {batch}{name}": _exact(batch, draws, dtype)
-        for batch, draws in ((16, 2_000_000), (20, 10_000_000))
+        f"average of {parties}, 10 %, {'own masks' if own_masks else 'one mask'}, exact": _exact_average(
+            0.1, own_masks, parties
+        )
+        for own_masks in (False, True)
+        for parties in (2, 4, 8)
+    },
+    **{
+        f"exact batches of {batch}{name}": _exact(batch, dtype)
+        for batch in (16, 20, 25)
         for name, dtype in (("", torch.float32), (", float64", torch.float64))
     },
+    "updates of five parties": strong_fedavg.rounds_of_updates,
+    "LeNet, 99 % of each gradient pruned": strong_settings.lenet_pruned_gradients,
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
         for density in (0.05, 0.02, 0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +19,10 @@ from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party
 
 Row = dict[str, Any]
 _SEED, _WIDTH, _LAYERS = 1, 200, 6
+_BATCHES, _SECONDS = 20, 20.0
+"""Batches at least, and the time of each at most."""
+EXACT = 1e-8
+"""Mean squared error below which an image counts as the same; pixels are 4e-3 apart."""
 
 
 def deep(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -28,7 +33,7 @@ def deep(dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def exact_batches(
-    material: Material, images: int, batch: int, draws: int, dtype: torch.dtype = torch.float32
+    material: Material, images: int, batch: int, dtype: torch.dtype = torch.float32
 ) -> Iterator[Row]:
     """The dense gradients of batches in an untrained net of torch's own weights.
 
@@ -37,25 +42,25 @@ def exact_batches(
 
     Args:
         material: images.
-        images: to attack, in whole batches, at least one.
+        images: to attack, in whole batches, of which there are at least 20.
         batch: images of each.
-        draws: see :class:`~secretflow.ml.nn.fl.attacks.SpearSettings`.
         dtype: of the net and its gradient.
 
     Yields:
-        A row.
+        A row; of its seconds each batch took 20 at most.
     """
     torch.manual_seed(_SEED)
     model = partial(deep, dtype)
     weights = dict(model().state_dict())
-    numbers = torch.arange(max(1, images // batch) * batch).view(-1, batch)
-    found, started = [], time.perf_counter()
+    numbers = torch.arange(max(_BATCHES, images // batch) * batch).view(-1, batch)
+    found, seconds = [], []
     for own in numbers:
         party = PartyStep(model, weights, material.x[own].to(dtype), material.y[own], {})
         observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=CLASSES)
-        rows = spear_attack(observation, SpearSettings(draws=draws)).float()
+        started = time.perf_counter()
+        rows = spear_attack(observation, SpearSettings(seconds=_SECONDS)).float()
+        seconds.append(time.perf_counter() - started)
         found.append(in_order(rows, material, own))
-    seconds = time.perf_counter() - started
     yield {
         "net": "784-200-200-200-200-200-10 ReLU",
         "view": f"gradient of a batch of {batch}" + (" in float64" if dtype is torch.float64 else ""),
@@ -65,5 +70,22 @@ def exact_batches(
         "parties": 1,
         "attack": "exact batch",
         **score(torch.cat(found), numbers.flatten(), material),
-        "seconds": round(seconds, 1),
+        **whole_batches(found, numbers, material),
+        "median_seconds_of_a_batch": round(statistics.median(seconds), 2),
+        "seconds": round(sum(seconds), 1),
     }
+
+
+def whole_batches(found: list[torch.Tensor], numbers: torch.Tensor, material: Material) -> dict[str, int]:
+    """How many batches there are, and of how many every image came back exactly.
+
+    Args:
+        found: of each batch, in the order of the true images.
+        numbers: of the true images, int64 of shape (batches, images of each).
+        material: images.
+    """
+    exact = [
+        bool(((rows - material.x[own]).square().flatten(1).mean(dim=1) < EXACT).all())
+        for rows, own in zip(found, numbers, strict=True)
+    ]
+    return {"batches": len(exact), "exact_batches": sum(exact)}

@@ -12,6 +12,7 @@ from torch import nn
 
 from experiments.audit.strong_attacks import in_batches
 from experiments.audit.strong_averages import perceptron
+from experiments.audit.strong_exact import whole_batches
 from experiments.audit.strong_scores import Material, in_order, picked, score
 from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import (
@@ -31,7 +32,8 @@ Row = dict[str, Any]
 _SEED, _BATCH, _LEARNING_RATE = 1, 10, 0.1
 _STEPS = 10
 """Local steps after which parties prune by weights of their own."""
-_SLOW, _FILLED_IN = 48, 8
+_SLOW, _SECONDS = 48, 10.0
+"""Images of averages that are inverted exactly, and the time of each search at most."""
 _CANDIDATES, _PUBLIC = 2000, 5000
 """Images whose gradients are compared, for there are 200,000 numbers in each."""
 
@@ -100,20 +102,9 @@ def pruned_averages(
         parties: behind each average.
 
     Yields:
-        Five rows; four where too many stand behind a gradient to fill it in.
+        Four rows.
     """
-    pruned = prune(material, parties, density, own_masks)
-    numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
-    observations = [_observed(pruned, material, own) for own in numbers]
-    common = {
-        "net": "784-256-10 ReLU",
-        "view": "average",
-        "knowledge": "masks of their own" if own_masks else "one mask for all",
-        "density": density,
-        "bits": None,
-        "parties": parties,
-        "kept_by_all": round(pruned.common(), 3),
-    }
+    common, numbers, observations = _observations(material, images, density, own_masks, parties)
     few = replace(material, public=PublicRows(material.public.x[:_PUBLIC], material.public.y[:_PUBLIC]))
     yield {**common, **in_batches(observations, numbers, few, _CANDIDATES)}
     started = time.perf_counter()
@@ -131,24 +122,53 @@ def pruned_averages(
         scores_of = torch.stack([attack(seen, asked) for seen in observations])
         seconds = round(time.perf_counter() - started, 1)
         yield {**common, "attack": name, **picked(scores_of, numbers), "seconds": seconds}
-    if parties <= _FILLED_IN:
-        yield {**common, "attack": "exact batch", **_exactly(observations, numbers, material, own_masks)}
 
 
-def _exactly(
-    observations: Sequence[Observation], numbers: torch.Tensor, material: Material, own_masks: bool
-) -> Row:
-    """Fills in the gradient and inverts it, of 48 images at most."""
-    some = max(1, _SLOW // numbers.shape[1])
-    draws = max(2048, 64 * 2 ** numbers.shape[1])
-    settings = SpearSettings(draws, agreement=0.8 if own_masks else 0.95)
+def exact_averages(
+    material: Material, images: int, density: float, own_masks: bool, parties: int
+) -> Iterator[Row]:
+    """Averages as in :func:`pruned_averages`, of which the gradient is filled in and inverted exactly.
+
+    Args:
+        material: images.
+        images: to attack, in whole groups of parties, at least one group and 48 images at most.
+        density: of the pruned weights, in (0, 1).
+        own_masks: whether each party has a mask of its own.
+        parties: behind each average.
+
+    Yields:
+        A row.
+    """
+    images = min(images, _SLOW)
+    common, numbers, observations = _observations(material, images, density, own_masks, parties)
+    settings = SpearSettings(agreement=0.8 if own_masks else 0.95, seconds=_SECONDS)
     started = time.perf_counter()
     found = [
         in_order(spear_attack(seen, settings).float(), material, own)
-        for seen, own in zip(observations[:some], numbers, strict=False)
+        for seen, own in zip(observations, numbers, strict=True)
     ]
     seconds = round(time.perf_counter() - started, 1)
-    return {**score(torch.cat(found), numbers[:some].flatten(), material), "seconds": seconds}
+    scores = score(torch.cat(found), numbers.flatten(), material)
+    whole = whole_batches(found, numbers, material)
+    yield {**common, "attack": "exact batch", **scores, **whole, "seconds": seconds}
+
+
+def _observations(
+    material: Material, images: int, density: float, own_masks: bool, parties: int
+) -> tuple[Row, torch.Tensor, list[Observation]]:
+    """What all rows have in common, the numbers of each average's images, and the averages."""
+    pruned = prune(material, parties, density, own_masks)
+    numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
+    common = {
+        "net": "784-256-10 ReLU",
+        "view": "average",
+        "knowledge": "masks of their own" if own_masks else "one mask for all",
+        "density": density,
+        "bits": None,
+        "parties": parties,
+        "kept_by_all": round(pruned.common(), 3),
+    }
+    return common, numbers, [_observed(pruned, material, own) for own in numbers]
 
 
 def _trained(start: dict[str, torch.Tensor], material: Material, party: int) -> dict[str, torch.Tensor]:

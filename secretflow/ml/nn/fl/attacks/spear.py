@@ -2,15 +2,15 @@
 
 The gradient of the layer's weights is the product of what comes back to its neurons, (neurons, rows), and
 the rows. Its rank is the number of rows, so both are known but for one small invertible matrix. A ReLU lets
-nothing back to a neuron that a row does not switch on: if one draws as many neurons as there are rows, less
-one, and a row switches none of them on, then those neurons tell that row's column of the matrix, and the
-column gives itself away by the many other neurons where nothing comes back. Of a pruned layer the gradient
-is filled in first (:mod:`~.completion`). To use for batches and averages in nets that begin so; the draws
-that it takes double with each row.
+nothing back to a neuron that a row does not switch on, so a row's column of the matrix is a direction in
+which about half of the neurons come to zero. Such directions are searched from random starts. Of a pruned
+layer the gradient is filled in first (:mod:`~.completion`). To use for batches and averages in nets that
+begin so, of up to about a sixth as many rows as the layer has neurons.
 
 Source: Dimitrov, Baader, Müller, Vechev, "SPEAR: Exact gradient inversion of batches in federated learning",
-NeurIPS 2024, sections 3 and 4: the low rank, the draws, the scales by the gradient of the bias, and
-the choice among candidates by the signs that the rows give.
+NeurIPS 2024, sections 3 and 4: the low rank, the scales by the gradient of the bias, and the choice among
+candidates by the signs that the rows give. The paper draws neurons until a row switches none of them on,
+which takes twice as long for each row more; :func:`~.sparse_directions.sparse_units` replaces that.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient
 from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.attacks.sparse_directions import sparse_units
 
-_AT_ONCE, _MORE_AT_ONCE = 2048, 16
+_AT_ONCE, _MORE_AT_ONCE = 128, 16
 _MOST = 1000
-"""Columns at most that are taken from one lot of draws."""
+"""Columns at most that are taken from one lot of starts."""
 _ZERO = 1e-4
 """Part of the largest number of a column below which another one counts as zero; float32 keeps about 1e-6."""
 _MORE = 4
-"""Neurons where a column must be zero, beside those that were drawn."""
+"""Neurons where a column must be zero, beside as many as any direction can be zero at."""
 _SAME = 1e-3
 
 
@@ -43,27 +44,27 @@ class SpearSettings:
     """How hard to try.
 
     Attributes:
-        draws: of neurons at most, at least 1. Of rows that switch half of the neurons on about
-            ``2 ** (rows - 1)`` tell one.
+        starts: of the search at most, at least 1. With eight neurons for each row every other start tells a
+            row, with a fifth as many neurons hardly any does.
         agreement: part of the neurons that a row must switch on just where something comes back from it, to
             count as read, in (0, 1]; less than all, for parties with masks of their own have other nets.
-        seed: of the draws.
-        seconds: after which the best that was found counts, above 0; one lot of draws is always made. None
-            goes on to the last draw.
+        seed: of the starts.
+        seconds: after which the best that was found counts, above 0; some starts are always made. None
+            goes on to the last one.
 
     Raises:
         TypeError: a value is of the wrong type.
         ValueError: a number is out of its range.
     """
 
-    draws: int = 100_000
+    starts: int = 20_000
     agreement: float = 0.95
     seed: int = 0
     seconds: float | None = None
 
     def __post_init__(self) -> None:
         _validate.plain_fields(self)
-        _validate.integer("draws", self.draws, 1)
+        _validate.integer("starts", self.starts, 1)
         _validate.integer("seed", self.seed, 0)
         _validate.number("agreement", self.agreement, above=0, at_most=1)
         _validate.number("seconds", self.seconds, above=0, optional=True)
@@ -93,11 +94,11 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
     shape = observation.image_shape
     best, agreeing = layer.inputs.new_zeros(0, layer.inputs.shape[1]), layer.inputs.new_zeros(0)
     columns = layer.inputs.new_zeros(0, layer.rank)
-    for candidates in layer.drawn(settings):
-        columns = _without_doubles(torch.cat([columns, candidates]))
+    for candidates in layer.searched(settings):
+        columns = layer.distinct(torch.cat([columns, candidates]))
         if len(columns) >= layer.rank:
             best, agreeing = layer.chosen(columns, settings.agreement, end)
-            if bool((agreeing >= settings.agreement).all()):
+            if len(best) and bool((agreeing >= settings.agreement).all()):
                 break
         if time.perf_counter() > end:
             break
@@ -142,39 +143,46 @@ class _Layer:
         inputs = values[:kept, None] * right[:kept]
         return _Layer(weight, bias, layer.bias, left[:, :kept], inputs)
 
-    def drawn(self, settings: SpearSettings) -> Iterator[torch.Tensor]:
-        """Candidates for columns of the matrix, of unit length, (candidates, rank), draw by draw."""
-        lengths = self.outputs.norm(dim=1)
-        alive = self.outputs[lengths > _ZERO * lengths.max()] if self.rank else self.outputs
+    def searched(self, settings: SpearSettings) -> Iterator[torch.Tensor]:
+        """Candidates for columns of the matrix, of unit length, (candidates, rank), start by start."""
+        lengths = self.outputs.norm(dim=1, keepdim=True)
+        alive = lengths[:, 0] > _ZERO * lengths.max() if self.rank else lengths[:, 0] > 0
+        outputs = self.outputs[alive] / lengths[alive]
         if self.rank == 1:
-            yield torch.ones(1, 1, dtype=alive.dtype)
-        if self.rank < 2 or len(alive) < self.rank + _MORE:
+            yield torch.ones(1, 1, dtype=outputs.dtype)
+        if self.rank < 2 or len(outputs) < self.rank + _MORE:
             return
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         at_once = _AT_ONCE * (_MORE_AT_ONCE if device.type == "cuda" else 1)
-        alive = alive.to(device)
+        # At unit length of each neuron and in an orthonormal basis, for rows and neurons differ by orders.
+        basis, mixed = torch.linalg.qr(outputs.to(device))
         generator = torch.Generator(device).manual_seed(settings.seed)
-        for first in range(0, settings.draws, at_once):
-            count = min(at_once, settings.draws - first)
-            drawn = torch.rand(count, len(alive), generator=generator, device=device)
-            order = drawn.topk(self.rank - 1, dim=1).indices
-            free = torch.randn(count, 1, self.rank, generator=generator, dtype=alive.dtype, device=device)
-            system = torch.cat([alive[order], free], dim=1)
-            right = torch.zeros(count, self.rank, 1, dtype=alive.dtype, device=device)
-            right[:, -1] = 1
-            solved = torch.linalg.solve_ex(system, right).result[:, :, 0]
-            solved = solved[solved.isfinite().all(dim=1)]
-            values = solved @ alive.T
+        for first in range(0, settings.starts, at_once):
+            shape = (min(at_once, settings.starts - first), self.rank)
+            starts = torch.randn(shape, generator=generator, dtype=basis.dtype, device=device)
+            values = sparse_units(basis, starts) @ basis.T
             zeros = values.abs() < _ZERO * values.abs().amax(dim=1, keepdim=True)
             sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
-            rows = [_null(alive[own]) for own in _patterns(zeros[sparse])]
-            yield torch.stack(rows).cpu() if rows else solved[:0].cpu()
+            rows = [_null(basis[own]) for own in _patterns(zeros[sparse])]
+            found = torch.stack(rows) if rows else basis[:0]
+            found = torch.linalg.solve_triangular(mixed, found.T, upper=True).T
+            yield (found / found.norm(dim=1, keepdim=True)).cpu()
+
+    def distinct(self, columns: torch.Tensor) -> torch.Tensor:
+        """Each direction once, those of most zeros first."""
+        if not len(columns):
+            return columns
+        values = (self.outputs @ columns.T).abs()
+        zeros = (values < _ZERO * values.amax(dim=0)).sum(dim=0)
+        columns = columns[zeros.argsort(descending=True, stable=True)]
+        close = (columns @ columns.T).abs() > 1 - _SAME
+        return columns[close.int().argmax(dim=1) == torch.arange(len(columns))]
 
     def chosen(self, columns: torch.Tensor, enough: float, end: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the columns that agree best with the signs that they give, and how far each agrees.
 
         Args:
-            columns: candidates, at least as many as rows, (candidates, rank).
+            columns: candidates, those of most zeros first, (candidates, rank).
             enough: agreement from which on a row is not exchanged.
             end: time, as of ``time.perf_counter``, after which no row is exchanged any more.
 
@@ -182,18 +190,16 @@ class _Layer:
             Rows, (rank, inputs), and the part of the neurons that each switches on where it should, (rank,);
             none where the candidates do not span the space.
         """
-        zeros = (self.outputs @ columns.T).abs()
-        order = (zeros < _ZERO * zeros.amax(dim=0)).sum(dim=0).argsort(descending=True)
-        own = _independent(columns, order.tolist(), self.rank)
+        own = _independent(columns, self.rank)
         if len(own) < self.rank:
             return self.inputs[:0], self.inputs.new_zeros(0)
         rows, agreeing = self._rows(columns[own])
-        for candidate in (number for number in order.tolist() if number not in own):
+        for candidate in (number for number in range(len(columns)) if number not in own):
             worst = int(agreeing.argmin())
             if agreeing[worst] >= enough or time.perf_counter() > end:
                 break
             other = [*own[:worst], candidate, *own[worst + 1 :]]
-            if len(_independent(columns, other, self.rank)) < self.rank:
+            if len(_independent(columns[other], self.rank)) < self.rank:
                 continue
             changed, agree = self._rows(columns[other])
             if agree.sum() > agreeing.sum():
@@ -212,7 +218,7 @@ class _Layer:
 
 
 def _patterns(zeros: torch.Tensor) -> torch.Tensor:
-    """Each pattern once, for a column shows itself in many draws, those of most zeros first."""
+    """Each pattern once, for many starts end at one column, those of most zeros first."""
     distinct = torch.from_numpy(np.unique(zeros.numpy(force=True), axis=0))
     return distinct[distinct.sum(dim=1).argsort(descending=True)[:_MOST]].to(zeros.device)
 
@@ -222,21 +228,12 @@ def _null(rows: torch.Tensor) -> torch.Tensor:
     return torch.linalg.svd(rows, full_matrices=True).Vh[-1]
 
 
-def _without_doubles(columns: torch.Tensor) -> torch.Tensor:
-    """Each direction once."""
-    if not len(columns):
-        return columns
-    close = (columns @ columns.T).abs() > 1 - _SAME
-    first = close.int().argmax(dim=1) == torch.arange(len(columns))
-    return columns[first]
-
-
-def _independent(columns: torch.Tensor, order: list[int], rank: int) -> list[int]:
-    """The first columns of an order that do not depend on those before, as many as the rank at most."""
+def _independent(columns: torch.Tensor, rank: int) -> list[int]:
+    """Numbers of the first columns that do not depend on those before, as many as the rank at most."""
     own: list[int] = []
     basis = columns[:0]
-    for number in order:
-        left = columns[number] - basis.T @ (basis @ columns[number])
+    for number, column in enumerate(columns):
+        left = column - basis.T @ (basis @ column)
         if left.norm() > _SAME:
             basis, own = torch.cat([basis, (left / left.norm())[None]]), [*own, number]
         if len(own) == rank:

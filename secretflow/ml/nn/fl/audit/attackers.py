@@ -56,7 +56,7 @@ def _exact(attempt: Attempt) -> Findings:
         hard = replace(settings, seconds=left / (len(observations) - len(found)))
         found.append(Guess(spear_attack(observations[len(found)], hard).float(), None))
     used, there = len(found), len(observations)
-    spared = {"observations": used, "of": there, "steps": settings.draws}
+    spared = {"observations": used, "of": there, "steps": settings.starts}
     return Findings(tuple(found), effort=spared if used < there else {})
 
 

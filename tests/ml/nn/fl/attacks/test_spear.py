@@ -59,23 +59,23 @@ def test_rows_come_back_from_a_third_of_the_gradient() -> None:
 
 def test_from_a_twentieth_of_the_gradient_none_comes_back() -> None:
     x, observation = observed(deep, 1, 4, density=0.05)
-    found = spear_attack(observation, SpearSettings(draws=2_000))
+    found = spear_attack(observation, SpearSettings(starts=2_000))
     assert len(found) == 0 or float(torch.cdist(x.double(), found).min()) > 0.5
 
 
 def test_where_every_row_switches_all_neurons_on_none_comes_back() -> None:
-    assert len(spear_attack(observed(smooth, 1, 4)[1], SpearSettings(draws=5_000))) == 0
+    assert len(spear_attack(observed(smooth, 1, 4)[1], SpearSettings(starts=5_000))) == 0
 
 
 def test_nothing_comes_back_from_noise() -> None:
     observation = observed(deep, 1, 4)[1]
     noise = tuple(torch.randn_like(gradient) for gradient in observation.gradients)
-    found = spear_attack(dataclasses.replace(observation, gradients=noise), SpearSettings(draws=5_000))
+    found = spear_attack(dataclasses.replace(observation, gradients=noise), SpearSettings(starts=5_000))
     assert found.shape == (0, FEATURES)
 
 
 def test_a_search_that_would_take_a_year_ends_when_its_time_is_over() -> None:
-    settings = SpearSettings(draws=10**12, seconds=0.5)
+    settings = SpearSettings(starts=10**12, seconds=0.5)
     assert len(spear_attack(observed(smooth, 1, 4)[1], settings)) == 0
     x, observation = observed(deep, 1, 4, density=0.35)
     assert spear_attack(observation, settings).shape[1:] == x.shape[1:]

@@ -1,0 +1,101 @@
+"""Images read off averages of updates of several local steps, over rounds and trainings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.audit.strong_scores import Material, score
+from experiments.dgl_utils import CLASSES
+
+Row = dict[str, Any]
+_PARTIES, _HELD, _BATCH, _STEPS, _ROUNDS, _TRAININGS = 5, 100, 8, 5, 20, 20
+_LEARNING_RATE, _NEURONS, _SEED = 0.5, 1000, 10
+_LEVELS = 255
+_SLACK = 1 / 5120
+"""How far a pixel that is read may be from one of the levels of a picture, a twentieth of their distance."""
+
+
+def rounds_of_updates(material: Material, images: int) -> Iterator[Row]:
+    """Federated averaging of five parties with 100 images each, 20 trainings of 20 rounds of five batches of 8.
+
+    Parties, rounds, batches, learning rate, net and the attacker's prior (pixels have 256 levels) are those of
+    the code of the attack's paper (Marchand et al., "SRATTA", ICML 2023) for Fashion-MNIST; the images are
+    MNIST's. A neuron that one image alone switches on in a round holds it.
+
+    Args:
+        material: images, of which the parties hold the first ones.
+        images: does not count; all 500 are attacked.
+
+    Yields:
+        A row.
+    """
+    x, y = (part[: _PARTIES * _HELD] for part in (material.x.flatten(1), material.y))
+    read, started = torch.zeros(0, x.shape[1]), time.perf_counter()
+    for training in range(_TRAININGS):
+        for update in _updates(x, y, _SEED + training):
+            read = torch.cat([read, pictures(*update)]).unique(dim=0)
+    seconds = time.perf_counter() - started
+    levels = (x * _LEVELS).round()
+    distances = torch.cdist(levels, read) if len(read) else torch.ones(len(x), 1)
+    true = distances.min(dim=1).values == 0
+    numbers = torch.arange(len(x))
+    found = torch.where(true[:, None], x, torch.zeros_like(x)).view(-1, *material.x.shape[1:])
+    yield {
+        "net": "784-1000-10 ReLU",
+        "view": f"averages of updates, {_TRAININGS} trainings of {_ROUNDS} rounds",
+        "knowledge": "nothing pruned",
+        "density": 1.0,
+        "bits": None,
+        "parties": _PARTIES,
+        "attack": "neurons of one row",
+        **score(found, numbers, material),
+        "read": len(read),
+        "read_that_are_none": int(len(read) - true.sum()),
+        "seconds": round(seconds, 1),
+    }
+
+
+def pictures(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """What single neurons of a first layer hold, where it is a picture.
+
+    Args:
+        weight: update of the weights, of shape (neurons, inputs).
+        bias: update of the biases, of shape (neurons,).
+
+    Returns:
+        Levels from 0 to 255, a float of shape (read, inputs).
+    """
+    strong = (bias.abs() > 1e-5) & (weight.abs().amax(dim=1) > 1e-5)
+    rows = weight[strong] / bias[strong, None]
+    levels = (rows * _LEVELS).round()
+    near = (rows - levels / _LEVELS).abs().amax(dim=1) <= _SLACK
+    return levels[near & (levels.amin(dim=1) >= 0) & (levels.amax(dim=1) <= _LEVELS)]
+
+
+def _updates(x: torch.Tensor, y: torch.Tensor, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Of each round of a training the average update of the first layer."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(x.shape[1], _NEURONS), nn.ReLU(), nn.Linear(_NEURONS, CLASSES))
+    shared = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    order: list[torch.Tensor] = [torch.zeros(0, dtype=torch.int64)] * _PARTIES
+    for _ in range(_ROUNDS):
+        total = {name: torch.zeros_like(value) for name, value in shared.items()}
+        for party in range(_PARTIES):
+            net.load_state_dict(shared)
+            optimizer = torch.optim.SGD(net.parameters(), lr=_LEARNING_RATE)
+            for _ in range(_STEPS):
+                if not len(order[party]):
+                    order[party] = party * _HELD + torch.randperm(_HELD)
+                own, order[party] = order[party][:_BATCH], order[party][_BATCH:]
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x[own]), y[own]).backward()
+                optimizer.step()
+            for name, value in net.state_dict().items():
+                total[name] += (value - shared[name]) / _PARTIES
+        shared = {name: value + total[name] for name, value in shared.items()}
+        yield total["0.weight"], total["0.bias"]
