@@ -21,10 +21,10 @@ _SLACK = 1 / 5120
 
 
 def rounds_of_updates(material: Material, images: int) -> Iterator[Row]:
-    """Federated averaging of five parties with 100 images each, 20 trainings of 20 rounds of five batches of 8.
+    """Federated averaging of five parties with 100 images each: 20 trainings of 20 rounds of 5 batches of 8.
 
-    Parties, rounds, batches, learning rate, net and the attacker's prior (pixels have 256 levels) are those of
-    the code of the attack's paper (Marchand et al., "SRATTA", ICML 2023) for Fashion-MNIST; the images are
+    Parties, rounds, batches, learning rate, net and the attacker's prior (pixels have 256 levels) are those
+    of the code of the attack's paper (Marchand et al., "SRATTA", ICML 2023) for Fashion-MNIST; the images are
     MNIST's. A neuron that one image alone switches on in a round holds it.
 
     Args:

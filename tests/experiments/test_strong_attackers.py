@@ -7,9 +7,12 @@ import torch
 
 from experiments.audit import strong, strong_adam, strong_trained
 from experiments.audit.strong_attacks import relative_noise
+from experiments.audit.strong_exact import whole_batches
+from experiments.audit.strong_fedavg import pictures
 from experiments.audit.strong_pruned import prune
 from experiments.audit.strong_rounds import Collection
 from experiments.audit.strong_scores import Material, load_material, picked, score
+from experiments.audit.strong_settings import largest_hundredth
 from experiments.dgl_utils import ConvNet
 from secretflow.ml.nn.fl.attacks import PublicRows
 from secretflow.ml.nn.fl.audit.defences import round_stochastically
@@ -162,3 +165,27 @@ def test_two_updates_of_adam_show_the_direction_of_the_newest_gradient(few_image
         cosines.append(float(torch.cosine_similarity(gradient, found, dim=0)))
         signs += int(torch.cat([g.flatten() for g in fresh.gradients]).abs().max() < 1.01)
     assert sorted(cosines)[4] > 0.8 and signs == 8
+
+
+def test_a_batch_counts_as_exact_if_every_image_of_it_came_back():
+    x = torch.rand(6, 1, 28, 28)
+    rows = PublicRows(x, torch.zeros(6).long())
+    material = Material(rows.x, rows.y, rows, rows)
+    found = [x[:3].clone(), x[3:].clone()]
+    found[1][2] += 0.01
+    assert whole_batches(found, torch.arange(6).view(2, 3), material) == {"batches": 2, "exact_batches": 1}
+
+
+def test_only_neurons_that_hold_a_picture_are_read():
+    picture = torch.randint(256, (12,)).float()
+    mixture = torch.rand(12)
+    bias = torch.tensor([-0.3, 0.2, 0.0, 0.1])
+    rows = torch.stack([picture / 255 * bias[0], mixture * bias[1], torch.zeros(12), 2 * torch.ones(12)])
+    assert torch.equal(pictures(rows, bias), picture[None])
+
+
+def test_of_a_gradient_the_largest_hundredth_of_all_coordinates_is_sent():
+    arrays = [torch.arange(150.0), -torch.arange(150.0, 300.0).view(15, 10)]
+    first, second = largest_hundredth(arrays)
+    assert not first.any()
+    assert second[second != 0].tolist() == [-297.0, -298.0, -299.0]

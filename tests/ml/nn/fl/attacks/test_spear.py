@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from secretflow.ml.nn.fl.attacks import Observation, SpearSettings, spear_attack
+from secretflow.ml.nn.fl.attacks.sparse_directions import sparse_units
 from secretflow.ml.nn.fl.audit.defences import magnitude_mask
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, plain_aggregate, weight_update
 
@@ -51,6 +52,13 @@ def test_every_row_of_a_batch_or_average_comes_back_exactly(parties: int, batch:
     assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
 
 
+def test_a_batch_of_sixteen_rows_comes_back_exactly_from_a_hundred_neurons() -> None:
+    x, observation = observed(deep, 1, 16)
+    found = spear_attack(observation)
+    assert len(found) == 16
+    assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
+
+
 def test_rows_come_back_from_a_third_of_the_gradient() -> None:
     x, observation = observed(deep, 1, 3, density=0.35)
     found = spear_attack(observation)
@@ -88,3 +96,19 @@ def test_what_cannot_be_inverted_is_refused() -> None:
         spear_attack(several)
     with pytest.raises(ValueError, match=r"batch_size must be below the number of neurons .* 100"):
         spear_attack(dataclasses.replace(observation, batch_size=100))
+
+
+def test_sparse_vectors_of_a_subspace_are_found_and_dense_ones_not_made_up() -> None:
+    generator = torch.Generator().manual_seed(3)
+    planted = torch.randn(120, 10, generator=generator, dtype=torch.float64)
+    planted[torch.rand(120, 10, generator=generator) < 0.5] = 0
+    basis = torch.linalg.qr(planted).Q
+    starts = torch.randn(60, 10, generator=generator, dtype=torch.float64)
+    units = sparse_units(basis, starts)
+    torch.testing.assert_close(units.norm(dim=1), torch.ones(60, dtype=torch.float64))
+    wanted = planted / planted.norm(dim=0)
+    cosines = (units @ basis.T @ wanted).abs()
+    assert bool((cosines.amax(dim=0) > 1 - 1e-6).all())
+    dense = torch.linalg.qr(torch.randn(120, 10, generator=generator, dtype=torch.float64)).Q
+    values = sparse_units(dense, starts) @ dense.T
+    assert int((values.abs() < 1e-6).sum(dim=1).max()) < 30
