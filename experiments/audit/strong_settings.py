@@ -78,7 +78,7 @@ def lenet_pruned_gradients(material: Material, images: int) -> Iterator[Row]:
         A row for the regression and one for the learned inverter.
     """
     observations = [
-        replace(seen, gradients=tuple(largest_hundredth(seen.gradients)))
+        replace(seen, gradients=largest_hundredth(tuple(seen.gradients)))
         for seen in _observations(LeNet, material, torch.arange(images)[:, None], 1.0, None)
     ]
     common = {
@@ -92,11 +92,11 @@ def lenet_pruned_gradients(material: Material, images: int) -> Iterator[Row]:
     yield from ({**common, **row} for row in inverters(observations, largest_hundredth, material))
 
 
-def largest_hundredth(arrays: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def largest_hundredth(arrays: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Arrays of which only the largest hundredth of all coordinates, by absolute value, is not zero."""
     sizes = torch.cat([array.abs().flatten() for array in arrays])
     least = sizes.topk(len(sizes) // 100).values[-1]
-    return [torch.where(array.abs() >= least, array, torch.zeros_like(array)) for array in arrays]
+    return tuple(torch.where(array.abs() >= least, array, torch.zeros_like(array)) for array in arrays)
 
 
 def lenet_batches(material: Material, images: int, density: float, batch: int) -> Iterator[Row]:

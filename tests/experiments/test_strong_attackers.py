@@ -185,7 +185,7 @@ def test_only_neurons_that_hold_a_picture_are_read():
 
 
 def test_of_a_gradient_the_largest_hundredth_of_all_coordinates_is_sent():
-    arrays = [torch.arange(150.0), -torch.arange(150.0, 300.0).view(15, 10)]
+    arrays = (torch.arange(150.0), -torch.arange(150.0, 300.0).view(15, 10))
     first, second = largest_hundredth(arrays)
     assert not first.any()
     assert second[second != 0].tolist() == [-297.0, -298.0, -299.0]

@@ -37,6 +37,8 @@ _ZERO = 1e-4
 _MORE = 4
 """Neurons where a column must be zero, beside as many as any direction can be zero at."""
 _SAME = 1e-3
+_PAIRED = 64
+"""Columns at most of which all pairs are mixed."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
     columns = layer.inputs.new_zeros(0, layer.rank)
     for candidates in layer.searched(settings):
         columns = layer.distinct(torch.cat([columns, candidates]))
+        columns = layer.distinct(torch.cat([columns, layer.simpler(columns)]))
         if len(columns) >= layer.rank:
             best, agreeing = layer.chosen(columns, settings.agreement, end)
             if len(best) and bool((agreeing >= settings.agreement).all()):
@@ -177,6 +180,35 @@ class _Layer:
         columns = columns[zeros.argsort(descending=True, stable=True)]
         close = (columns @ columns.T).abs() > 1 - _SAME
         return columns[close.int().argmax(dim=1) == torch.arange(len(columns))]
+
+    def simpler(self, columns: torch.Tensor) -> torch.Tensor:
+        """Mixtures of two columns, of unit length, that are zero at more neurons than both are.
+
+        Of two rows that resemble each other the search finds one, and their difference, which is small at
+        the neurons that both switch on. Where only one of them is on tells how much to take off.
+
+        Args:
+            columns: those of most zeros first, (columns, rank).
+        """
+        some = columns[:_PAIRED]
+        values = self.outputs @ some.T
+        zero = values.abs() < _ZERO * values.abs().amax(dim=0)
+        found = []
+        for number, column in enumerate(some):
+            ratios = torch.where(zero, torch.inf, values[:, number, None] / values)
+            ratios = torch.where(zero[:, number, None], torch.inf, ratios).sort(dim=0).values
+            gaps, places = (ratios[_MORE:] - ratios[:-_MORE]).nan_to_num(torch.inf).min(dim=0)
+            part = ratios.gather(0, places[None])[0]
+            same = gaps < _ZERO * part.abs()
+            found.append(column - part[same, None] * some[same])
+        mixed = torch.cat(found) if found else columns[:0]
+        mixed = mixed[mixed.norm(dim=1) > _SAME]
+        mixed = mixed / mixed.norm(dim=1, keepdim=True)
+        back = (self.outputs @ mixed.T).abs()
+        zeros = back < _ZERO * back.amax(dim=0)
+        more = zeros.sum(dim=0) >= self.rank - 1 + _MORE
+        rows = [_null(self.outputs[own]) for own in _patterns(zeros[:, more].T)]
+        return torch.stack(rows) if rows else columns[:0]
 
     def chosen(self, columns: torch.Tensor, enough: float, end: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the columns that agree best with the signs that they give, and how far each agrees.
