@@ -14,7 +14,7 @@ FAST := 'not slow and not production and not install and not index and not fault
 SLOW := 'slow and not production and not install and not index and not faults'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-aggregator bench-attack bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-peers bench-quick bench-small audit evaluate release clean
+.PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults lint bench bench-aggregator bench-attack bench-attack-peers bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-peers bench-quick bench-small audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -82,6 +82,9 @@ bench-quick: $(READY) ## the same in five minutes, rounds and starts only, into 
 
 bench-attack: $(READY) ## the batched attack beside a loop, into benchmarks/results/attack.json
 	$(PYTHON) -m benchmarks.attack
+
+bench-attack-peers: $(READY) ## the search by direction beside breaching's, into benchmarks/results/attack_peers.json
+	$(PYTHON) -m benchmarks.attack_peers
 
 bench-bytes: $(READY) ## bytes and accuracy of rounded updates, into benchmarks/results/bytes.json (an hour; goes on where it was stopped)
 	$(PYTHON) -m benchmarks.bytes

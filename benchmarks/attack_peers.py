@@ -83,7 +83,7 @@ def measure(images: int, iterations: int) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     observations, truth = cases(images)
-    labels = torch.stack([_label(seen) for seen in observations])
+    labels = torch.stack([label_of(seen) for seen in observations])
     settings = InvertingSettings(iterations=iterations, lanes=images, tv_weight=0.0)
     found, seconds = attack_here(observations, labels, settings)
     theirs, their_seconds, packages = attack_there(observations, labels, settings)

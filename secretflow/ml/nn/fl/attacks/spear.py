@@ -5,7 +5,7 @@ the rows. Its rank is the number of rows, so both are known but for one small in
 nothing back to a neuron that a row does not switch on, so a row's column of the matrix is a direction in
 which about half of the neurons come to zero. Such directions are searched from random starts. Of a pruned
 layer the gradient is filled in first (:mod:`~.completion`). To use for batches and averages in nets that
-begin so, of up to about a sixth as many rows as the layer has neurons.
+begin so, of up to about a tenth as many rows as the layer has neurons.
 
 Source: Dimitrov, Baader, Müller, Vechev, "SPEAR: Exact gradient inversion of batches in federated learning",
 NeurIPS 2024, sections 3 and 4: the low rank, the scales by the gradient of the bias, and the choice among
@@ -48,8 +48,9 @@ class SpearSettings:
     Attributes:
         starts: of the search at most, at least 1. With eight neurons for each row every other start tells a
             row, with a fifth as many neurons hardly any does.
-        agreement: part of the neurons that a row must switch on just where something comes back from it, to
-            count as read, in (0, 1]; less than all, for parties with masks of their own have other nets.
+        agreement: part of the neurons to which anything comes back that a row must switch on just where
+            something comes back from it, to count as read, in (0, 1]; less than all, for parties with masks
+            of their own have other nets.
         seed: of the starts.
         seconds: after which the best that was found counts, above 0; some starts are always made. None
             goes on to the last one.
@@ -146,11 +147,15 @@ class _Layer:
         inputs = values[:kept, None] * right[:kept]
         return _Layer(weight, bias, layer.bias, left[:, :kept], inputs)
 
+    def alive(self) -> torch.Tensor:
+        """Neurons to which something comes back; to others nothing can where later layers are pruned."""
+        lengths = self.outputs.norm(dim=1)
+        return lengths > _ZERO * lengths.max() if self.rank else lengths > 0
+
     def searched(self, settings: SpearSettings) -> Iterator[torch.Tensor]:
         """Candidates for columns of the matrix, of unit length, (candidates, rank), start by start."""
-        lengths = self.outputs.norm(dim=1, keepdim=True)
-        alive = lengths[:, 0] > _ZERO * lengths.max() if self.rank else lengths[:, 0] > 0
-        outputs = self.outputs[alive] / lengths[alive]
+        outputs = self.outputs[self.alive()]
+        outputs = outputs / outputs.norm(dim=1, keepdim=True)
         if self.rank == 1:
             yield torch.ones(1, 1, dtype=outputs.dtype)
         if self.rank < 2 or len(outputs) < self.rank + _MORE:
@@ -246,7 +251,7 @@ class _Layer:
         back = (self.outputs @ matrix).abs()
         on = rows @ self.weight.T + self.bias > 0
         shown = (back > _ZERO * back.amax(dim=0)).T
-        return rows, (on == shown).double().mean(dim=1)
+        return rows, (on == shown)[:, self.alive()].double().mean(dim=1)
 
 
 def _patterns(zeros: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,12 @@ def deep() -> nn.Module:
     )
 
 
+def wide() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(FEATURES, 200), nn.ReLU(), nn.Linear(200, 40), nn.Tanh(), nn.Linear(40, CLASSES)
+    )
+
+
 def smooth() -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, 100), nn.Sigmoid(), nn.Linear(100, CLASSES))
 
@@ -52,16 +58,29 @@ def test_every_row_of_a_batch_or_average_comes_back_exactly(parties: int, batch:
     assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
 
 
-def test_a_batch_of_sixteen_rows_comes_back_exactly_from_a_hundred_neurons() -> None:
-    x, observation = observed(deep, 1, 16)
+def test_a_batch_of_a_tenth_as_many_rows_as_neurons_comes_back_exactly() -> None:
+    x, observation = observed(wide, 1, 20)
     found = spear_attack(observation)
-    assert len(found) == 16
+    assert len(found) == 20
     assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
 
 
 def test_rows_come_back_from_a_third_of_the_gradient() -> None:
     x, observation = observed(deep, 1, 3, density=0.35)
     found = spear_attack(observation)
+    assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
+
+
+def test_neurons_that_the_next_layer_no_longer_hears_say_nothing_against_a_row() -> None:
+    torch.manual_seed(5)
+    weights = dict(deep().state_dict())
+    mask = {"2.weight": torch.ones_like(weights["2.weight"])}
+    mask["2.weight"][:, :30] = 0
+    x, y = torch.randn(4, FEATURES), torch.randint(CLASSES, (4,))
+    party = PartyStep(deep, weights, x, y, mask)
+    seen = plain_aggregate([weight_update(party, 1, 1.0)])
+    found = spear_attack(observe(party, seen, Knowledge.MASK_KNOWN, classes=CLASSES))
+    assert len(found) == 4
     assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
 
 
