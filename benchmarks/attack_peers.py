@@ -98,7 +98,7 @@ def measure(images: int, iterations: int) -> dict[str, Any]:
     }
 
 
-def _label(seen: Observation) -> torch.Tensor:
+def label_of(seen: Observation) -> torch.Tensor:
     """The label, which the gradient of the last bias shows: the only negative number in it."""
     return seen.gradients[-1].argmin().reshape(1)
 
