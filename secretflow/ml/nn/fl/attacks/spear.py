@@ -195,8 +195,11 @@ class _Layer:
         Args:
             columns: those of most zeros first, (columns, rank).
         """
+        outputs = self.outputs[self.alive()]
+        if self.rank < 2 or len(outputs) < self.rank + _MORE:
+            return columns[:0]
         some = columns[:_PAIRED]
-        values = self.outputs @ some.T
+        values = outputs @ some.T
         zero = values.abs() < _ZERO * values.abs().amax(dim=0)
         found = []
         for number, column in enumerate(some):
@@ -209,10 +212,10 @@ class _Layer:
         mixed = torch.cat(found) if found else columns[:0]
         mixed = mixed[mixed.norm(dim=1) > _SAME]
         mixed = mixed / mixed.norm(dim=1, keepdim=True)
-        back = (self.outputs @ mixed.T).abs()
+        back = (outputs @ mixed.T).abs()
         zeros = back < _ZERO * back.amax(dim=0)
         more = zeros.sum(dim=0) >= self.rank - 1 + _MORE
-        rows = [_null(self.outputs[own]) for own in _patterns(zeros[:, more].T)]
+        rows = [_null(outputs[own]) for own in _patterns(zeros[:, more].T)]
         return torch.stack(rows) if rows else columns[:0]
 
     def chosen(self, columns: torch.Tensor, enough: float, end: float) -> tuple[torch.Tensor, torch.Tensor]:
