@@ -60,7 +60,7 @@ class SpearSettings:
         ValueError: a number is out of its range.
     """
 
-    starts: int = 20_000
+    starts: int = 5_000
     agreement: float = 0.95
     seed: int = 0
     seconds: float | None = None

@@ -86,18 +86,18 @@ def test_neurons_that_the_next_layer_no_longer_hears_say_nothing_against_a_row()
 
 def test_from_a_twentieth_of_the_gradient_none_comes_back() -> None:
     x, observation = observed(deep, 1, 4, density=0.05)
-    found = spear_attack(observation, SpearSettings(starts=2_000))
+    found = spear_attack(observation, SpearSettings(starts=400))
     assert len(found) == 0 or float(torch.cdist(x.double(), found).min()) > 0.5
 
 
 def test_where_every_row_switches_all_neurons_on_none_comes_back() -> None:
-    assert len(spear_attack(observed(smooth, 1, 4)[1], SpearSettings(starts=5_000))) == 0
+    assert len(spear_attack(observed(smooth, 1, 4)[1], SpearSettings(starts=400))) == 0
 
 
 def test_nothing_comes_back_from_noise() -> None:
     observation = observed(deep, 1, 4)[1]
     noise = tuple(torch.randn_like(gradient) for gradient in observation.gradients)
-    found = spear_attack(dataclasses.replace(observation, gradients=noise), SpearSettings(starts=5_000))
+    found = spear_attack(dataclasses.replace(observation, gradients=noise), SpearSettings(starts=400))
     assert found.shape == (0, FEATURES)
 
 
