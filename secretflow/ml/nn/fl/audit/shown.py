@@ -30,14 +30,15 @@ def examples(row: Row, rows: Rows) -> str:
     numbers = [number for number, _ in row["examples"]]
     truth = rows.x[numbers]
     found = torch.tensor([image for _, image in row["examples"]], dtype=torch.float32).view_as(truth)
+    below = "picked" if row.get("picks") else "came back"
     if rows.kind == "images":
-        return _pictures(truth, found, rows.value_range)
+        return _pictures(truth, found, rows.value_range, below)
     if rows.kind == "tokens":
-        return _sequences(truth, found, rows)
-    return (_known(row) if "columns" in row else "") + _values(truth, found, rows)
+        return _sequences(truth, found, rows, below)
+    return (_known(row) if "columns" in row else "") + _values(truth, found, rows, below)
 
 
-def _pictures(truth: torch.Tensor, found: torch.Tensor, value_range: tuple[float, float]) -> str:
+def _pictures(truth: torch.Tensor, found: torch.Tensor, value_range: tuple[float, float], below: str) -> str:
     both = torch.stack([truth, found]) if truth.shape[1] in (1, 3) else torch.stack([truth, found])[:, :, :1]
     low, high = value_range
     pixels = (((both - low) / (high - low)).clamp(0, 1) * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
@@ -45,9 +46,9 @@ def _pictures(truth: torch.Tensor, found: torch.Tensor, value_range: tuple[float
     pixels = pixels.repeat(times, axis=2).repeat(times, axis=3)
     lines = [np.concatenate([_framed(picture) for picture in line], axis=1) for line in pixels]
     address = _png(np.concatenate(lines))
-    caption = say("true").html() + " / " + say("came back").html()
+    caption = say("true").html() + " / " + say(below).html()
     return (
-        f'<figure><img src="{address}" alt="true rows above, what came back below">'
+        f'<figure><img src="{address}" alt="true rows above, what the attacker has below">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -76,7 +77,7 @@ def _known(row: Row) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
 
 
-def _values(truth: torch.Tensor, found: torch.Tensor, rows: Rows) -> str:
+def _values(truth: torch.Tensor, found: torch.Tensor, rows: Rows, below: str) -> str:
     columns = rows.columns[:_COLUMNS]
     head = "<th></th>" + "".join(f"<th>{escape(column.name)}</th>" for column in columns)
     lines = []
@@ -87,7 +88,7 @@ def _values(truth: torch.Tensor, found: torch.Tensor, rows: Rows) -> str:
             for column in columns
         ]
         lines.append(_line("true", texts[0], [False] * len(columns)))
-        lines.append(_line("came back", texts[1], near))
+        lines.append(_line(below, texts[1], near))
     more = len(rows.columns) - len(columns)
     note = f'<p class="note">{say("more columns", number=more).html()}</p>' if more else ""
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>{note}'
@@ -101,13 +102,13 @@ def _line(name: str, texts: Sequence[str], near: Sequence[bool]) -> str:
     return f"<tr><th>{say(name).html()}</th>{cells}</tr>"
 
 
-def _sequences(truth: torch.Tensor, found: torch.Tensor, rows: Rows) -> str:
+def _sequences(truth: torch.Tensor, found: torch.Tensor, rows: Rows, below: str) -> str:
     lines = []
     for true, guess in zip(truth, found, strict=True):
         own = [int(token) for token in true.tolist() if token != rows.padding]
         lines.append(_line("true", [" ".join(_word(token, rows) for token in own)], [False]))
         back = dict.fromkeys(int(token) for token in guess.round().tolist() if token != rows.padding)
-        lines.append(_line("came back", [" ".join(_word(token, rows) for token in back)], [False]))
+        lines.append(_line(below, [" ".join(_word(token, rows) for token in back)], [False]))
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 

@@ -86,6 +86,7 @@ TEXTS: dict[str, Said] = {
     "known blind": Said("right by guessing the mean", "猜平均值即对"),
     "true": Said("true", "真实"),
     "came back": Said("came back", "还原结果"),
+    "picked": Said("picked by the attacker among the candidates", "攻击者从候选中选出的"),
     "upload": Said("upload of one party, batch of {batch}", "一方的上传（批大小 {batch}）"),
     "average": Said(
         "average of {parties} parties, batches of {batch}", "{parties} 方的平均（批大小 {batch}）"
