@@ -7,16 +7,16 @@ import torch
 
 from experiments.audit import strong, strong_adam, strong_trained
 from experiments.audit.strong_attacks import relative_noise
-from experiments.audit.strong_exact import whole_batches
+from experiments.audit.strong_exact import deep, whole_batches
 from experiments.audit.strong_fedavg import pictures
 from experiments.audit.strong_pruned import prune
 from experiments.audit.strong_rounds import Collection
-from experiments.audit.strong_scores import Material, load_material, picked, score
+from experiments.audit.strong_scores import Material, in_order, load_material, picked, score
 from experiments.audit.strong_settings import largest_hundredth
 from experiments.dgl_utils import ConvNet
-from secretflow.ml.nn.fl.attacks import PublicRows
+from secretflow.ml.nn.fl.attacks import PublicRows, spear_attack
 from secretflow.ml.nn.fl.audit.defences import round_stochastically
-from secretflow.ml.nn.fl.audit.views import PartyStep, party_gradient
+from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
 
 KEYS = {
     "attack",
@@ -165,6 +165,16 @@ def test_two_updates_of_adam_show_the_direction_of_the_newest_gradient(few_image
         cosines.append(float(torch.cosine_similarity(gradient, found, dim=0)))
         signs += int(torch.cat([g.flatten() for g in fresh.gradients]).abs().max() < 1.01)
     assert sorted(cosines)[4] > 0.8 and signs == 8
+
+
+def test_a_batch_of_twenty_images_comes_back_exactly_in_the_net_of_the_paper():
+    torch.manual_seed(1)
+    weights = dict(deep().state_dict())
+    own, material = torch.arange(20), load_material(2)
+    party = PartyStep(deep, weights, material.x[own], material.y[own], {})
+    seen = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=10)
+    found = in_order(spear_attack(seen).float(), material, own)
+    assert whole_batches([found], own[None], material) == {"batches": 1, "exact_batches": 1}
 
 
 def test_a_batch_counts_as_exact_if_every_image_of_it_came_back():

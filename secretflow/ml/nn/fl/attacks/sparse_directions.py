@@ -46,9 +46,9 @@ def sparse_units(basis: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     """Unit vectors of a subspace with few numbers that are not zero.
 
     Minimises a power of the absolute values over the sphere by least squares that are weighted anew, of which
-    each takes two steps of the inverse iteration. Where about half of the numbers of a sparse vector are zero
-    and there are eight numbers or more for each dimension, every other start ends at one; with half as many
-    few do. Check what comes back.
+    each takes two steps of the inverse iteration. Where about half of the numbers of sparse vectors are zero
+    and there are ten numbers for each dimension, many starts end at one of them; with half as many few do.
+    Check what comes back.
     Source: Qu, Sun, Wright, "Finding a sparse vector in a subspace", NeurIPS 2014, section 2, for the
     problem; Chartrand and Yin, "Iteratively reweighted algorithms for compressive sensing", ICASSP 2008,
     section 2, for the minimiser.

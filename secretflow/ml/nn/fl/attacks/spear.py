@@ -34,6 +34,8 @@ _MOST = 1000
 """Columns at most that are taken from one lot of starts."""
 _ZERO = 1e-4
 """Part of the largest number of a column below which another one counts as zero; float32 keeps about 1e-6."""
+_EXACT_ZERO = 1e-5
+"""The same of a direction of the search."""
 _MORE = 4
 """Neurons where a column must be zero, beside as many as any direction can be zero at."""
 _SAME = 1e-3
@@ -46,8 +48,8 @@ class SpearSettings:
     """How hard to try.
 
     Attributes:
-        starts: of the search at most, at least 1. With eight neurons for each row every other start tells a
-            row, with a fifth as many neurons hardly any does.
+        starts: of the search at most, at least 1. With ten neurons for each row most batches of pictures take
+            a few hundred.
         agreement: part of the neurons to which anything comes back that a row must switch on just where
             something comes back from it, to count as read, in (0, 1]; less than all, for parties with masks
             of their own have other nets.
@@ -169,10 +171,11 @@ class _Layer:
             shape = (min(at_once, settings.starts - first), self.rank)
             starts = torch.randn(shape, generator=generator, dtype=basis.dtype, device=device)
             values = sparse_units(basis, starts) @ basis.T
-            zeros = values.abs() < _ZERO * values.abs().amax(dim=1, keepdim=True)
+            zeros = values.abs() < _EXACT_ZERO * values.abs().amax(dim=1, keepdim=True)
             sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
-            rows = [_null(basis[own]) for own in _patterns(zeros[sparse])]
-            found = torch.stack(rows) if rows else basis[:0]
+            # Two, for where two rows of one class are both off their difference is zero as well.
+            rows = [_null(basis[own], 2) for own in _patterns(zeros[sparse])]
+            found = torch.cat(rows) if rows else basis[:0]
             found = torch.linalg.solve_triangular(mixed, found.T, upper=True).T
             yield (found / found.norm(dim=1, keepdim=True)).cpu()
 
@@ -215,8 +218,8 @@ class _Layer:
         back = (outputs @ mixed.T).abs()
         zeros = back < _ZERO * back.amax(dim=0)
         more = zeros.sum(dim=0) >= self.rank - 1 + _MORE
-        rows = [_null(outputs[own]) for own in _patterns(zeros[:, more].T)]
-        return torch.stack(rows) if rows else columns[:0]
+        rows = [_null(outputs[own], 1) for own in _patterns(zeros[:, more].T)]
+        return torch.cat(rows) if rows else columns[:0]
 
     def chosen(self, columns: torch.Tensor, enough: float, end: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the columns that agree best with the signs that they give, and how far each agrees.
@@ -263,9 +266,9 @@ def _patterns(zeros: torch.Tensor) -> torch.Tensor:
     return distinct[distinct.sum(dim=1).argsort(descending=True)[:_MOST]].to(zeros.device)
 
 
-def _null(rows: torch.Tensor) -> torch.Tensor:
-    """The unit vector of the smallest products with some rows, of which there are enough to tell it."""
-    return torch.linalg.svd(rows, full_matrices=True).Vh[-1]
+def _null(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Unit vectors of the smallest products with some rows, (count, rank)."""
+    return torch.linalg.svd(rows, full_matrices=True).Vh[-count:]
 
 
 def _independent(columns: torch.Tensor, rank: int) -> list[int]:
