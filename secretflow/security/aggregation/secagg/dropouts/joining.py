@@ -3,9 +3,10 @@
 The server relays letters and needs no key. That a key is a party's own rests on the identities, as in
 :class:`~..keyring.KeyRing`; without them a server that lies could exchange keys.
 
-Whoever comes later, or comes back, waits until the others have ended a call; then all agree on keys anew. So
-a server that is started again needs nothing of the last one: the parties say hello to it and how far they
-have come.
+Whoever comes later, or comes back, waits until the others have ended a call; then all agree on keys anew. Who
+is in the midst of another call then gives it up, as when its connection breaks: what it has uploaded and not
+released stays closed, and what it has released is not uploaded again. So a server that is started again needs
+nothing of the last one: the parties say hello to it and how far they have come.
 """
 
 from __future__ import annotations
