@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from experiments.audit import (
     strong_averages,
     strong_exact,
     strong_fedavg,
+    strong_noise,
     strong_pruned,
     strong_rounds,
     strong_settings,
@@ -81,6 +83,10 @@ def _exact_average(density: float, own_masks: bool, parties: int) -> Measure:
 
 def _adam(density: float, fresh: bool) -> Measure:
     return lambda material, images: strong_adam.adam_updates(material, images, 1, density, fresh)
+
+
+def _noisy(epsilon: float) -> Measure:
+    return lambda material, images: strong_noise.noisy_averages(material, images, 16, epsilon)
 
 
 def _percent(density: float) -> str:
@@ -160,6 +166,12 @@ SETTINGS: Mapping[str, Measure] = {
         f"ConvNet {_percent(density)}, Adam{', first step' if fresh else ''}": _adam(density, fresh)
         for density in (1.0, 0.1)
         for fresh in (False, True)
+    },
+    **{
+        f"average of 16, {'no noise' if epsilon == math.inf else f'noise of epsilon {epsilon:g}'}": _noisy(
+            epsilon
+        )
+        for epsilon in (math.inf, 1e6, 1e5, 1e4, 10)
     },
 }
 """By name, in the order in which they are measured and printed; "learned" has the regression with it."""

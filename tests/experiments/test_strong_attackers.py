@@ -1,11 +1,14 @@
 """The measurement of the strong attackers, on few images."""
 
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from experiments.audit import strong, strong_adam, strong_trained
+from experiments.audit import strong, strong_adam, strong_noise, strong_trained
 from experiments.audit.strong_attacks import relative_noise
 from experiments.audit.strong_exact import deep, whole_batches
 from experiments.audit.strong_fedavg import pictures
@@ -199,3 +202,23 @@ def test_of_a_gradient_the_largest_hundredth_of_all_coordinates_is_sent():
     first, second = largest_hundredth(arrays)
     assert not first.any()
     assert second[second != 0].tolist() == [-297.0, -298.0, -299.0]
+
+
+@pytest.mark.parametrize("epsilon", [8.0, 1e4])
+def test_the_noise_of_a_training_has_the_epsilon_that_is_asked_for(epsilon):
+    """By the RDP of the Gaussian mechanism (Mironov 2017), composed, at the best order."""
+    multiplier, rounds = strong_noise.multiplier_of(epsilon), strong_noise.ROUNDS
+    orders = np.concatenate([1 + np.arange(1, 100) / 10, np.arange(12, 64)])
+    spent = rounds * orders / (2 * multiplier**2) + math.log(1e5) / (orders - 1)
+    assert spent.min() == pytest.approx(epsilon, rel=0.15)  # upstream's conversion is a little tighter
+    assert strong_noise.multiplier_of(math.inf) == 0
+
+
+@pytest.mark.slow
+def test_noise_of_a_small_epsilon_hides_images_and_spoils_the_model(few_images):
+    whole = replace(few_images, rest=load_material(400).rest)
+    rows = {epsilon: list(strong_noise.noisy_averages(whole, 12, 4, epsilon)) for epsilon in (math.inf, 1.0)}
+    clear, noisy = rows[math.inf], rows[1.0]
+    assert max(row["identified"] for row in clear) >= 10
+    assert max(row["identified"] for row in noisy) <= 2
+    assert noisy[0]["accuracy"] < 30 < 60 < clear[0]["accuracy"]

@@ -1,0 +1,201 @@
+"""Noise of a stated epsilon: who finds an image in an average with it, and what it costs in accuracy.
+
+The noise is that of ``dp_strategy`` in ``fed_avg_w_prune``: each party clips its weights to a norm and adds
+its part of the noise, so the average has noise of the multiplier times the norm over the number of parties.
+The epsilon is that of a training of :data:`ROUNDS` rounds, by upstream's account, at a delta of 1e-5, with
+one party as the unit of privacy.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from torch import nn, optim
+from torchmetrics import Accuracy
+
+import secretflow as sf
+from experiments.audit.strong_attacks import in_batches
+from experiments.audit.strong_averages import perceptron
+from experiments.audit.strong_scores import Material, picked
+from experiments.dgl_utils import CLASSES
+from secretflow.data.ndarray import FedNdarray, PartitionWay
+from secretflow.ml.nn import FLModel
+from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
+from secretflow.ml.nn.fl.attacks import Observation, PublicRows
+from secretflow.ml.nn.fl.attacks.public import flat, living_coordinates, public_gradients
+from secretflow.ml.nn.fl.attacks.row_gradients import single_row
+from secretflow.ml.nn.fl.audit.defences import through_dp
+from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
+from secretflow.security.aggregation import SecurePruneAggregator
+from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
+
+Row = dict[str, Any]
+ROUNDS = 100
+_DELTA = 1e-5
+_LEARNING_RATE = 0.1
+_BATCH = 32
+_EPOCHS = 10
+_SEED = 1
+_LOOSE = 1.1
+"""Norm that weights are clipped to, over that which they begin with, so that hardly any are."""
+
+
+def noisy_averages(material: Material, images: int, parties: int, epsilon: float) -> Iterator[Row]:
+    """The first round of a training with noise: a step on one image a party, and the average of weights.
+
+    Args:
+        material: images.
+        images: to attack, in whole groups of parties, at least one group.
+        parties: behind each average.
+        epsilon: of the training, above 0; infinity adds no noise.
+
+    Yields:
+        A row for the candidates under the noise, and one for what explains averages without noise. Both have
+        the noise's ``multiplier``, and the ``accuracy`` of a training with it.
+    """
+    torch.manual_seed(_SEED)
+    weights = dict(perceptron().state_dict())
+    clip = _LOOSE * float(torch.cat([value.flatten() for value in weights.values()]).norm())
+    multiplier = multiplier_of(epsilon)
+    noise = DPStrategyFL(_mechanism(multiplier, parties, clip)) if multiplier else None
+    numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
+    observations = [_average(material, weights, own, noise, seed) for seed, own in enumerate(numbers)]
+    common = {
+        "net": "784-256-10 ReLU",
+        "view": f"average, noise of epsilon {epsilon:g} over {ROUNDS} rounds",
+        "knowledge": "nothing pruned",
+        "density": 1.0,
+        "bits": None,
+        "parties": parties,
+        "multiplier": round(multiplier, 6),
+        "accuracy": accuracy_with(material.rest, parties, noise),
+    }
+    yield {
+        **common,
+        "attack": "gradient of each candidate",
+        **picked(explained(observations, material), numbers),
+    }
+    few = replace(material, public=PublicRows(material.public.x[:5000], material.public.y[:5000]))
+    yield {**common, **in_batches(observations, numbers, few, most=2000)}
+
+
+def multiplier_of(epsilon: float) -> float:
+    """The noise multiplier of a training of an epsilon; 0 where that is infinite."""
+    if math.isinf(epsilon):
+        return 0.0
+
+    def beyond(exponent: float) -> float:
+        mechanism = _mechanism(math.exp(exponent), 2, 1.0)
+        return math.log(DPStrategyFL(mechanism).get_privacy_spent(ROUNDS)["model_eps"] / epsilon)
+
+    return math.exp(brentq(beyond, math.log(1e-4), math.log(1e3)))
+
+
+def explained(observations: list[Observation], material: Material) -> torch.Tensor:
+    """How much likelier each average is with a candidate in it, where all else is noise alike everywhere.
+
+    Args:
+        observations: averages of as many parties with one image each.
+        material: candidates, and public images for the mean gradient.
+
+    Returns:
+        Log-likelihood ratios but for a factor, float of shape (averages, candidates).
+    """
+    first = observations[0]
+    living, parties = living_coordinates(first), first.batch_size
+    some = PublicRows(material.public.x[:2000], material.public.y[:2000])
+    single = single_row(first, some)
+    mean = torch.cat(list(public_gradients(single, some))).mean(dim=0)
+    seen = torch.stack([flat(each.gradients, living) for each in observations]) - mean
+    scores = []
+    for gradients in public_gradients(single, material.candidates()):
+        own = (gradients - mean) / parties
+        scores.append(2 * seen @ own.T - own.square().sum(dim=1))
+    return torch.cat(scores, dim=1)
+
+
+def accuracy_with(rows: PublicRows, parties: int, noise: DPStrategyFL | None) -> float:
+    """Test accuracy of the net after :data:`ROUNDS` rounds of one batch each, in percent.
+
+    Args:
+        rows: to train on, and at their end to test on.
+        parties: with as many images each.
+        noise: of the strategy.
+    """
+    names = [f"party{number}" for number in range(parties)]
+    sf.init([*names, "server"], debug_mode=True, logging_level="error")
+    logging.disable(logging.INFO)  # upstream logs every fit's arguments
+    try:
+        devices = [sf.PYU(name) for name in names]
+        each = ROUNDS // _EPOCHS * _BATCH
+        x, y = (_held(array[: parties * each].numpy(), devices) for array in (rows.x, rows.y))
+        test = tuple(_held(array[-2000:].numpy(), devices) for array in (rows.x, rows.y))
+        model = FLModel(
+            server=sf.PYU("server"),
+            device_list=devices,
+            model=TorchModel(
+                perceptron,
+                nn.CrossEntropyLoss,
+                optim_wrapper(optim.SGD, lr=_LEARNING_RATE),
+                [metric_wrapper(Accuracy, task="multiclass", num_classes=CLASSES)],
+            ),
+            backend="torch",
+            aggregator=SecurePruneAggregator(sf.PYU("server"), devices),
+            strategy="fed_avg_w_prune",
+            prune_end_rate=1.0,
+            random_seed=_SEED,
+            dp_strategy=noise,
+        )
+        np.random.seed(_SEED)  # the noise is drawn from it
+        history = model.fit(
+            x, y, validation_data=test, epochs=_EPOCHS, batch_size=_BATCH, random_seed=_SEED, verbose=0
+        )
+        return round(100 * float(history.global_history["val_multiclassaccuracy"][-1]), 2)
+    finally:
+        sf.shutdown()
+        logging.disable(logging.NOTSET)
+
+
+def _mechanism(multiplier: float, parties: int, clip: float) -> GaussianModelDP:
+    return GaussianModelDP(multiplier, num_clients=parties, l2_norm_clip=clip, delta=_DELTA)
+
+
+def _average(
+    material: Material,
+    weights: dict[str, torch.Tensor],
+    numbers: torch.Tensor,
+    noise: DPStrategyFL | None,
+    seed: int,
+) -> Observation:
+    """The average weights after one step of each party, as the gradient that they tell of."""
+    steps = [
+        PartyStep(perceptron, weights, material.x[number : number + 1], material.y[number : number + 1], {})
+        for number in numbers.tolist()
+    ]
+    before = list(weights.values())
+    uploads = []
+    for party, step in enumerate(steps):
+        after = [
+            old - _LEARNING_RATE * gradient
+            for old, gradient in zip(before, party_gradient(step), strict=True)
+        ]
+        own = seed * len(steps) + party
+        uploads.append(after if noise is None else through_dp(after, noise, own))
+    seen = [
+        (old - torch.stack(arrays).mean(dim=0)) / _LEARNING_RATE
+        for old, *arrays in zip(before, *uploads, strict=True)
+    ]
+    return observe(steps[0], seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=len(steps))
+
+
+def _held(array: np.ndarray, devices: list[sf.PYU]) -> FedNdarray:
+    parts = np.array_split(array, len(devices))
+    held = {device: device(lambda part: part)(part) for device, part in zip(devices, parts, strict=True)}
+    return FedNdarray(partitions=held, partition_way=PartitionWay.HORIZONTAL)
