@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +42,7 @@ _DELTA = 1e-5
 _LEARNING_RATE = 0.1
 _BATCH = 32
 _EPOCHS = 10
+_LEARNED = 1000
 _SEED = 1
 _LOOSE = 1.1
 """Norm that weights are clipped to, over that which they begin with, so that hardly any are."""
@@ -57,8 +58,8 @@ def noisy_averages(material: Material, images: int, parties: int, epsilon: float
         epsilon: of the training, above 0; infinity adds no noise.
 
     Yields:
-        A row for the candidates under the noise, and one for what explains averages without noise. Both have
-        the noise's ``multiplier``, and the ``accuracy`` of a training with it.
+        A row for the attacker who knows the noise, without noise one more for candidates; with the noise's
+        ``multiplier``, and the ``accuracy`` of a training with it.
     """
     torch.manual_seed(_SEED)
     weights = dict(perceptron().state_dict())
@@ -67,6 +68,7 @@ def noisy_averages(material: Material, images: int, parties: int, epsilon: float
     noise = DPStrategyFL(_mechanism(multiplier, parties, clip)) if multiplier else None
     numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
     observations = [_average(material, weights, own, noise, seed) for seed, own in enumerate(numbers)]
+    variance = (multiplier * clip / parties / _LEARNING_RATE) ** 2
     common = {
         "net": "784-256-10 ReLU",
         "view": f"average, noise of epsilon {epsilon:g} over {ROUNDS} rounds",
@@ -79,11 +81,12 @@ def noisy_averages(material: Material, images: int, parties: int, epsilon: float
     }
     yield {
         **common,
-        "attack": "gradient of each candidate",
-        **picked(explained(observations, material), numbers),
+        "attack": "matched filter",
+        **picked(explained(observations, material, variance), numbers),
     }
-    few = replace(material, public=PublicRows(material.public.x[:5000], material.public.y[:5000]))
-    yield {**common, **in_batches(observations, numbers, few, most=2000)}
+    if noise is None:
+        few = replace(material, public=PublicRows(material.public.x[:5000], material.public.y[:5000]))
+        yield {**common, **in_batches(observations, numbers, few, most=2000)}
 
 
 def multiplier_of(epsilon: float) -> float:
@@ -98,26 +101,46 @@ def multiplier_of(epsilon: float) -> float:
     return math.exp(brentq(beyond, math.log(1e-4), math.log(1e3)))
 
 
-def explained(observations: list[Observation], material: Material) -> torch.Tensor:
-    """How much likelier each average is with a candidate in it, where all else is noise alike everywhere.
+def explained(observations: Sequence[Observation], material: Material, variance: float) -> torch.Tensor:
+    """How much likelier each average is with a candidate in it, all else taken for Gaussian.
+
+    What else is in it is noise, alike in all coordinates, and the other parties' gradients, which differ in
+    the directions in which those of public images do. Source: the matched filter in coloured noise, Kay,
+    "Fundamentals of statistical signal processing: detection theory", 1998, section 4.4.
 
     Args:
         observations: averages of as many parties with one image each.
-        material: candidates, and public images for the mean gradient.
+        material: candidates and public images.
+        variance: of the noise in a coordinate of the average gradient.
 
     Returns:
-        Log-likelihood ratios but for a factor, float of shape (averages, candidates).
+        Log-likelihood ratios, float of shape (averages, candidates).
     """
     first = observations[0]
     living, parties = living_coordinates(first), first.batch_size
-    some = PublicRows(material.public.x[:2000], material.public.y[:2000])
+    some = PublicRows(material.public.x[:_LEARNED], material.public.y[:_LEARNED])
     single = single_row(first, some)
-    mean = torch.cat(list(public_gradients(single, some))).mean(dim=0)
+    known = torch.cat(list(public_gradients(single, some)))
+    mean = known.mean(dim=0)
+    known -= mean
+    spreads, directions = torch.linalg.eigh((known @ known.T).double())
+    kept = spreads > 1e-6 * spreads[-1]
+    spreads, directions = spreads[kept].float(), directions[:, kept].float()
+    of_others = spreads / len(known) * (parties - 1) / parties**2
+    floor = max(variance, 1e-4 * float(of_others.mean()))
+    less = (of_others / (of_others + floor)).sqrt()
+
+    def whitened(rows: torch.Tensor) -> torch.Tensor:
+        return (rows @ known.T) @ directions / spreads.sqrt() * less
+
     seen = torch.stack([flat(each.gradients, living) for each in observations]) - mean
-    scores = []
+    scores, along = [], whitened(seen)
     for gradients in public_gradients(single, material.candidates()):
         own = (gradients - mean) / parties
-        scores.append(2 * seen @ own.T - own.square().sum(dim=1))
+        own_along = whitened(own)
+        products = seen @ own.T - along @ own_along.T
+        squares = own.square().sum(dim=1) - own_along.square().sum(dim=1)
+        scores.append((2 * products - squares) / (2 * floor))
     return torch.cat(scores, dim=1)
 
 

@@ -220,5 +220,5 @@ def test_noise_of_a_small_epsilon_hides_images_and_spoils_the_model(few_images):
     rows = {epsilon: list(strong_noise.noisy_averages(whole, 12, 4, epsilon)) for epsilon in (math.inf, 1.0)}
     clear, noisy = rows[math.inf], rows[1.0]
     assert max(row["identified"] for row in clear) >= 10
-    assert max(row["identified"] for row in noisy) <= 2
+    assert [row["identified"] <= 2 for row in noisy] == [True]
     assert noisy[0]["accuracy"] < 30 < 60 < clear[0]["accuracy"]
