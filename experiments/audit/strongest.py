@@ -19,7 +19,7 @@ from secretflow.ml.nn.fl.audit.words import Said
 Row = dict[str, Any]
 LEAKAGE = Path("docs/results/leakage.json")
 
-_ATTACKERS = (", learned", ", prior", ", candidates", ", iDLG")
+_ATTACKERS = (", learned", ", prior", ", candidates", ", iDLG", ", exact")
 """Endings of settings that say who attacks, not what is seen."""
 
 _CHINESE = {
@@ -27,6 +27,7 @@ _CHINESE = {
     "learned inverter": "训练的反演网络",
     "gradient of each candidate": "各候选的梯度",
     "closed form, Gaussian of the nearest": "闭式，近邻的高斯",
+    "exact batch": "精确求解整批",
     "Gaussian prior": "高斯先验",
     "candidates": "候选",
     "rows read off": "直接读出",
