@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.arithmetic_job import ArithmeticJob, run
@@ -27,6 +28,7 @@ def test_the_large_net_has_the_weights_of_resnet_18_and_ten_classes():
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_the_bare_arithmetic_is_timed_by_epoch(tmp_path):
     report = run(ArithmeticJob(_images(tmp_path, 64), rounds=2, epochs=3))
     assert len(report["epochs"]) == 3

@@ -122,6 +122,7 @@ def test_a_defence_that_removes_nothing_costs_nothing(monkeypatch):
     assert whole["accuracy"] == same["accuracy"] > 0.3
 
 
+@pytest.mark.slow
 def test_accuracy_is_the_mean_over_seeds():
     images = load_images().first(500)
     both = accuracy_under(PRUNING, 0.5, images, seeds=[1, 2])

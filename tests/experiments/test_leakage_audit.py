@@ -126,6 +126,7 @@ def test_an_audit_goes_on_where_it_was_stopped(finished, monkeypatch):
     assert json.loads((finished / "report.json").read_text())["complete"]
 
 
+@pytest.mark.slow
 def test_rows_of_another_program_are_measured_anew(finished, monkeypatch):
     measured = len(Finished(finished / "rows.jsonl")._rows)
     monkeypatch.setattr(leakage_audit, "digest_of_code", lambda: "another")

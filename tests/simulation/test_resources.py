@@ -49,6 +49,7 @@ def test_work_before_init_is_refused() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_program_that_forgets_shutdown_ends_without_a_word(tmp_path) -> None:
     code = """
 import secretflow as sf
@@ -61,6 +62,7 @@ print(sf.reveal(held))
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_with_an_error_and_tables_at_its_parties_tells_of_that_error_alone(
     tmp_path,
 ) -> None:

@@ -182,6 +182,7 @@ def test_a_party_that_stands_still_is_gone_after_the_deadline_and_in_again_when_
                 np.testing.assert_array_equal(one, own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])
 def test_nobody_waits_for_a_party_that_is_lost_between_two_rounds_to_save(
     ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path, fault: signal.Signals
@@ -316,6 +317,7 @@ def test_a_party_whose_link_breaks_or_falls_silent_in_a_fit_comes_back_over_a_ne
     table.add("a link", what, "in the training", seen, clock.longest(1), 8)
 
 
+@pytest.mark.slow
 def test_a_fit_does_not_go_by_the_time_of_day(
     ray_devices: SimpleNamespace, parties: list[PYU], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def observed(party, knowledge=Knowledge.MASK_KNOWN, classes=3, **options):
     return observe(party, party_gradient(party), knowledge, classes=classes, **options)
 
 
+@pytest.mark.slow
 def test_undefended_controls_are_recovered_together():
     parties = [lenet_party(number) for number in range(3)]
     found = dlg_attack(
@@ -49,6 +50,7 @@ def test_undefended_controls_are_recovered_together():
         assert not ok or torch.equal(result.labels, party.y)
 
 
+@pytest.mark.slow
 def test_knowing_the_mask_beats_not_knowing_it_at_half_the_weights():
     party = lenet_party(0, pruned=0.5)
     settings = DLGSettings(iterations=25, restarts=2, patience=5, seed=SEED)

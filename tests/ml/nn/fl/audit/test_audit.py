@@ -141,6 +141,7 @@ def test_a_gradient_that_says_nothing_leaks_nothing(tmp_path: Path) -> None:
     assert report.rows and report.verdicts()["upload"] != "leaks"
 
 
+@pytest.mark.slow
 def test_a_searching_attacker_gets_rows_back_when_there_is_time(tmp_path: Path) -> None:
     def smooth() -> nn.Module:
         return nn.Sequential(nn.Linear(FEATURES, 12), nn.Sigmoid(), nn.Linear(12, CLASSES))

@@ -120,6 +120,7 @@ def test_without_keys_a_padded_upload_decodes_to_noise_and_the_sum_to_the_averag
             assert torch.all(array[parties[0].mask[name] == 0] == 0)  # the support is public
 
 
+@pytest.mark.slow
 def test_attacks_on_padded_uploads_do_no_better_than_noise(make_party):
     """And the same attack on the same uploads without pads succeeds, so it could have."""
     parties = [make_party(seed=seed) for seed in range(6)]
