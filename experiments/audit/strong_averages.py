@@ -88,6 +88,16 @@ def averages(material: Material, images: int, parties: int, equal: bool = True) 
     }
 
 
+def single_steps(
+    weights: dict[str, torch.Tensor], material: Material, numbers: torch.Tensor
+) -> list[PartyStep]:
+    """A step of each party with one image, nothing pruned; for arguments see :func:`average_of`."""
+    return [
+        PartyStep(perceptron, weights, material.x[number : number + 1], material.y[number : number + 1], {})
+        for number in numbers.tolist()
+    ]
+
+
 def average_of(
     weights: dict[str, torch.Tensor], material: Material, numbers: torch.Tensor, shares: torch.Tensor
 ) -> Observation:
@@ -99,10 +109,7 @@ def average_of(
         numbers: of each party's image, int64 of shape (parties,).
         shares: aggregation weights, (parties,).
     """
-    steps = [
-        PartyStep(perceptron, weights, material.x[number : number + 1], material.y[number : number + 1], {})
-        for number in numbers.tolist()
-    ]
+    steps = single_steps(weights, material, numbers)
     uploads = [party_gradient(step) for step in steps]
     seen = [
         sum((share * array for share, array in zip(shares, arrays, strict=True)), torch.zeros(()))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,20 @@ from torch import nn, optim
 from torchmetrics import Accuracy
 
 import secretflow as sf
-from experiments.audit.strong_attacks import in_batches
-from experiments.audit.strong_averages import perceptron
+from experiments.audit.strong_attacks import in_wide_batches
+from experiments.audit.strong_averages import perceptron, single_steps
 from experiments.audit.strong_scores import Material, picked
 from experiments.dgl_utils import CLASSES
-from secretflow.data.ndarray import FedNdarray, PartitionWay
 from secretflow.ml.nn import FLModel
 from secretflow.ml.nn.core.torch import TorchModel, metric_wrapper, optim_wrapper
 from secretflow.ml.nn.fl.attacks import Observation, PublicRows
 from secretflow.ml.nn.fl.attacks.public import flat, living_coordinates, public_gradients
 from secretflow.ml.nn.fl.attacks.row_gradients import single_row
 from secretflow.ml.nn.fl.audit.defences import through_dp
-from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
+from secretflow.ml.nn.fl.audit.views import Knowledge, observe, party_gradient
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.privacy import DPStrategyFL, GaussianModelDP
+from secretflow.utils.simulation.data.ndarray import create_ndarray
 
 Row = dict[str, Any]
 ROUNDS = 100
@@ -85,8 +84,7 @@ def noisy_averages(material: Material, images: int, parties: int, epsilon: float
         **picked(explained(observations, material, variance), numbers),
     }
     if noise is None:
-        few = replace(material, public=PublicRows(material.public.x[:5000], material.public.y[:5000]))
-        yield {**common, **in_batches(observations, numbers, few, most=2000)}
+        yield {**common, **in_wide_batches(observations, numbers, material)}
 
 
 def multiplier_of(epsilon: float) -> float:
@@ -158,8 +156,13 @@ def accuracy_with(rows: PublicRows, parties: int, noise: DPStrategyFL | None) ->
     try:
         devices = [sf.PYU(name) for name in names]
         each = ROUNDS // _EPOCHS * _BATCH
-        x, y = (_held(array[: parties * each].numpy(), devices) for array in (rows.x, rows.y))
-        test = tuple(_held(array[-2000:].numpy(), devices) for array in (rows.x, rows.y))
+        x, y = (
+            create_ndarray(array[: parties * each].numpy(), parts=devices, axis=0)
+            for array in (rows.x, rows.y)
+        )
+        test = tuple(
+            create_ndarray(array[-2000:].numpy(), parts=devices, axis=0) for array in (rows.x, rows.y)
+        )
         model = FLModel(
             server=sf.PYU("server"),
             device_list=devices,
@@ -198,10 +201,7 @@ def _average(
     seed: int,
 ) -> Observation:
     """The average weights after one step of each party, as the gradient that they tell of."""
-    steps = [
-        PartyStep(perceptron, weights, material.x[number : number + 1], material.y[number : number + 1], {})
-        for number in numbers.tolist()
-    ]
+    steps = single_steps(weights, material, numbers)
     before = list(weights.values())
     uploads = []
     for party, step in enumerate(steps):
@@ -216,9 +216,3 @@ def _average(
         for old, *arrays in zip(before, *uploads, strict=True)
     ]
     return observe(steps[0], seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=len(steps))
-
-
-def _held(array: np.ndarray, devices: list[sf.PYU]) -> FedNdarray:
-    parts = np.array_split(array, len(devices))
-    held = {device: device(lambda part: part)(part) for device, part in zip(devices, parts, strict=True)}
-    return FedNdarray(partitions=held, partition_way=PartitionWay.HORIZONTAL)

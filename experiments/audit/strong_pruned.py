@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.audit.strong_attacks import in_batches
+from experiments.audit.strong_attacks import in_wide_batches
 from experiments.audit.strong_averages import perceptron
 from experiments.audit.strong_exact import whole_batches
 from experiments.audit.strong_scores import Material, in_order, picked, score
 from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import (
     Observation,
-    PublicRows,
     SpearSettings,
     fit_gaussian,
     match_neurons,
@@ -34,8 +33,6 @@ _STEPS = 10
 """Local steps after which parties prune by weights of their own."""
 _SLOW, _SECONDS = 48, 10.0
 """Images of averages that are inverted exactly, and the time of each search at most."""
-_CANDIDATES, _PUBLIC = 2000, 5000
-"""Images whose gradients are compared, for there are 200,000 numbers in each."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,7 @@ def pruned_averages(
         Four rows.
     """
     common, numbers, observations = _observations(material, images, density, own_masks, parties)
-    few = replace(material, public=PublicRows(material.public.x[:_PUBLIC], material.public.y[:_PUBLIC]))
-    yield {**common, **in_batches(observations, numbers, few, _CANDIDATES)}
+    yield {**common, **in_wide_batches(observations, numbers, material)}
     started = time.perf_counter()
     prior = fit_gaussian(material.public.x)
     found = [

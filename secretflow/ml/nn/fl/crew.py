@@ -54,12 +54,12 @@ def answers_within(seconds: float, told: Mapping[PYU, Any]) -> dict[PYU, Any]:
     return {device: found[device] for device in told if device in found}
 
 
-def value_within(seconds: float | None, call: ray.ObjectRef, party: str) -> Any:
+def value_within(seconds: float | None, call: ray.ObjectRef | list[ray.ObjectRef], party: str) -> Any:
     """What a process of a party answers.
 
     Args:
         seconds: how long it is waited for; None for as long as it takes.
-        call: what it was asked.
+        call: what it was asked, or all of several.
         party: name of the party.
 
     Raises:
@@ -93,10 +93,8 @@ class OwnWorker:
         def call(*args: Any, **kwargs: Any) -> Any:
             told = method(*args, **kwargs)
             several = isinstance(told, list)
-            values = [
-                value_within(self.patience, reference_of(value), self._name)
-                for value in (told if several else [told])
-            ]
+            calls = [reference_of(value) for value in (told if several else [told])]
+            values = value_within(self.patience, calls, self._name)
             return values if several else values[0]
 
         return call

@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -149,6 +150,7 @@ class _Layer:
         inputs = values[:kept, None] * right[:kept]
         return _Layer(weight, bias, layer.bias, left[:, :kept], inputs)
 
+    @cached_property
     def alive(self) -> torch.Tensor:
         """Neurons to which something comes back; to others nothing can where later layers are pruned."""
         lengths = self.outputs.norm(dim=1)
@@ -156,7 +158,7 @@ class _Layer:
 
     def searched(self, settings: SpearSettings) -> Iterator[torch.Tensor]:
         """Candidates for columns of the matrix, of unit length, (candidates, rank), start by start."""
-        outputs = self.outputs[self.alive()]
+        outputs = self.outputs[self.alive]
         outputs = outputs / outputs.norm(dim=1, keepdim=True)
         if self.rank == 1:
             yield torch.ones(1, 1, dtype=outputs.dtype)
@@ -171,7 +173,7 @@ class _Layer:
             shape = (min(at_once, settings.starts - first), self.rank)
             starts = torch.randn(shape, generator=generator, dtype=basis.dtype, device=device)
             values = sparse_units(basis, starts) @ basis.T
-            zeros = values.abs() < _EXACT_ZERO * values.abs().amax(dim=1, keepdim=True)
+            zeros = _zeros(values.T, _EXACT_ZERO).T
             sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
             # Two, for where two rows of one class are both off their difference is zero as well.
             rows = [_null(basis[own], 2) for own in _patterns(zeros[sparse])]
@@ -183,8 +185,7 @@ class _Layer:
         """Each direction once, those of most zeros first."""
         if not len(columns):
             return columns
-        values = (self.outputs @ columns.T).abs()
-        zeros = (values < _ZERO * values.amax(dim=0)).sum(dim=0)
+        zeros = _zeros(self.outputs @ columns.T).sum(dim=0)
         columns = columns[zeros.argsort(descending=True, stable=True)]
         close = (columns @ columns.T).abs() > 1 - _SAME
         return columns[close.int().argmax(dim=1) == torch.arange(len(columns))]
@@ -198,12 +199,12 @@ class _Layer:
         Args:
             columns: those of most zeros first, (columns, rank).
         """
-        outputs = self.outputs[self.alive()]
+        outputs = self.outputs[self.alive]
         if self.rank < 2 or len(outputs) < self.rank + _MORE:
             return columns[:0]
         some = columns[:_PAIRED]
         values = outputs @ some.T
-        zero = values.abs() < _ZERO * values.abs().amax(dim=0)
+        zero = _zeros(values)
         found = []
         for number, column in enumerate(some):
             ratios = torch.where(zero, torch.inf, values[:, number, None] / values)
@@ -215,8 +216,7 @@ class _Layer:
         mixed = torch.cat(found) if found else columns[:0]
         mixed = mixed[mixed.norm(dim=1) > _SAME]
         mixed = mixed / mixed.norm(dim=1, keepdim=True)
-        back = (outputs @ mixed.T).abs()
-        zeros = back < _ZERO * back.amax(dim=0)
+        zeros = _zeros(outputs @ mixed.T)
         more = zeros.sum(dim=0) >= self.rank - 1 + _MORE
         rows = [_null(outputs[own], 1) for own in _patterns(zeros[:, more].T)]
         return torch.cat(rows) if rows else columns[:0]
@@ -257,7 +257,13 @@ class _Layer:
         back = (self.outputs @ matrix).abs()
         on = rows @ self.weight.T + self.bias > 0
         shown = (back > _ZERO * back.amax(dim=0)).T
-        return rows, (on == shown)[:, self.alive()].double().mean(dim=1)
+        return rows, (on == shown)[:, self.alive].double().mean(dim=1)
+
+
+def _zeros(values: torch.Tensor, below: float = _ZERO) -> torch.Tensor:
+    """Which numbers count as zero beside the largest of their column, bool of the shape of ``values``."""
+    sizes = values.abs()
+    return sizes < below * sizes.amax(dim=0)
 
 
 def _patterns(zeros: torch.Tensor) -> torch.Tensor:

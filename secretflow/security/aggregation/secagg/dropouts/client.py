@@ -83,7 +83,6 @@ class SurvivingClient(Client):
         self._numbers: bytes | None = None  # fingerprint of the data uploaded last, if they are such
         self._repeat: Callable[[], Message] | None = None
         self._stated: dict[str, Any] = {}  # what the codes of the last call are about
-        self._statement = b""  # a hash of it, with the survivors that this party has agreed to
         self._last_opened: tuple[Opening, Message] | None = None
         self.comers = False
         self._unrecorded: tuple[Layout, Support | None, AggregationWeights] | None = None
@@ -163,8 +162,7 @@ class SurvivingClient(Client):
         if self._numbers is not None:
             self._spent.check(self._numbers, survivors)
         self._stated["survivors"] = survivors
-        self._statement = sha256(json.dumps(self._stated, sort_keys=True).encode()).digest()
-        return Codes(call, self.keys.codes(self._statement, self._others(survivors)))
+        return Codes(call, self.keys.codes(self._statement(), self._others(survivors)))
 
     def release(self, call: int, codes: Mapping[str, bytes]) -> Release:
         """Gives out what takes the own pads off, if all survivors mean the same set; once a call.
@@ -179,7 +177,7 @@ class SurvivingClient(Client):
         survivors = self._stated.get("survivors")
         if survivors is None:
             raise AggregationError(f"{self.party} has not agreed on the survivors of call {call}")
-        self.keys.check_codes(self._statement, self._others(survivors), codes)
+        self.keys.check_codes(self._statement(), self._others(survivors), codes)
         if self._numbers is not None:
             self._spent.remember(self._numbers, survivors)
         if self._unrecorded is not None:
@@ -269,6 +267,10 @@ class SurvivingClient(Client):
 
     def _others(self, survivors: Sequence[str]) -> list[str]:
         return [name for name in survivors if name != self.party]
+
+    def _statement(self) -> bytes:
+        """A hash of what the codes of the last call are about: all that the survivors must have in common."""
+        return sha256(json.dumps(self._stated, sort_keys=True).encode()).digest()
 
     def _check_contributors(self, survivors: Sequence[str]) -> None:
         if not isinstance(self._pending, Uploaded):

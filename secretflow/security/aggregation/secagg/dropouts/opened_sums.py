@@ -29,17 +29,17 @@ class OpenedSums:
 
     Args:
         folder: the party's own, which need not be there; None keeps nothing.
-
-    Raises:
-        AggregationError: the file is there and is no record.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._path = None if folder is None else folder / NAME
-        self.read()
 
     def read(self) -> set[Parties]:
-        """The names of the parties of each sum, sorted."""
+        """The names of the parties of each sum, sorted.
+
+        Raises:
+            AggregationError: the file is there and is no record.
+        """
         if self._path is None or not self._path.exists():
             return set()
         try:
