@@ -58,6 +58,27 @@ def test_a_party_that_takes_up_an_element_again_gives_none_of_its_numbers_away(c
         sf.reveal(aggregator.average(consortium.held(DATA), 0))
 
 
+@pytest.mark.parametrize("at_parties", [False, True])
+def test_a_party_of_a_small_weight_stays_in_the_next_sum(consortium: Any, at_parties: bool) -> None:
+    """The attack: masks are agreed on again; left out then, its numbers were the difference."""
+    aggregator, data = consortium.aggregator(5), [*DATA, [RNG.normal(size=600)]]
+
+    def average(masks: list[list[np.ndarray]]) -> np.ndarray:
+        weights = [1000, 1000, 1000, 1000, 7]
+        given = consortium.held(weights) if at_parties else weights
+        own = consortium.held(data), given, consortium.held(masks)
+        return sf.reveal(aggregator.average_at_parties(*own))[consortium.parties[0]][0]
+
+    full, left = [[np.ones(600)] for _ in data], slice(0, 500)
+    before = average(full)
+    np.testing.assert_array_equal(average(full), before)
+    fewer = [[mask.copy()] for (mask,) in full]
+    fewer[4][0][left] = 0
+    after = average(fewer)
+    np.testing.assert_array_equal(after[left], data[0][0][left])  # the own: nothing of it has travelled
+    np.testing.assert_array_equal(after[500:], before[500:])
+
+
 ELSEWHERE: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
     "another shape": lambda x, y: [x.reshape(20, 30), y],
     "another order": lambda x, y: [y, x],

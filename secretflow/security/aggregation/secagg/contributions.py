@@ -24,11 +24,12 @@ _JOINS = (
 
 
 class _Seen(IntEnum):
-    """Of an element, the sums before."""
+    """Of an element, the sums before: the own number was in them, with a weight that counts or not, or not."""
 
     NEVER = 0
     WITH = 1
     WITHOUT = 2
+    LIGHTLY = 3
 
 
 class Contributions:
@@ -71,7 +72,7 @@ class Contributions:
                 leaves.append(None if mask is None else np.zeros(mask.size, bool))
             else:
                 contributes.append(mask & (seen != _Seen.WITHOUT))
-                leaves.append(~mask & (seen == _Seen.WITH))
+                leaves.append(~mask & ((seen == _Seen.WITH) | (seen == _Seen.LIGHTLY)))
         return contributes, leaves
 
     def check(self, layout: Layout, support: Support | None, counts: Any) -> None:
@@ -89,13 +90,15 @@ class Contributions:
         """
         if not self._fixed or (layout is self._recorded and np.all(counts)):
             return
-        for seen, (index, adds) in zip(self._of(layout), _added(layout, support, counts), strict=True):
+        for seen, (index, now) in zip(self._of(layout), _added(layout, support, counts), strict=True):
             if seen is None:
                 continue
             before = seen if index is None else seen[index]
-            if ((before == _Seen.WITHOUT) & adds).any():
+            changes = before != now
+            joins = changes & ((before == _Seen.WITHOUT) | ((before == _Seen.LIGHTLY) & (now == _Seen.WITH)))
+            if joins.any():
                 raise AggregationError(_JOINS)
-            if ((before == _Seen.WITH) & ~adds).any():
+            if (changes & (before != _Seen.NEVER)).any():
                 raise AggregationError(
                     "weights must let this party count where it did before: the difference of the averages "
                     "would tell its numbers"
@@ -113,11 +116,11 @@ class Contributions:
             return
         self._recorded = layout if np.all(counts) else None
         seen = self._of(layout)
-        for k, (index, adds) in enumerate(_added(layout, support, counts)):
+        for k, (index, now) in enumerate(_added(layout, support, counts)):
             array = seen[k]
             if array is None:
                 array = seen[k] = np.zeros(int(np.prod(layout.shapes[k], dtype=np.int64)), np.uint8)
-            array[slice(None) if index is None else index] = np.where(adds, _Seen.WITH, _Seen.WITHOUT)
+            array[slice(None) if index is None else index] = now
 
     def _of(self, layout: Layout) -> list[np.ndarray | None]:
         return self._seen.setdefault((layout.shapes, layout.dtypes), [None] * len(layout.shapes))
@@ -126,14 +129,15 @@ class Contributions:
 def _added(
     layout: Layout, support: Support | None, counts: Any
 ) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
-    """Of each array what travels, and whether a party adds its number to it with a weight that counts."""
+    """Of each array what travels, and how a party adds its number to it, as values of :class:`_Seen`."""
     for k, (shape, index) in enumerate(zip(layout.shapes, layout.support, strict=True)):
         where = slice(None) if index is None else index
         try:
-            adds = np.broadcast_to(counts, shape).ravel()[where]
+            counted = np.broadcast_to(counts, shape).ravel()[where]
         except ValueError:
             raise AggregationError(
                 f"weights: a weight of shape {np.shape(counts)} does not fit data[{k}] of shape {shape}"
             ) from None
+        added = np.where(counted, np.uint8(_Seen.WITH), np.uint8(_Seen.LIGHTLY))
         mask = None if support is None or support.shared else support.contributes[k]
-        yield index, adds if mask is None else adds & mask[where]
+        yield index, added if mask is None else np.where(mask[where], added, np.uint8(_Seen.WITHOUT))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,10 @@ class AggregationWeights:
         """Own share of the total, in [0, 1]."""
         share = self.weight / self.total
         return share if np.ndim(share) else float(share)
+
+    def counting_as(self, others: AggregationWeights) -> AggregationWeights:
+        """These, where only those count who count by other weights: contributors stay the same between both."""
+        return replace(self, parties=others.parties, counts=others.counts, counting=others.counting)
 
     def equal(self, other: AggregationWeights) -> bool:
         """Whether everybody's weights are the same numbers."""

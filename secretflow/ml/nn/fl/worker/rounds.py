@@ -125,12 +125,12 @@ class PartyRounds:
                     yield from confirm(self._client, b"the last average")  # in the place of the next one
                     return
             updates.begin_anew()
-        before = self._copies(arrays)
+        before, equal = self._copies(arrays), self._client.weights_of(())
+        if self._weights is not None and not self._fit.adds_noise:
+            equal = equal.counting_as(self._weights[0])
         try:
             with self._tensors_named():
-                yield from average_into(
-                    self._client, arrays, arrays, support=self._support, updates=self._updates
-                )
+                yield from average_into(self._client, arrays, arrays, equal, self._support, self._updates)
                 self._training.check(arrays)
         except RoundLostError:
             self._starts_late = True  # what was released is not uploaded again, and no update has a reference

@@ -116,3 +116,10 @@ def test_a_fit_in_which_too_few_parties_hold_enough_rows_is_refused(devices: Sim
     with pytest.raises(AggregationError, match=r"weights must give at least min_contributors=3.*got 1"):
         trained(devices, rows=(1, 1, 1500), ring_bits=64)
     trained(devices, rows=(1, 1, 1500), ring_bits=64, min_share=1e-3)
+
+
+@pytest.mark.parametrize("mask_scope", ["local", "global"])
+def test_a_party_of_few_rows_takes_part_and_does_not_count(devices: SimpleNamespace, mask_scope: str) -> None:
+    how: dict[str, Any] = {"min_contributors": 2, "ring_bits": 64, "mask_scope": mask_scope}
+    _, rounds = trained(devices, rows=(750, 750, 1), **how)
+    check(rounds, 3)  # one more than must count, for who does not is not known
