@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 import secretflow as sf
+from secretflow.device import PYU, PYUObject, proxy
 from secretflow.security.aggregation import SecurePruneAggregator
+from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.participant import Participant
 
 MASKS = [np.array([1, 1, 1, 0]), np.array([1, 1, 0, 0]), np.array([1, 0, 0, 0])]
 MATRICES = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([4.0, 6.0, 9.0, 9.0]), np.array([7.0, 9.0, 9.0, 9.0])]
@@ -74,3 +78,27 @@ def test_an_error_at_one_party_names_it_and_the_next_call_is_right(
             sf.reveal(aggregator.average_at_parties(good, WEIGHTS, wrong))
     right = sf.reveal(aggregator.average(good, 0, WEIGHTS, masks))
     np.testing.assert_allclose(right[0], AT_THE_SERVER[0], atol=1e-5)
+
+
+def hosts_at(parties: list[PYU]) -> dict[PYU, Any]:
+    """Actors as a model has them."""
+    return {party: proxy(PYUObject)(Participant)(device=party) for party in parties}
+
+
+def test_what_was_averaged_is_known_to_the_actors_of_another_model(
+    ray_devices: SimpleNamespace, parties: list[PYU]
+) -> None:
+    """It goes from one process of a party to another, and is gone with the one that had it last."""
+    aggregator = SecurePruneAggregator(ray_devices.davy, parties)
+    data = held(parties, [[np.arange(40.0) + k] for k in range(3)])
+    aggregator.average(data, axis=0)
+    hosts = hosts_at(parties)
+    aggregator.host_at(hosts)
+    left = held(parties, [[np.ones(40)], [np.ones(40)], [np.arange(40) >= 20]])
+    after = sf.reveal(aggregator.average(data, axis=0, prune_mask=left))[0]
+    np.testing.assert_allclose(after, np.where(np.arange(40) >= 20, np.arange(40) + 1, 0), atol=1e-5)
+    with pytest.raises(Exception, match="must be new under new weights"):
+        sf.reveal(aggregator.average(data, axis=0, weights=[1, 2, 3]))
+    ray.kill(hosts[parties[0]].data)
+    with pytest.raises(AggregationError, match=r"process has gone.*make a new aggregator"):
+        aggregator.host_at(hosts_at(parties))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import secretflow as sf
+from secretflow.device import PYUObject, proxy
 from secretflow.security.aggregation.secagg.errors import AggregationError
+from secretflow.security.aggregation.secagg.participant import Participant
 
 RNG = np.random.default_rng(7)
 DATA = [[RNG.normal(size=600)] for _ in range(4)]
@@ -77,6 +79,29 @@ def test_a_party_of_a_small_weight_stays_in_the_next_sum(consortium: Any, at_par
     after = average(fewer)
     np.testing.assert_array_equal(after[left], data[0][0][left])  # the own: nothing of it has travelled
     np.testing.assert_array_equal(after[500:], before[500:])
+
+
+@pytest.mark.parametrize("and_back", [False, True])
+def test_what_was_averaged_is_known_though_another_model_takes_the_clients_in(
+    consortium: Any, and_back: bool
+) -> None:
+    aggregator, left = consortium.aggregator(4), slice(0, 500)
+
+    def hosts() -> dict[Any, Any]:
+        return {party: proxy(PYUObject)(Participant)(device=party) for party in consortium.parties[:4]}
+
+    first = hosts()
+    aggregator.host_at(first)
+    before = sf.reveal(aggregator.average(consortium.held(DATA), 0))[0]
+    aggregator.host_at(hosts())
+    if and_back:
+        aggregator.host_at(first)
+    shrunk = sf.reveal(
+        aggregator.average(consortium.held(DATA), 0, prune_mask=consortium.held(masks_but(2, left)))
+    )
+    np.testing.assert_allclose(shrunk[0], np.where(np.arange(600) < 500, 0, before), atol=1e-4)
+    with pytest.raises(AggregationError, match="must be new under new weights"):
+        sf.reveal(aggregator.average(consortium.held(DATA), 0, [1, 2, 3, 4]))
 
 
 ELSEWHERE: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {

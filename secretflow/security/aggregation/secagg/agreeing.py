@@ -25,7 +25,10 @@ from .usage import timed
 class Agreeing(Caller):
     """One party's side of agreements about masks.
 
-    For arguments and attributes see :class:`~.caller.Caller`.
+    For arguments and other attributes see :class:`~.caller.Caller`.
+
+    Attributes:
+        contributions: to what this party has contributed.
     """
 
     _all_stay = True  # whether who has contributed to an element is there when masks are agreed on again
@@ -38,7 +41,7 @@ class Agreeing(Caller):
         identities: Identities | None = None,
     ) -> None:
         super().__init__(party, names, rules, identities)
-        self._contributions = Contributions(rules.fixed_contributors)
+        self.contributions = Contributions(rules.fixed_contributors)
 
     @timed
     def propose(self, call: int, data: Any, mask: ArrayMasks, within: Support | None = None) -> Message:
@@ -64,7 +67,7 @@ class Agreeing(Caller):
             if not within.encloses(living):
                 raise AggregationError(f"the mask of {self.party} has elements that its last one had not")
             layout = within.layout
-        contributes, leaves = self._contributions.split(layout, living)
+        contributes, leaves = self.contributions.split(layout, living)
         # An element keeps all its contributors or stops travelling, so all that is new is who leaves.
         among = within if self.rules.fixed_contributors and self._all_stay else None
         ballot = Ballot(self.parties, counting=among is None, leaving=self.rules.fixed_contributors)

@@ -28,7 +28,7 @@ from .weights import AggregationWeights
 
 
 class Client(Agreeing):
-    """One party's side of the aggregation, for arguments and attributes see :class:`~.caller.Caller`."""
+    """One party's side of the aggregation, for arguments and attributes see :class:`~.agreeing.Agreeing`."""
 
     _tells_weight = False  # whether the sum of those who are there says how much they weigh
     _packs = True  # whether the server can unpack
@@ -45,10 +45,6 @@ class Client(Agreeing):
         self._dense_layout: Layout | None = None
         bits, parties = rules.upload_bits, len(names)
         self._rounding = None if bits is None else Rounding.make(bits, parties, self._packs)
-
-    def go_on_from(self, before: Client) -> None:
-        """Takes over to what another client of this party and these parties has contributed."""
-        self._contributions = before._contributions
 
     @property
     def rounding(self) -> Rounding:
@@ -88,7 +84,7 @@ class Client(Agreeing):
             raise AggregationError(
                 "the parties have not settled masks for data of these shapes and types: give new mask objects"
             )
-        self._contributions.check(layout, support, weights.counts)
+        self.contributions.check(layout, support, weights.counts)
         denominators = support.denominators_for(weights) if support else None
         carried = layout.partial.size if denominators is None else 0
 
@@ -238,7 +234,7 @@ class Client(Agreeing):
 
     def _record(self, layout: Layout, support: Support | None, weights: AggregationWeights) -> None:
         """Takes down to which elements this party has contributed, as it uploads."""
-        self._contributions.record(layout, support, weights.counts)
+        self.contributions.record(layout, support, weights.counts)
 
     def _dense_for(self, arrays: Sequence[np.ndarray], is_list: bool) -> Layout:
         if self._dense_layout is None or not self._dense_layout.fits(arrays, is_list):

@@ -24,7 +24,7 @@ _JOINS = (
 
 
 class _Seen(IntEnum):
-    """Of an element, the sums before: the own number was in them, with a weight that counts or not, or not."""
+    """Of an element, whether the own number was in the sums before; lightly with a weight that does not count."""
 
     NEVER = 0
     WITH = 1
@@ -45,6 +45,16 @@ class Contributions:
         self._fixed = fixed
         self._recorded: Layout | None = None
         self._seen: dict[tuple[object, object], list[np.ndarray | None]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_recorded": None}  # no layout is the same object in another process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # What comes out of Ray's object store is read-only.
+        self._seen = {
+            of: [seen if seen is None else seen.copy() for seen in a] for of, a in self._seen.items()
+        }
 
     def split(
         self, layout: Layout, living: Sequence[np.ndarray | None]

@@ -6,8 +6,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ray.exceptions import RayActorError
+
 from secretflow.device import PYU, PYUObject, proxy, reveal
 
+from .errors import AggregationError
 from .identity import Identities
 from .participant import Participant
 from .rules import Rules
@@ -92,11 +95,13 @@ class Group:
         return self.server.add(*waiting)
 
     def _join(self, members: dict[PYU, Any]) -> None:
-        """Has the parties make their clients and agree on keys."""
+        """Has the parties make their clients, which know of the calls of those before, and agree on keys."""
+        before = self._remembered()
         self._members = members
         names = [party.party for party in self.parties]
         for party, member in members.items():
-            member.make_client(party.party, names, self.rules, self.identities, self._name)
+            how = names, self.rules, self.identities, self._name
+            member.make_client(party.party, *how, before.get(party))
         public_keys = [member.public_key() for member in members.values()]
         confirmations = [
             member.agree_on_keys(*(key.to(party) for key in public_keys)) for party, member in members.items()
@@ -107,3 +112,18 @@ class Group:
         wrapped = members[first].share_group_key()
         for party in others:
             members[party].take_group_key(wrapped.to(party))
+
+    def _remembered(self) -> dict[PYU, PYUObject]:
+        """What each party must know of its calls so far; it stays at the party.
+
+        Raises:
+            AggregationError: a party's process has gone, and what it knew with it.
+        """
+        try:
+            reveal([member.belongs_to(self._name) for member in self._members.values()])
+        except RayActorError:
+            raise AggregationError(
+                "the aggregator must know what it has opened before, and a party's process has gone that "
+                "knew; make a new aggregator"
+            ) from None
+        return {party: member.remembered(self._name) for party, member in self._members.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from secretflow.device.tenants import Tenant
@@ -12,6 +13,7 @@ from secretflow.device.tenants import Tenant
 from .averaged import Averaged
 from .call import Call, Operation
 from .client import Client
+from .contributions import Contributions
 from .errors import AggregationError, DisagreementError
 from .identity import Identities
 from .inputs import ArrayMasks, as_arrays
@@ -62,6 +64,19 @@ class Request:
         return 1 + (self.masks is MaskUse.AGREE) + self.own_weight * WEIGHING_EXCHANGES
 
 
+@dataclass(frozen=True, eq=False, repr=False)  # it holds what is the party's own
+class Remembered:
+    """What a party must know of its calls before, whichever client made them.
+
+    Attributes:
+        contributions: to what it has contributed.
+        averaged: how its data were averaged.
+    """
+
+    contributions: Contributions
+    averaged: Averaged
+
+
 class Participant:
     """What an actor inherits to be one party of an aggregation.
 
@@ -80,6 +95,7 @@ class Participant:
     _agreed: tuple[int, Support] | None = None  # the last agreement of a request, and what came out
     _data_before: Averaged
     _owner = ""
+    _remembered: Mapping[str, Remembered] = MappingProxyType({})  # by owner
 
     def make_client(
         self,
@@ -88,21 +104,29 @@ class Participant:
         rules: Rules,
         identities: Identities | None = None,
         owner: str = "",
+        before: Remembered | None = None,
     ) -> None:
         """Makes the client; of one made before only that is kept which the rules between its calls need.
 
         Args:
             party: see :class:`~.client.Client`, as well as ``names``, ``rules`` and ``identities``.
-            owner: names the group that the client takes part in; with another one nothing is kept.
+            owner: names the group that the client takes part in.
+            before: what another actor of this party has remembered for that group; None for what this one
+                has, if anything.
         """
-        before = self._client if self._owner == owner and owner else None
-        self._client = Client(party, names, rules, identities)
+        self._client = client = Client(party, names, rules, identities)
         self._agreed = None
-        if before is None:
-            self._data_before = Averaged()
-        else:
-            self._client.go_on_from(before)
-        self._owner = owner
+        before = before or self._remembered.get(owner) or Remembered(client.contributions, Averaged())
+        client.contributions, self._data_before = before.contributions, before.averaged
+        self._owner, self._remembered = owner, {**self._remembered, owner: before}
+
+    def remembered(self, owner: str) -> Remembered:
+        """What this party must know of its calls before in a group.
+
+        Args:
+            owner: names the group.
+        """
+        return self._remembered[owner]
 
     def belongs_to(self, owner: str) -> bool:
         """Whether the client is the one that ``owner`` has had made."""

@@ -19,7 +19,7 @@ class ArrayTags:
     """
 
     def __init__(self) -> None:
-        self._key = AESGCM(secrets.token_bytes(32))
+        self._key = secrets.token_bytes(32)
 
     def of(self, array: np.ndarray, what: bytes) -> bytes:
         """The name of what an array holds, 16 bytes: equal for equal bytes, for others only by chance.
@@ -29,4 +29,4 @@ class ArrayTags:
             what: a part of the name, too, such as the dtype.
         """
         held = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return self._key.encrypt(_NONCE, what, held.data)[-_TAG_BYTES:]
+        return AESGCM(self._key).encrypt(_NONCE, what, held.data)[-_TAG_BYTES:]

@@ -231,7 +231,7 @@ class SurvivingClient(Client):
         self.usage = before.usage
         self._spent = before._spent
         if not fresh:
-            self._contributions = before._contributions
+            self.contributions = before.contributions
 
     def last_average(self) -> LastAverage | None:
         """The last average that came; None if none has come."""
