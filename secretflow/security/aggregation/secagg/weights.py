@@ -90,7 +90,7 @@ class AggregationWeights:
         return share if np.ndim(share) else float(share)
 
     def counting_as(self, others: AggregationWeights) -> AggregationWeights:
-        """These, where only those count who count by other weights, so contributors are the same under both."""
+        """These, where those count who count by other weights, so contributors are the same under both."""
         return replace(self, parties=others.parties, counts=others.counts, counting=others.counting)
 
     def equal(self, other: AggregationWeights) -> bool:
