@@ -157,6 +157,42 @@ def test_the_same_data_under_other_weights_are_refused(consortium: Any, at_parti
         average(other, [1, 2, 3, 4])
 
 
+SPREAD = [np.linspace(0.5, 1.5, 20), np.linspace(2.0, 1.0, 20), np.ones(20)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(((20, 20), (20, 1)), ((20, 20), (1, 20))), (((20, 20), (20, 1)), ((2, 10, 20), (20,)))],
+)
+def test_the_same_weights_spread_over_other_elements_are_refused(
+    consortium: Any, first: tuple[Any, Any], second: tuple[Any, Any]
+) -> None:
+    """The attack: as many ways to spread weights as parties, and every number is told."""
+    aggregator = consortium.aggregator(3)
+
+    def average(shape: tuple[int, ...], of_weights: tuple[int, ...]) -> None:
+        data = [x[0][:400].reshape(shape) for x in DATA[:3]]
+        sf.reveal(aggregator.average(consortium.held(data), 0, [own.reshape(of_weights) for own in SPREAD]))
+
+    average(*first)
+    average(*first)
+    with pytest.raises(AggregationError, match="must be new under new weights"):
+        average(*second)
+
+
+def test_the_same_data_twice_in_one_call_under_two_masks_are_refused(consortium: Any) -> None:
+    aggregator, full, left = consortium.aggregator(4), masks_but(None, slice(0)), masks_but(2, slice(0, 500))
+
+    def average(masks: list[list[np.ndarray]]) -> Any:
+        twice = consortium.held([[x, x] for (x,) in DATA])
+        return sf.reveal(aggregator.average(twice, 0, prune_mask=consortium.held(masks)))
+
+    with pytest.raises(AggregationError, match="must be new under a new mask in arrays of other shapes"):
+        average([[one, other] for (one,), (other,) in zip(full, left, strict=True)])
+    first, second = average([[mask, mask] for (mask,) in left])
+    np.testing.assert_array_equal(first, second)
+
+
 def test_a_result_with_values_of_ones_own_in_it_is_not_taken_for_public(consortium: Any) -> None:
     aggregator = consortium.aggregator(4)
     left = masks_but(2, slice(0, 500))

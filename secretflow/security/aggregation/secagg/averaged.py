@@ -27,7 +27,7 @@ class _Use(NamedTuple):
     """What became of data in a sum, as tags.
 
     Attributes:
-        share: under which share of the weight they were averaged.
+        share: under which shares of the weight they were averaged.
         place: in which arrays they were given, by which :class:`~.contributions.Contributions` tells elements
             apart.
         added: which of them were in the sum.
@@ -62,23 +62,24 @@ class Averaged:
             support: what was agreed on; None if everything travels.
 
         Raises:
-            AggregationError: an array of at least 32 numbers, or all arrays together, was averaged under
-                other weights, or in arrays of other shapes or another order with more or fewer of its
-                elements, and is no result either.
+            AggregationError: an array of at least 32 numbers, not all 0, or all arrays together were averaged
+                under other weights, or in arrays of other shapes or another order with more or fewer of its
+                elements, and are no result either. So it is with an array that stands among these twice.
         """
+        now: dict[bytes, _Use] = {}
         for tag, use in self._private(arrays, weights, support):
-            before = self._uses.get(tag, use)
-            if before.share != use.share:
-                raise AggregationError(
-                    f"data of {party} must be new under new weights, got some that were averaged under "
-                    "others: the two averages would tell its numbers; leave out what does not change"
-                )
-            if before.place != use.place and before.added != use.added:
-                raise AggregationError(
-                    f"data of {party} must be new under a new mask in arrays of other shapes or another "
-                    "order, got some that were averaged under another mask: the two averages would tell its "
-                    "numbers"
-                )
+            for before in (self._uses.get(tag, use), now.setdefault(tag, use)):
+                if before.share != use.share:
+                    raise AggregationError(
+                        f"data of {party} must be new under new weights, got some that were averaged under "
+                        "others: the two averages would tell its numbers; leave out what does not change"
+                    )
+                if before.place != use.place and before.added != use.added:
+                    raise AggregationError(
+                        f"data of {party} must be new under a new mask in arrays of other shapes or another "
+                        "order, got some that were averaged under another mask: the two averages would tell "
+                        "its numbers"
+                    )
 
     def record(
         self,
@@ -106,18 +107,25 @@ class Averaged:
     ) -> list[tuple[bytes, _Use]]:
         """Of each large array that not all have, and of all arrays together unless all have them, its use."""
         tags = [self._tag(array) for array in arrays]
-        share = self._tag(np.asarray(weights.own))
         place = repr([(array.shape, array.dtype.str) for array in arrays]).encode()
         added = [self._added(k, array.size, support) for k, array in enumerate(arrays)]
         private = [k for k, tag in enumerate(tags) if tag not in self._public]
         if not private:
             return []
+        shares = [self._share(weights.own, array.shape) for array in arrays]
         found = [
-            (tags[k], _Use(share, b"%d of %s" % (k, place), added[k]))
+            (tags[k], _Use(shares[k], b"%d of %s" % (k, place), added[k]))
             for k in private
-            if arrays[k].size >= _FEWEST_NUMBERS
+            if arrays[k].size >= _FEWEST_NUMBERS and arrays[k].any()
         ]
-        return [*found, (self._joined(tags), _Use(share, place, self._joined(added)))]
+        return [*found, (self._joined(tags), _Use(self._joined(shares), place, self._joined(added)))]
+
+    def _share(self, own: float | np.ndarray, shape: tuple[int, ...]) -> bytes:
+        """Which share of the weight each element of an array is averaged under."""
+        try:
+            return self._tag(np.broadcast_to(own, shape) if np.ndim(own) else np.asarray(own))
+        except ValueError:  # nothing is uploaded then
+            return self._tag(np.asarray(own))
 
     def _added(self, k: int, size: int, support: Support | None) -> bytes:
         """Which elements of an array are in the sum."""

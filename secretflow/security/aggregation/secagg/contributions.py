@@ -24,7 +24,7 @@ _JOINS = (
 
 
 class _Seen(IntEnum):
-    """Of an element, whether the own number was in the sums before; lightly: with a weight too small to count."""
+    """Of an element, whether the own number was in the sums before; lightly: and did not count there."""
 
     NEVER = 0
     WITH = 1
