@@ -127,7 +127,7 @@ def test_no_public_method_gives_a_key_away(
     returned["upload_integers"] = first.upload_integers(6, np.arange(3))
     total = add_up([returned["upload_integers"], second.upload_integers(6, np.arange(3))])
     returned["open_integers"], _ = first.open_integers(total), second.open_integers(total)
-    returned["name_of"] = first.keys.name_of(Layout.dense(data, True))
+    returned["name_of"] = first.keys.name_of(Layout.dense(data, True), 6)
     returned["unblinded"] = first.keys.unblinded(total)
     public = {
         name
@@ -156,6 +156,20 @@ def test_an_opening_holds_the_layout_and_nothing_of_a_party(make_clients: MakeCl
     Round(clients, [[np.arange(4.0) + k] for k in range(3)], masks, [1, 2, 3])
     openings = [pickle.dumps(vars(client.opening()) | {"layout": None}) for client in clients]
     assert openings[0] == openings[1] == openings[2]
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_blind_server_does_not_see_that_a_mask_has_come_again(
+    make_clients: MakeClients, blind: bool
+) -> None:
+    clients, data = make_clients(2, blind=blind), [np.arange(4.0)]
+    names = []
+    for call, mask in ((1, [1, 0, 1, 1]), (3, [1, 0, 1, 1]), (5, [1, 1, 0, 1])):
+        counts = add_up([client.propose(call, data, [np.array(mask)]) for client in clients])
+        for client in clients:
+            client.settle(counts)
+        names.append(clients[0].sparse_average(call + 1, data)["layout"])
+    assert len({*names}) == (3 if blind else 2)
 
 
 def test_the_digest_of_a_layout_does_not_depend_on_the_data() -> None:

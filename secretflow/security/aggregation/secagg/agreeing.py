@@ -131,7 +131,10 @@ class Agreeing(Caller):
         if not isinstance(self._pending, Proposed):
             raise AggregationError(f"a mask must be proposed first, but {self.party} {self.stage.value}")
         proposed = self._pending
-        if (total["call"], total["layout"]) != (proposed.call, self.keys.name_of(proposed.layout)):
+        if (total["call"], total["layout"]) != (
+            proposed.call,
+            self.keys.name_of(proposed.layout, proposed.call),
+        ):
             raise AggregationError("the contributor counts are those of another proposal")
         self._pending = None
         opened = self.keys.unblinded(total)
@@ -142,4 +145,4 @@ class Agreeing(Caller):
     def _message(self, call: int, layout: Layout, encoding: str, body: list[np.ndarray]) -> Message:
         # Of parties that do not share their keys the pads would not cancel, and the sum would be noise.
         encoding = f"{encoding} session={self.keys.session}"
-        return Message(call=call, layout=self.keys.name_of(layout), encoding=encoding, body=body)
+        return Message(call=call, layout=self.keys.name_of(layout, call), encoding=encoding, body=body)

@@ -168,9 +168,8 @@ class KeyRing:
                     "one, or they have different settings; nothing was uploaded"
                 )
         self._stage = KeyStage.CONFIRMED
-        logging.info(
-            "%s: fingerprint of the aggregation, the same at all: %s", self._party, self.fingerprint()
-        )
+        said = "%s: fingerprint of the aggregation, the same at all: %s"
+        logging.info(said, self._party, self.fingerprint())
 
     def share_group_key(self) -> dict[str, bytes]:
         """Draws the key that all parties share and the server has not; the first party does this.
@@ -243,14 +242,15 @@ class KeyRing:
             pads.add_to(part)
         return {**total, "body": body}
 
-    def name_of(self, layout: Layout) -> str:
-        """The name that messages carry: equal for equal layouts.
+    def name_of(self, layout: Layout, call: int) -> str:
+        """The name that messages of a call carry: equal for equal layouts.
 
-        It goes by the masks, so a server that shall learn nothing could try out guesses on a plain digest.
+        It goes by the masks: a server that shall learn nothing could try out guesses on a plain digest, and
+        see by a name that comes again that no mask has changed.
         """
         if not self._server_blind or self._layout_key is None:
             return layout.digest
-        return hmac.new(self._layout_key, layout.digest.encode(), "sha256").hexdigest()
+        return hmac.new(self._layout_key, b"%d " % call + layout.digest.encode(), "sha256").hexdigest()
 
     def _take(self, key: bytes) -> None:
         # What names layouts stays; what pads turns with each call.
