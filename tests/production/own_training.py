@@ -17,11 +17,12 @@ import numpy as np
 import ray
 
 from experiments import production
-from secretflow.device import PYU, reveal
+from secretflow.device import PYU, PYUObject, proxy, reveal
 from secretflow.ml.nn.callbacks.early_stopping import EarlyStoppingEpoch
 from secretflow.party.training import Run
 from secretflow.security.aggregation import SecurePruneAggregator
 from secretflow.security.aggregation.secagg.identity import identities_here
+from secretflow.security.aggregation.secagg.participant import Participant
 from tests.production import own_numbers
 
 _SECONDS = 240
@@ -94,13 +95,17 @@ def everything_told() -> Iterator[dict[str, list[Any]]]:
 
 
 def add_up(run: Run) -> list[list[float]]:
-    """An average and a sum, opened at the server and revealed to all."""
+    """An average and a sum, opened at the server and revealed to all, by actors one after the other.
+
+    What they know of the calls before must not travel, so it is in no list of what may.
+    """
     parties, server = [PYU(name) for name in run.cluster.trainers], PYU(run.cluster.server)
     aggregator = SecurePruneAggregator(server, parties)
     held = [party(_numbers)(k) for k, party in enumerate(parties)]
     masks = [party(_mask)() for party in parties]
     weights = list(range(1, len(parties) + 1))
     average = reveal(aggregator.average(held, axis=0, weights=weights, prune_mask=masks))
+    aggregator.host_at({party: proxy(PYUObject)(Participant)(device=party) for party in parties})
     # Of other numbers: a sum of those would be their average under other weights, which is refused.
     total = reveal(aggregator.sum([party(_numbers)(k + 3) for k, party in enumerate(parties)], axis=0))
     return [np.asarray(array, float).tolist() for arrays in (average, total) for array in arrays]

@@ -241,6 +241,29 @@ def test_a_sum_of_which_nothing_can_be_kept_is_not_opened(tmp_path: Path) -> Non
     assert not [part for parts in openable(run.network.said).values() for part in parts]
 
 
+def test_a_party_that_runs_twice_at_a_time_opens_no_two_sums_that_tell_of_few(tmp_path: Path) -> None:
+    names = names_of(8)
+    one, other = (MeasuredSums(rules_of(8, 3), names, tmp_path) for _ in range(2))
+    first, second = names[:5], [names[0], *names[2:5], names[6]]
+    assert one.allow(first) and other.allow(second)
+    one.open(first)
+    with pytest.raises(AggregationError, match="that a process of this party has helped to open meanwhile"):
+        other.open(second)
+    assert not other.allow(second) and other.allow(first)
+    assert MeasuredSums(rules_of(8, 3), names, tmp_path).opened == {tuple(first)}
+
+
+@pytest.mark.parametrize("how", ["a link that leads nowhere", "a folder for all", "a file for all"])
+def test_a_record_that_others_could_change_is_not_taken_for_none(tmp_path: Path, how: str) -> None:
+    if how == "a link that leads nowhere":
+        (tmp_path / NAME).symlink_to(tmp_path / "nowhere")
+    else:
+        (tmp_path / NAME).write_text("[]")
+        (tmp_path if how == "a folder for all" else tmp_path / NAME).chmod(0o777)
+    with pytest.raises(AggregationError, match="must be this user's own and open to no other user to write"):
+        MeasuredSums(rules_of(3), names_of(3), tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[["a", 1]]', '["ab"]', '[["a"]'])
 def test_a_record_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, content: str) -> None:
     (tmp_path / NAME).write_text(content)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import RoundLostError
+from ..errors import AggregationError, RoundLostError
 from ..identity import Identities
 from ..message import Message
 from ..rules import Rules
@@ -52,7 +52,8 @@ class MeasuredSums:
         self._fixed = rules.fixed_contributors
 
     def allow(self, parties: Iterable[str]) -> bool:
-        """Whether a sum of these parties may be opened."""
+        """Whether a sum of these parties may be opened, other processes of this party taken into account."""
+        self.opened |= self._kept.read()
         before = [self._everybody, *map(set, self.opened)] if self._fixed else []
         sets = [set(parties), *before]
         alike = Counter(tuple(name in one for one in sets) for name in set().union(*sets))
@@ -67,9 +68,17 @@ class MeasuredSums:
 
         Raises:
             OSError: it cannot be kept.
+            AggregationError: since :meth:`allow` another process of this party has helped to open one with
+                which this one would tell of few parties.
         """
         names = tuple(sorted(parties))
-        self._kept.add([names])
+        with self._kept.held():
+            if not self.allow(names):
+                raise AggregationError(
+                    f"a sum of {', '.join(names)} must tell of {self.fewest} parties with all others, "
+                    "got another that a process of this party has helped to open meanwhile"
+                )
+            self._kept.add([names])
         self.opened.add(names)
 
 

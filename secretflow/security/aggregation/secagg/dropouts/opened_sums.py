@@ -1,14 +1,17 @@
 """Of whom a party has helped to open sums of measurements, in a file that outlasts its process.
 
 A party that forgot it could be had to help open a sum with and another one without a party, by being started
-again in between.
+again in between, or twice at a time.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,9 +41,9 @@ class OpenedSums:
         """The names of the parties of each sum, sorted.
 
         Raises:
-            AggregationError: the file is there and is no record.
+            AggregationError: the file is there and is no record, or others than this user could change it.
         """
-        if self._path is None or not self._path.exists():
+        if self._path is None or not _is_own(self._path):
             return set()
         try:
             held = json.loads(self._path.read_bytes())
@@ -52,11 +55,29 @@ class OpenedSums:
                 "parties' rows are others now"
             ) from None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lets no other process of the party write meanwhile.
+
+        Raises:
+            OSError: there can be no such folder.
+        """
+        if self._path is None:
+            yield
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
     def add(self, sums: Iterable[Parties]) -> None:
         """Writes down of whom sums may be opened from now on; it is on the disk when this returns.
 
         Args:
-            sums: the names of the parties of each, sorted.
+            sums: the names of the parties of each, sorted. They must be :meth:`held` meanwhile.
 
         Raises:
             OSError: the file cannot be written.
@@ -66,11 +87,33 @@ class OpenedSums:
         before = self.read()
         after = before | set(sums)
         if after > before:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with atomic_write(self._path, PRIVATE) as unfinished, unfinished.open("w") as file:
                 json.dump(sorted(after), file)
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is there; if it is, or its folder, no other user may be able to change it.
+
+    Raises:
+        AggregationError: one is.
+    """
+    found = False
+    for place, is_kind in ((path, stat.S_ISREG), (path.parent, stat.S_ISDIR)):
+        try:
+            status = place.stat(follow_symlinks=place is not path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        is_well = is_kind(status.st_mode) and status.st_uid in (os.geteuid(), 0)
+        if (place is path and not is_well) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise AggregationError(
+                f"{place} must be this user's own and open to no other user to write, got mode "
+                f"{stat.S_IMODE(status.st_mode):04o} of user {status.st_uid}: others could have the party "
+                "forget of whom sums were opened; run chmod go-w if you know that nobody has"
+            )
+        found |= place is path
+    return found
 
 
 def _checked(held: object, kind: type[_Kind]) -> list[_Kind]:
