@@ -138,6 +138,22 @@ def test_a_mask_changed_in_other_arrays_gives_none_of_a_partys_numbers_away(
         average(before, arranged)  # of the same parties, it tells nothing new
 
 
+def test_a_call_that_has_failed_makes_nobody_forget_the_calls_before(consortium: Any) -> None:
+    """The attack: a party that was left out goes on in other arrays, where a call fails at another party."""
+    aggregator, left = consortium.aggregator(4), slice(0, 500)
+
+    def average(masks: list[list[np.ndarray]], at: int = 0) -> None:
+        data = [[x, np.full(600, 2.0 + k)] if at else [x] for k, (x,) in enumerate(DATA)]
+        given = [[mask, np.ones(600)] if at else [mask] for (mask,) in masks]
+        sf.reveal(aggregator.average(consortium.held(data), 0, prune_mask=consortium.held(given)))
+
+    average(masks_but(2, left))
+    fewer = [masks_but(2, left)[2]] * 4
+    for masks in (fewer, masks_but(None, left), fewer, masks_but(None, left)):
+        with pytest.raises(AggregationError, match="must be new under a new mask in arrays of other shapes"):
+            average(masks, at=1)
+
+
 @pytest.mark.parametrize("at_parties", [False, True])
 def test_the_same_data_under_other_weights_are_refused(consortium: Any, at_parties: bool) -> None:
     aggregator = consortium.aggregator(4)

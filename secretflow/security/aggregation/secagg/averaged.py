@@ -21,6 +21,7 @@ _Value = TypeVar("_Value")
 
 _FEWEST_NUMBERS = 32  # a smaller array may well be the same by chance
 _MOST_ARRAYS = 2**16
+_CHANGED = b"changed"  # no tag is so short
 
 
 class _Use(NamedTuple):
@@ -38,12 +39,29 @@ class _Use(NamedTuple):
     added: bytes
 
 
+class _Uses(NamedTuple):
+    """What became of data in all sums so far, those of calls that have failed included.
+
+    Attributes:
+        share: see :class:`_Use`.
+        added: by place which of them were in its sums; :data:`_CHANGED` if not the same in all.
+    """
+
+    share: bytes
+    added: dict[bytes, bytes]
+
+    def and_then(self, use: _Use) -> _Uses:
+        """With one more sum."""
+        same = self.added.get(use.place, use.added) == use.added
+        return self._replace(added={**self.added, use.place: use.added if same else _CHANGED})
+
+
 class Averaged:
     """How data were averaged, as far as a driver gave them: those of 2^16 arrays."""
 
     def __init__(self) -> None:
         self._tags = ArrayTags()
-        self._uses: OrderedDict[bytes, _Use] = OrderedDict()
+        self._uses: OrderedDict[bytes, _Uses] = OrderedDict()
         self._public: OrderedDict[bytes, bytes] = OrderedDict()
 
     def check(
@@ -66,20 +84,22 @@ class Averaged:
                 under other weights, or in arrays of other shapes or another order with more or fewer of its
                 elements, and are no result either. So it is with an array that stands among these twice.
         """
-        now: dict[bytes, _Use] = {}
+        now: dict[bytes, _Uses] = {}
         for tag, use in self._private(arrays, weights, support):
-            for before in (self._uses.get(tag, use), now.setdefault(tag, use)):
-                if before.share != use.share:
-                    raise AggregationError(
-                        f"data of {party} must be new under new weights, got some that were averaged under "
-                        "others: the two averages would tell its numbers; leave out what does not change"
-                    )
-                if before.place != use.place and before.added != use.added:
-                    raise AggregationError(
-                        f"data of {party} must be new under a new mask in arrays of other shapes or another "
-                        "order, got some that were averaged under another mask: the two averages would tell "
-                        "its numbers"
-                    )
+            before = now.get(tag) or self._before(tag, use)
+            if before.share != use.share:
+                raise AggregationError(
+                    f"data of {party} must be new under new weights, got some that were averaged under "
+                    "others: the two averages would tell its numbers; leave out what does not change"
+                )
+            # In the same place :mod:`.contributions` looks after it.
+            if any(place != use.place and added != use.added for place, added in before.added.items()):
+                raise AggregationError(
+                    f"data of {party} must be new under a new mask in arrays of other shapes or another "
+                    "order, got some that were averaged under another mask: the two averages would tell its "
+                    "numbers"
+                )
+            now[tag] = before.and_then(use)
 
     def record(
         self,
@@ -95,7 +115,7 @@ class Averaged:
             support: as for :meth:`check`.
         """
         for tag, use in self._private(arrays, weights, support):
-            _remember(self._uses, tag, use)
+            _remember(self._uses, tag, self._before(tag, use).and_then(use))
 
     def take_results(self, arrays: Sequence[np.ndarray]) -> None:
         """Takes down arrays that all parties have, so no average gives them away."""
@@ -119,6 +139,10 @@ class Averaged:
             if arrays[k].size >= _FEWEST_NUMBERS and arrays[k].any()
         ]
         return [*found, (self._joined(tags), _Use(self._joined(shares), place, self._joined(added)))]
+
+    def _before(self, tag: bytes, use: _Use) -> _Uses:
+        """What became of an array before; nothing that is against ``use`` if it is new."""
+        return self._uses.get(tag) or _Uses(use.share, {})
 
     def _share(self, own: float | np.ndarray, shape: tuple[int, ...]) -> bytes:
         """Which share of the weight each element of an array is averaged under."""
