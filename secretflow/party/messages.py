@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -35,6 +36,9 @@ strings and times, and torch tensors (without gradient, on the CPU).
 """
 
 _ARRAY, _SCALAR, _TENSOR, _TUPLE, _SET, _INSTANCE, _ERROR = range(1, 8)
+_MOST_DEPTH = 32
+"""Of tuples, sets, arrays and instances in each other. Each takes stack; hundreds would end the process."""
+
 _DTYPE = re.compile(r"[<>|][biufcSUmM][0-9]+(\[[0-9A-Za-z]+\])?")
 """Numbers, bools, strings and times: no objects and no structures."""
 
@@ -49,8 +53,13 @@ def pack(value: Any) -> bytes:
     Raises:
         MessageError: something in it must not travel; the message names its type.
     """
+    return _packed(value, 0)
+
+
+def _packed(value: Any, depth: int) -> bytes:
+    _check_depth(depth)
     try:
-        return msgpack.packb(value, default=_extend, strict_types=True)
+        return msgpack.packb(value, default=partial(_extend, depth=depth + 1), strict_types=True)
     except (ValueError, OverflowError) as error:
         raise MessageError(
             f"a message must be of plain values, got one of which msgpack says: {error}"
@@ -63,15 +72,25 @@ def unpack(data: bytes) -> Any:
     Raises:
         MessageError: it makes no such bytes.
     """
+    return _unpacked(data, 0)
+
+
+def _unpacked(data: bytes, depth: int) -> Any:
+    _check_depth(depth)
     try:
-        return msgpack.unpackb(data, ext_hook=_restore, strict_map_key=False)
+        return msgpack.unpackb(data, ext_hook=partial(_restore, depth=depth + 1), strict_map_key=False)
     except Exception as error:  # whatever hostile bytes bring about; only its type, they may quote anything
         raise MessageError(
             f"what arrives must be a message, got bytes that end in {type(error).__name__}"
         ) from None
 
 
-def _extend(value: Any) -> msgpack.ExtType:
+def _check_depth(depth: int) -> None:
+    if depth > _MOST_DEPTH:
+        raise MessageError(f"a message must nest its values {_MOST_DEPTH} times at most")
+
+
+def _extend(value: Any, depth: int) -> msgpack.ExtType:
     kind, name = type(value), f"{type(value).__module__}:{type(value).__qualname__}"
     if kind is np.ndarray or isinstance(value, np.generic):
         array = value if kind is np.ndarray else np.array([value]).reshape(())
@@ -80,17 +99,17 @@ def _extend(value: Any) -> msgpack.ExtType:
                 f"an array that travels must hold numbers, strings or times, got {array.dtype}"
             )
         code = _ARRAY if kind is np.ndarray else _SCALAR
-        return msgpack.ExtType(code, pack([array.dtype.str, list(array.shape), array.tobytes()]))
+        return msgpack.ExtType(code, _packed([array.dtype.str, list(array.shape), array.tobytes()], depth))
     if name == "torch:Tensor":
-        return msgpack.ExtType(_TENSOR, pack(value.detach().cpu().numpy()))
+        return msgpack.ExtType(_TENSOR, _packed(value.detach().cpu().numpy(), depth))
     if kind is tuple:
-        return msgpack.ExtType(_TUPLE, pack(list(value)))
+        return msgpack.ExtType(_TUPLE, _packed(list(value), depth))
     if kind is set:
-        return msgpack.ExtType(_SET, pack(list(value)))
+        return msgpack.ExtType(_SET, _packed(list(value), depth))
     if name in ALLOWED_CLASSES:
         if isinstance(value, Exception):
-            return msgpack.ExtType(_ERROR, pack([name, list(value.args)]))
-        return msgpack.ExtType(_INSTANCE, pack([name, _state(value)]))
+            return msgpack.ExtType(_ERROR, _packed([name, list(value.args)], depth))
+        return msgpack.ExtType(_INSTANCE, _packed([name, _state(value)], depth))
     raise MessageError(
         f"{name.replace(':', '.')} must not travel between parties: send numpy arrays, numbers, strings, "
         "lists, tuples or dictionaries"
@@ -104,8 +123,8 @@ def _state(value: Any) -> dict[str, Any]:
     return vars(value)
 
 
-def _restore(code: int, data: bytes) -> Any:
-    parts = unpack(data)
+def _restore(code: int, data: bytes, depth: int) -> Any:
+    parts = _unpacked(data, depth)
     if code in (_ARRAY, _SCALAR):
         array = _array(*parts)
         return array if code == _ARRAY else array[()]

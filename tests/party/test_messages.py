@@ -189,6 +189,26 @@ def test_whatever_bytes_come_are_a_value_or_an_error(data: bytes) -> None:
             read(data)
 
 
+@pytest.mark.parametrize("code", range(1, 8))
+@pytest.mark.parametrize("depth", [40, 400, 20_000])
+def test_values_nested_hundreds_of_times_do_not_end_the_process(code: int, depth: int) -> None:
+    """The attack: a few thousand bytes, each level of which takes as much stack as a message."""
+    data = pack([])
+    for _ in range(depth):
+        data = msgpack.packb(msgpack.ExtType(code, data))
+    with pytest.raises(MessageError):
+        unpack(data)
+
+
+def test_values_nested_often_arrive_and_more_often_do_not_leave() -> None:
+    value: Any = ()
+    for _ in range(31):
+        value = (value,)
+    assert unpack(pack(value)) == value
+    with pytest.raises(MessageError, match="nest its values 32 times at most"):
+        pack((value,))
+
+
 def test_dataclasses_travel_without_what_they_have_cached() -> None:
     layout = Layout.dense([np.zeros((2, 3)), np.zeros(4, int)], is_list=True)
     assert layout.float_places and "float_places" in vars(layout)
