@@ -41,6 +41,7 @@ _SUITES = (
 def seconds_of_plain_round(numbers: list[list[np.ndarray]]) -> Callable[[int], float]:
     """A round without the option: all upload, the server adds, all open."""
     clients, server = plain_clients(PARTIES)
+    opened = [list(map(np.empty_like, own)) for own in numbers]
 
     def one(call: int) -> float:
         began = time.perf_counter()
@@ -49,8 +50,8 @@ def seconds_of_plain_round(numbers: list[list[np.ndarray]]) -> Callable[[int], f
             for client, own in zip(clients, numbers, strict=True)
         ]
         total = server.add(*uploads)
-        for client in clients:
-            client.open(total)
+        for client, arrays in zip(clients, opened, strict=True):
+            client.open_into(total, arrays)
         return time.perf_counter() - began
 
     return one
@@ -113,7 +114,7 @@ def run_schedules() -> dict[str, int]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=200_000, help="floats that a party uploads")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of each side that are counted")
+    parser.add_argument("--repeats", type=int, default=45, help="rounds of each side that are counted")
     parser.add_argument("--link-repeats", type=int, default=7, help="the same, over a link")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument(

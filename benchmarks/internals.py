@@ -152,16 +152,16 @@ class Survivors:
         self._server = SurvivorServer(names, survivors)
         self._clients = dict(zip(names, clients, strict=True))
         self._numbers = dict(zip(names, numbers, strict=True))
+        self._opened = {name: list(map(np.empty_like, own)) for name, own in self._numbers.items()}
 
     def round(self, lost: int) -> list[np.ndarray]:
         """Runs one; the last ``lost`` parties upload nothing. Returns what the first party opens."""
         there = list(self._clients)[: len(self._clients) - lost]
-        steps, opened = {}, {}
+        steps = {}
         for name in there:
-            own = self._numbers[name]
+            own, client = self._numbers[name], self._clients[name]
             own[0].flat[0] += 1  # what was agreed to be opened with all is not uploaded for fewer
-            client, opened[name] = self._clients[name], [np.empty_like(array) for array in own]
-            steps[name] = with_survivors(client, average_into(client, opened[name], own))
+            steps[name] = with_survivors(client, average_into(client, self._opened[name], own))
         said = {name: next(step) for name, step in steps.items()}
         for last in (False, False, True):
             told: Outgoing = []
@@ -172,7 +172,7 @@ class Survivors:
                 with suppress(StopIteration) if last else nullcontext():
                     if name in there:
                         said[name] = steps[name].send(answer)
-        return opened[there[0]]
+        return self._opened[there[0]]
 
 
 @dataclass

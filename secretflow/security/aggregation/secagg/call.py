@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .fingerprint import Fingerprint
 from .support import Support
 from .updates import Sending
 from .weights import AggregationWeights
@@ -27,6 +28,7 @@ class Call:
         weights: aggregation weights; None for equal ones.
         support: which elements travel; None for all.
         sending: how updates travel instead of numbers; None where all numbers travel whole.
+        fingerprint: of the own numbers, taken while they are encoded; None where nobody needs it.
     """
 
     number: int
@@ -34,3 +36,4 @@ class Call:
     weights: AggregationWeights | None = None
     support: Support | None = None
     sending: Sending | None = None
+    fingerprint: Fingerprint | None = None

@@ -140,7 +140,7 @@ class Client(Agreeing):
         ring, support = self.rules.ring, call.support
         absent = support.absent if support else {}
         average = call.operation is Operation.AVERAGE
-        encoder = Encoder(self.party, ring, layout, weights, average, pads, absent)
+        encoder = Encoder(self.party, ring, layout, weights, average, pads, absent, call.fingerprint)
         places = layout.floats_without(call.sending.updates.which if call.sending else ())
         whole = places[-1][1].stop if places else 0
         floats = self._memory.take(whole + carried, ring.dtype)

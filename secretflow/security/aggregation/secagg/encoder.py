@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .errors import AggregationError
+from .fingerprint import Fingerprint
 from .layout import Layout
 from .pads import Pads
 from .ring import Ring, encode_padded
@@ -31,6 +32,7 @@ class Encoder:
             order of the message.
         absent: by the number of an array the positions, among its elements that travel, at which the party
             adds 0.
+        fingerprint: of the arrays; is given those that are read from their first element to the last.
     """
 
     party: str
@@ -40,6 +42,7 @@ class Encoder:
     average: bool
     pads: Pads
     absent: Mapping[int, np.ndarray]
+    fingerprint: Fingerprint | None = None
 
     def write_floats(
         self, out: np.ndarray, arrays: Sequence[np.ndarray], places: Sequence[tuple[int, slice]]
@@ -65,13 +68,15 @@ class Encoder:
                 scale, limit = self.ring.one * own, self.ring.capacity * own
             elif self.average:
                 values = _weighted(k, arrays[k], own)
-            index = self.layout.support[k]
+            index, read = self.layout.support[k], None
+            if self.fingerprint is not None and index is None and isinstance(own, float):
+                read = self.fingerprint.reader(k)
             if k in self.absent:
                 assert index is not None  # only what a mask has pruned is absent
                 values = values.take(index)
                 values[self.absent[k]] = 0
                 index = None
-            self._write(k, out[place], values, scale, limit, self.layout.dense_float_size, index)
+            self._write(k, out[place], values, scale, limit, self.layout.dense_float_size, index, read)
 
     def write_integers(self, out: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
         """Writes the integers, exactly unless a weight is a float.
@@ -113,9 +118,10 @@ class Encoder:
         limit: float,
         model_size: int,
         index: np.ndarray | None = None,
+        read: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         try:
-            encode_padded(out, values, scale, limit, self.pads, index, model_size)
+            encode_padded(out, values, scale, limit, self.pads, index, model_size, read)
         except AggregationError as error:
             travelling = values if index is None else values.take(index)
             if not np.isfinite(travelling).all():

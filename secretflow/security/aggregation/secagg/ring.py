@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,7 @@ def encode_padded(
     pads: Pads,
     index: np.ndarray | None = None,
     model_size: int | None = None,
+    read: Callable[[np.ndarray], None] | None = None,
 ) -> None:
     """Writes ``round(values * scale)`` plus the pads into ring elements.
 
@@ -89,6 +91,7 @@ def encode_padded(
         pads: the pads of the call; as many elements are drawn as ``out`` has.
         index: integer array of ``out.size`` positions to take from ``values``; None takes all.
         model_size: floats of all arrays, whether they travel or not; None if ``out`` has all of them.
+        read: is given ``values``, piece by piece, while they are in the cache; only without ``index``.
 
     Raises:
         AggregationError: a number is NaN, infinite or beyond the limit; says the largest magnitude.
@@ -107,6 +110,8 @@ def encode_padded(
                 f"the largest magnitude is {np.abs(travelling).max():g}, but only finite numbers {reach}"
                 "can be encoded"
             )
+        if read is not None:
+            read(rest[: part.size])
 
 
 def decode(elements: np.ndarray, scale: float) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -123,29 +122,31 @@ class ActiveServer:
         for name in survivors:
             key = self._pad_keys.get((name, to))
             if key is not None:
-                codes[name] = forged(key, name, self._uploads[-1], self._names, survivors, self._rules, told)
+                upload = self._uploads[-1]
+                codes[name] = forged(key, name, to, upload, self._names, survivors, self._rules, told)
         return Codes(call, codes)
 
 
 def forged(
     key: bytes,
     sender: str,
+    receiver: str,
     upload: Upload,
     roster: Sequence[str],
     survivors: Sequence[str],
     rules: SurvivorRules,
     told: bytes = bytes(32),
 ) -> bytes:
-    """The code that a sender would make about a set, if codes were made with this key."""
+    """The code that a sender would make about a set for a receiver, if codes were made with this key."""
     stated = {
         "call": upload.call,
         "layout": upload.message["layout"],
         "encoding": upload.message["encoding"],
-        "roster": list(roster),
+        "roster": tuple(roster),
         "told": told.hex(),
         "rules": [rules.parties, rules.min_survivors],
-        "survivors": list(survivors),
+        "survivors": tuple(survivors),
     }
-    statement = sha256(json.dumps(stated, sort_keys=True).encode()).digest()
-    said = len(sender).to_bytes(4, "big") + sender.encode() + statement
-    return blake2b(said, digest_size=32, key=key).digest()
+    statement = sha256(repr(sorted(stated.items())).encode()).digest()
+    both = blake2b(statement, digest_size=64, key=key).digest()
+    return both[:32] if sender < receiver else both[32:]

@@ -103,12 +103,12 @@ def test_released_keys_do_not_forge_an_agreement_with_the_party_that_was_left_ou
     *others, victim = NAMES
     said = {name: running[name].send(Announcement(1, tuple(others))) for name in others}
     with_first = clients[1].keys._survivor_keys[NAMES[0]]
-    right = forged(with_first, NAMES[1], uploads[NAMES[1]], NAMES, others, RULES)
+    right = forged(with_first, NAMES[1], NAMES[0], uploads[NAMES[1]], NAMES, others, RULES)
     assert said[NAMES[1]].codes[NAMES[0]] == right  # type: ignore[union-attr]  # so it fails for its key alone
     released = {name: running[name].send(Codes(1, codes_for(name, said))) for name in others}  # type: ignore[arg-type]
     running[victim].send(Announcement(1, tuple(NAMES)))
     made = {
-        name: forged(release.keys[victim], name, uploads[victim], NAMES, NAMES, RULES)  # type: ignore[union-attr]
+        name: forged(release.keys[victim], name, victim, uploads[victim], NAMES, NAMES, RULES)  # type: ignore[union-attr]
         for name, release in released.items()
     }
     with pytest.raises(AggregationError, match="does not agree with"):

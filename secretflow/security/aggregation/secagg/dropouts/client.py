@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -131,8 +130,7 @@ class SurvivingClient(Client):
         weights = self.weights_of(()) if call.weights is None else call.weights
         if np.ndim(weights.weight) or np.ndim(weights.total):
             raise AggregationError("weights must be one number for each party with min_survivors, got arrays")
-        self._numbers = self._spent.fingerprint(as_arrays(data)[0])
-        self._spent.check(self._numbers, self.roster)
+        fingerprint = self._spent.fingerprint(as_arrays(data)[0])
         support = call.support.among(self.roster) if isinstance(call.support, AgreedSupport) else call.support
         self._repeat = lambda: self.upload(replace(call, number=self.next_call()), data)
         # Who has gone since they were weighed may all have counted.
@@ -140,7 +138,11 @@ class SurvivingClient(Client):
         if gone:
             self._check_counting(weights.counting - gone, self.roster)
             weights = replace(weights, parties=weights.parties - gone, counting=weights.counting - gone)
-        return super().upload(replace(call, support=support, weights=weights), data)
+        now = replace(call, support=support, weights=weights, fingerprint=fingerprint)
+        message = super().upload(now, data)
+        self._numbers = fingerprint.digest()
+        self._spent.check(self._numbers, self.roster)
+        return message
 
     def answer(self, call: int, survivors: tuple[str, ...]) -> Codes | Declined:
         """Says whether the party goes on with a set of survivors; once a call.
@@ -162,7 +164,8 @@ class SurvivingClient(Client):
         if self._numbers is not None:
             self._spent.check(self._numbers, survivors)
         self._stated["survivors"] = survivors
-        return Codes(call, self.keys.codes(self._statement(), self._others(survivors)))
+        others = [name for name in survivors if name != self.party]
+        return Codes(call, self.keys.codes(self._statement(), others))
 
     def release(self, call: int, codes: Mapping[str, bytes]) -> Release:
         """Gives out what takes the own pads off, if all survivors mean the same set; once a call.
@@ -177,12 +180,12 @@ class SurvivingClient(Client):
         survivors = self._stated.get("survivors")
         if survivors is None:
             raise AggregationError(f"{self.party} has not agreed on the survivors of call {call}")
-        self.keys.check_codes(self._statement(), self._others(survivors), codes)
+        self.keys.check_codes(codes)
         if self._numbers is not None:
             self._spent.remember(self._numbers, survivors)
         if self._unrecorded is not None:
             super()._record(*self._unrecorded)
-        dropped = [name for name in self.roster if name not in survivors]
+        dropped = set(self.roster).difference(survivors)
         seal = survivors[0] == self.party and self.keys.blinds_server
         seed, keys = self.keys.release(dropped, seal)
         return Release(call, seed, seal, keys)
@@ -265,12 +268,9 @@ class SurvivingClient(Client):
     def _use(self, roster: tuple[str, ...]) -> None:
         self.roster = self.keys.roster = roster
 
-    def _others(self, survivors: Sequence[str]) -> list[str]:
-        return [name for name in survivors if name != self.party]
-
     def _statement(self) -> bytes:
         """A hash of what the codes of the last call are about: all that the survivors must have in common."""
-        return sha256(json.dumps(self._stated, sort_keys=True).encode()).digest()
+        return sha256(repr(sorted(self._stated.items())).encode()).digest()
 
     def _check_contributors(self, survivors: Sequence[str]) -> None:
         if not isinstance(self._pending, Uploaded):

@@ -75,6 +75,7 @@ class SurvivorServer:
         self._call = 0
         self._last_call = 0  # that is over
         self._ended: Ended | None = None
+        self._awaited = set(names)  # who has not done its part of this step
         self._survivors: tuple[str, ...] = ()
         self._uploads: dict[str, Message] = {}
         self._sum: Message | None = None
@@ -88,16 +89,7 @@ class SurvivorServer:
 
     def waits_for(self) -> set[str]:
         """Who has not done its part of this step."""
-        return {party for party in self.roster if self._awaits(party)}
-
-    def _awaits(self, party: str) -> bool:
-        """Whether a party of the roster has not done its part of this step."""
-        if party in self._gone or self.step is Step.NOTHING:
-            return False
-        if self.step is Step.UPLOADS:
-            return party not in self._uploads and party not in self._reported
-        done: Container[str] = self._answers if self.step is Step.ANSWERS else self._releases
-        return party in self._survivors and party not in done
+        return set(self._awaited)
 
     def receive(self, party: str, message: ToServer) -> Outgoing:
         """Takes a message.
@@ -118,19 +110,20 @@ class SurvivorServer:
             return self.lose(party)
         if isinstance(message, (Upload, Report)):
             return self._take_upload(party, message)
-        if message.call != self._call or not self._awaits(party):
+        if message.call != self._call or party not in self._awaited:
             return []
-        if isinstance(message, Release):
-            if self.step is Step.RELEASES:
-                self._releases[party] = message
+        if self.step is Step.RELEASES and isinstance(message, Release):
+            self._releases[party] = message
         elif self.step is Step.ANSWERS and isinstance(message, (Codes, Declined)):
             self._answers[party] = message
-        return self._go_on_if_all_are_there()
+        else:
+            return []
+        return self._go_on_without(party)
 
     def lose(self, party: str) -> Outgoing:
         """Takes notice that a party has gone; returns what to send now."""
         self._gone.add(party)
-        return self._go_on_if_all_are_there()
+        return self._go_on_without(party)
 
     def time_out(self) -> Outgoing:
         """Ends the step with those who have done their part; returns what to send now."""
@@ -141,18 +134,20 @@ class SurvivorServer:
             Step.NOTHING: lambda: list[tuple[str, ToParty]](),
         }[self.step]()
 
-    def _go_on_if_all_are_there(self) -> Outgoing:
-        return [] if any(map(self._awaits, self.roster)) else self.time_out()
+    def _go_on_without(self, party: str) -> Outgoing:
+        """Waits no longer for a party."""
+        self._awaited.discard(party)
+        return [] if self._awaited else self.time_out()
 
     def _take_upload(self, party: str, upload: Upload | Report) -> Outgoing:
-        if self.step is not Step.UPLOADS or not self._awaits(party) or upload.call <= self._last_call:
+        if self.step is not Step.UPLOADS or party not in self._awaited or upload.call <= self._last_call:
             return []
         self._call = upload.call
         if isinstance(upload, Report):
             self._reported[party] = upload
         else:
             self._uploads[party] = upload.message
-        return self._go_on_if_all_are_there()
+        return self._go_on_without(party)
 
     def _announce(self) -> Outgoing:
         if self._reported and not self._uploads:
@@ -200,8 +195,9 @@ class SurvivorServer:
             there = self._of_roster(self._releases)
             return self._begin_anew(there, lambda roster: Lost(self._call, roster))
         assert self._sum is not None  # of the survivors, who are some
+        total = self._sum
         try:
-            total = self._without_pads(self._sum)
+            self._take_pads_off(total)
         except (KeyError, ValueError):
             return self._end("a party has not released what takes its pads off", too_few=False)
         sealed = b"".join(release.seed for release in self._releases.values() if release.sealed)
@@ -209,18 +205,16 @@ class SurvivorServer:
         self.told_of_comers |= self.comers
         return [(party, Total(total, sealed, self.comers)) for party in self.there()]
 
-    def _without_pads(self, padded: Message) -> Message:
-        """The sum without the pads of the survivors, and those shared with who has dropped out."""
+    def _take_pads_off(self, total: Message) -> None:
+        """Takes the pads of the survivors off their sum, and those shared with who has dropped out."""
         keys = [(release.seed, True) for release in self._releases.values() if not release.sealed]
         for party, release in self._releases.items():
             # Who is no neighbour of a party has no pad in common with it.
             for dropped in release.keys.keys() - set(self._survivors):
                 keys.append((release.keys[dropped], party < dropped))  # the reverse of how they were added
         pads = Pads(keys, self._call)
-        body = [part.copy() for part in padded["body"]]
-        for part in body:
+        for part in total["body"]:
             pads.add_to(part)
-        return {**padded, "body": body}
 
     def _begin_anew(self, there: tuple[str, ...], tell: Callable[[tuple[str, ...]], ToParty]) -> Outgoing:
         """Gives the call up; the next one is of those who are there, who must be fewer."""
@@ -274,3 +268,5 @@ class SurvivorServer:
     def _to_step(self, step: Step) -> None:
         self.step = step
         self.steps += 1
+        parties = {Step.UPLOADS: self.roster, Step.NOTHING: ()}.get(step, self._survivors)
+        self._awaited = set(parties) - self._gone

@@ -6,11 +6,11 @@ Two sums of the same numbers, one of them without a party, differ by exactly tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 import numpy as np
 
 from ..errors import AggregationError
+from ..fingerprint import Fingerprint
 from ..tags import ArrayTags
 
 
@@ -43,16 +43,6 @@ class Spent:
         self.check(numbers, parties)
         self._with[numbers] = parties
 
-    def fingerprint(self, arrays: Sequence[np.ndarray]) -> bytes:
-        """A short name of what arrays hold: equal for equal ones, for others only by chance.
-
-        Args:
-            arrays: of any shapes and dtypes.
-
-        Returns:
-            32 bytes.
-        """
-        state = sha256()
-        for array in arrays:
-            state.update(self._tags.of(array, repr((array.shape, array.dtype.str)).encode()))
-        return state.digest()
+    def fingerprint(self, arrays: Sequence[np.ndarray]) -> Fingerprint:
+        """What names arrays here."""
+        return Fingerprint(self._tags, arrays)
