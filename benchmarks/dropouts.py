@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from benchmarks.dropouts_link import measure_link
 from benchmarks.environment import ROOT, describe, write_json
-from benchmarks.internals import Call, Operation, Survivors, plain_clients
+from benchmarks.internals import Survivors, average_into, plain_clients
 
 RESULTS = ROOT / "benchmarks" / "results" / "dropouts.json"
 PARTIES = 32
@@ -38,30 +39,28 @@ _SUITES = (
 """Each with one test of as many runs."""
 
 
-def seconds_of_plain_round(numbers: list[list[np.ndarray]]) -> Callable[[int], float]:
+def seconds_of_plain_round(numbers: list[list[np.ndarray]]) -> Callable[[], float]:
     """A round without the option: all upload, the server adds, all open."""
     clients, server = plain_clients(PARTIES)
     opened = [list(map(np.empty_like, own)) for own in numbers]
 
-    def one(call: int) -> float:
+    def one() -> float:
         began = time.perf_counter()
-        uploads = [
-            client.upload(Call(call, Operation.AVERAGE), own)
-            for client, own in zip(clients, numbers, strict=True)
-        ]
-        total = server.add(*uploads)
-        for client, arrays in zip(clients, opened, strict=True):
-            client.open_into(total, arrays)
+        steps = [average_into(*party) for party in zip(clients, opened, numbers, strict=True)]
+        total = server.add(*[next(step) for step in steps])
+        for step in steps:
+            with suppress(StopIteration):
+                step.send(total)
         return time.perf_counter() - began
 
     return one
 
 
-def seconds_of_surviving_round(numbers: list[list[np.ndarray]]) -> Callable[[int], float]:
+def seconds_of_surviving_round(numbers: list[list[np.ndarray]]) -> Callable[[], float]:
     """A round with the option, in which nobody is lost."""
     survivors = Survivors(PARTIES, numbers)
 
-    def one(_: int) -> float:
+    def one() -> float:
         began = time.perf_counter()
         survivors.round(lost=0)
         return time.perf_counter() - began
@@ -69,17 +68,24 @@ def seconds_of_surviving_round(numbers: list[list[np.ndarray]]) -> Callable[[int
     return one
 
 
-def seconds_of_losing_round(numbers: list[list[np.ndarray]]) -> Callable[[int], float]:
+def seconds_of_losing_round(numbers: list[list[np.ndarray]]) -> Callable[[], float]:
     """The second round of a session, in which a third of the parties is lost before the upload."""
 
-    def one(_: int) -> float:
+    def one() -> float:
         survivors = Survivors(PARTIES, numbers)
         survivors.round(lost=0)
+        change(numbers)
         began = time.perf_counter()
         survivors.round(lost=PARTIES // 3)
         return time.perf_counter() - began
 
     return one
+
+
+def change(numbers: list[list[np.ndarray]]) -> None:
+    """Has every party have other numbers, as after a round of training."""
+    for own in numbers:
+        own[0][0] += 1
 
 
 def measure(size: int, repeats: int) -> dict[str, float]:
@@ -92,9 +98,10 @@ def measure(size: int, repeats: int) -> dict[str, float]:
         "third_lost": seconds_of_losing_round(numbers),
     }
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for call in range(1, repeats + 2):
+    for _ in range(repeats + 1):
         for name, one in sides.items():
-            taken[name].append(one(call))
+            change(numbers)
+            taken[name].append(one())
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 

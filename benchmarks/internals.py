@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -141,7 +141,8 @@ class Survivors:
 
     Args:
         parties: how many begin.
-        numbers: what each averages, time and again.
+        numbers: what each averages, others in each round: what was agreed to be opened with all is not
+            uploaded for fewer.
     """
 
     def __init__(self, parties: int, numbers: Sequence[list[np.ndarray]]) -> None:
@@ -159,9 +160,9 @@ class Survivors:
         there = list(self._clients)[: len(self._clients) - lost]
         steps = {}
         for name in there:
-            own, client = self._numbers[name], self._clients[name]
-            own[0].flat[0] += 1  # what was agreed to be opened with all is not uploaded for fewer
-            steps[name] = with_survivors(client, average_into(client, self._opened[name], own))
+            client = self._clients[name]
+            averaging = average_into(client, self._opened[name], self._numbers[name])
+            steps[name] = with_survivors(client, averaging)
         said = {name: next(step) for name, step in steps.items()}
         for last in (False, False, True):
             told: Outgoing = []
@@ -169,9 +170,11 @@ class Survivors:
                 assert message is not None
                 told += self._server.receive(name, message)
             for name, answer in told or self._server.time_out():
-                with suppress(StopIteration) if last else nullcontext():
-                    if name in there:
+                if name in steps:
+                    try:
                         said[name] = steps[name].send(answer)
+                    except StopIteration:
+                        assert last
         return self._opened[there[0]]
 
 
