@@ -80,11 +80,7 @@ class WithModelFiles:
                 f"strategy must be {PRUNE_STRATEGY!r} for epochs_trained, got {self.strategy!r}"
             )
         epochs = reveal([worker.epochs_trained() for worker in self._workers.values()])
-        if len(set(epochs)) != 1:
-            raise ArgumentError(
-                f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
-            )
-        return epochs[0]
+        return same_epochs(epochs)
 
     def _by_name(self, model_path: Any, is_test: bool) -> bool:
         """Whether each party's file is in a folder of its name; refuses what is no path."""
@@ -95,6 +91,19 @@ class WithModelFiles:
             named = not fspath(own).endswith("/")
             _validate.check(named, "model_path", own, "folder and name of a file, not a folder")
         return is_test or share_a_disk(model_path)
+
+
+def same_epochs(epochs: list[int]) -> int:
+    """How many epochs all parties have trained.
+
+    Raises:
+        ValueError: they have not trained as many.
+    """
+    if len(set(epochs)) != 1:
+        raise ArgumentError(
+            f"device_list must be of parties with as many epochs, got {epochs}: load the same one"
+        )
+    return epochs[0]
 
 
 def _plain(model_path: Paths) -> str | dict[PYU, str]:

@@ -90,16 +90,16 @@ class WithTrainingData(_UpstreamFLModel):
         A common rate, as upstream has it, leaves rows out where parties are of unequal size.
         """
         sizes = {device: _batch_size(batch_size, device) for device in self._workers}
-        rows, taken = {} if self.wp_strategy else self._rows(x), []
+        rows, taken = {} if self.wp_strategy else self._rows(x), {}
         for device, worker in self._workers.items():
             parts = [_part(data, device) for data in (x, y, sample_weight)]
             if self.wp_strategy:
-                taken.append(worker.build_dataset(*parts, batch_size=sizes[device], stage="eval"))
+                taken[device] = worker.build_dataset(*parts, batch_size=sizes[device], stage="eval")
             else:
                 sizes[device] = min(sizes[device], rows[device])
                 rate = min(1.0, sizes[device] / rows[device] * _ABOVE_ROUNDING)
                 worker.build_dataset(*parts, sampling_rate=rate, random_seed=None, stage="eval")
-        _check_taken(taken)
+        self._wait_for_data(taken)
         return max((math.ceil(rows[device] / sizes[device]) for device in rows), default=_ALL_BATCHES)
 
     def _rows(self, x: HDataFrame | FedNdarray) -> dict[PYU, int]:
@@ -163,9 +163,9 @@ class WithTrainingData(_UpstreamFLModel):
             steps = dict.fromkeys(self._workers, math.ceil(1 / rate))
         # A last batch of few rows might not count in its round, where the ones before did.
         even = bool(own_steps) and not cycle
-        taken = []
+        taken = {}
         for device, worker in self._workers.items():
-            data = worker.build_dataset(
+            taken[device] = worker.build_dataset(
                 *(_part(data, device) for data in (x, y, sample_weight)),
                 batch_size=sizes[device],
                 batches=steps[device],
@@ -176,8 +176,7 @@ class WithTrainingData(_UpstreamFLModel):
                 class_weight=class_weight,
                 poisson_rate=rate if sampler_method == "poisson" else None,
             )
-            taken.append(data)
-        _check_taken(taken)
+        self._wait_for_data(taken)
         return min(steps.values())
 
     def _give_validation_data(self, options: FitOptions) -> None:
@@ -185,12 +184,22 @@ class WithTrainingData(_UpstreamFLModel):
         if options.validation_data is None:
             return
         x, y = options.validation_pair()
-        taken = []
+        taken = {}
         for device, worker in self._workers.items():
             batch_size = _batch_size(options.batch_size, device)
             parts = _part(x, device), _part(y, device)
-            taken.append(worker.build_dataset(*parts, batch_size=batch_size, stage="eval"))
-        _check_taken(taken)
+            taken[device] = worker.build_dataset(*parts, batch_size=batch_size, stage="eval")
+        self._wait_for_data(taken)
+
+    def _wait_for_data(self, taken: Mapping[PYU, Any]) -> None:
+        """Waits for all data, where all workers are here: an error of what comes next would hide theirs.
+
+        Args:
+            taken: by party what its worker has returned when it was given data.
+        """
+        if get_distribution_mode() in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG):
+            with suppress(RayActorError):  # a party that has ended is told of later
+                reveal(list(taken.values()))
 
     def _handle_file(
         self, train_dict: Any, *args: Any, dataset_builder: Any = None, stage: str = "train", **how: Any
@@ -267,13 +276,6 @@ def _check_batches(
 
 def _batch_count(part: Any, size: int) -> int:
     return -(-len(part) // size)
-
-
-def _check_taken(taken: list[Any]) -> None:
-    """Waits for all data, where all workers are here: an error of what comes next would hide theirs."""
-    if get_distribution_mode() in (DISTRIBUTION_MODE.SIMULATION, DISTRIBUTION_MODE.DEBUG):
-        with suppress(RayActorError):  # a party that has ended is told of later
-            reveal(taken)
 
 
 def _row_count(part: Any) -> int:
