@@ -201,8 +201,9 @@ def test_signals_at_random_moments_end_a_fit_with_the_survivors_result_or_the_na
     print(faults)
     all_pids = list(pids.values())
     with ended_in_time(all_pids):
+        began = time.monotonic()
         try:
-            began, history = time.monotonic(), fit(model, parties)
+            history = fit(model, parties)
         except TooFewSurvivorsError as error:
             print(f"{time.monotonic() - began:.1f} s: {error}")
             gone = str(error).partition("gone: ")[2].partition(".")[0].split(", ")

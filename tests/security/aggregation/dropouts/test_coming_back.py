@@ -468,3 +468,18 @@ def test_what_parties_tell_each_other_is_not_changed_on_its_way(blind: bool) -> 
     ):
         with pytest.raises(AggregationError, match="was changed on its way"):
             other.keys.opened(call, sender, body)
+
+
+@pytest.mark.parametrize("comes", [False, True])
+def test_a_fit_that_all_have_left_is_over_and_has_not_lost_too_many(comes: bool) -> None:
+    """Who was away says hello when the others have come to their end, so that all gather once more."""
+    names = ["a", "b", "c"]
+    session = Session(names, SurvivorRules.make(3, 2, 2))
+    for name in names[:2]:
+        session.receive(name, Hello(0, 5, 5))
+    for name in names[:2]:
+        session.receive(name, Bye())
+    if comes:
+        session.receive("c", Hello())
+    session.time_out()
+    assert session.is_over and session.ended is not None and not session.ended.too_few

@@ -110,7 +110,9 @@ class Session:
         self._members: tuple[str, ...] = ()
         self._calls: SurvivorServer | None = None
         self._waiting: dict[str, Hello] = {}  # for the end of a call
+        self._left: set[str] = set()  # who has all it wants
         self._ended: Ended | None = None
+        self._over = False
         self._steps = 0
 
     @property
@@ -131,7 +133,7 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Whether it has ended because the parties have all they want."""
-        return self._calls is not None and self._calls.is_over
+        return self._over or (self._calls is not None and self._calls.is_over)
 
     def take_reports(self) -> dict[str, bytes]:
         """What the parties have told each other since this was asked last, by sender."""
@@ -144,7 +146,10 @@ class Session:
         """Takes a message, see :meth:`.SurvivorServer.receive`."""
         if self.ended is not None:
             return [(party, self.ended)]
+        if isinstance(message, Bye):
+            self._left.add(party)
         if isinstance(message, Hello) and party in self._names:
+            self._left.discard(party)
             return self._welcome(party, message)
         if self._calls is not None:
             return self._calls.receive(party, message) + self._end_with_calls()
@@ -204,6 +209,9 @@ class Session:
         self._steps += 1
         there = self._there
         self._members = members = tuple(name for name in self._names if name in there)
+        if len(members) < self._rules.min_survivors and self._left:
+            self._over = True  # somebody came when the others had come to their end
+            return self._end("the others have all they want, and there is nothing more to do")
         if len(members) < self._rules.min_survivors:
             return self._end(self._rules.too_few(self._names, members), too_few=True)
         self.phase, self._to_write, self._written = Phase.WRITING, _LETTERS, {}
