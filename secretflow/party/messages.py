@@ -143,6 +143,8 @@ def _restore(code: int, data: bytes, depth: int) -> Any:
     allowed: type[Any] = getattr(importlib.import_module(module), attribute)
     if code == _ERROR and issubclass(allowed, Exception):
         return allowed(*content)
+    if dataclasses.is_dataclass(allowed) and set(content) != {f.name for f in dataclasses.fields(allowed)}:
+        raise MessageError("what travels of a class must be its fields, or it could bring what is worked out")
     made = object.__new__(allowed)
     vars(made).update(content)
     return made

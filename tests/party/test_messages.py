@@ -218,3 +218,12 @@ def test_dataclasses_travel_without_what_they_have_cached() -> None:
     assert got.float_places == layout.float_places
     ring = Ring.make(32, None, 3)
     assert unpack(pack(ring)) == ring
+
+
+@pytest.mark.parametrize("forged", ["digest", "places", "open"])
+def test_no_message_brings_what_a_dataclass_works_out_from_its_fields(forged: str) -> None:
+    layout = Layout.dense([np.zeros(4)], is_list=True)
+    name = f"{Layout.__module__}:{Layout.__qualname__}"
+    for content in ({**vars(layout), forged: "mine"}, {"shapes": layout.shapes}):
+        with pytest.raises(MessageError):
+            unpack(msgpack.packb(msgpack.ExtType(6, pack([name, content]))))
