@@ -21,6 +21,9 @@ _PARALLEL = 0.999
 _LEAST_UNITS, _LEAST_PART = 8, 4
 """Units of one group, and one in how many units, from which on a layer counts as degenerate."""
 
+_SMALLEST = 1e-30
+"""Square of a length below which, and above one over which, rows are scaled to stay in float32's range."""
+
 LEAST_INPUTS = 4
 """Living weights of a unit below which it says nothing: of two or three, many are parallel by chance."""
 
@@ -32,7 +35,7 @@ def parallel_units(weight: np.ndarray, bias: np.ndarray) -> int:
     """How many units weigh their inputs alike, against thresholds of their own.
 
     Args:
-        weight: of some units with at least ``LEAST_INPUTS`` living weights each, float of shape
+        weight: of some units with at least ``LEAST_INPUTS`` living weights each, of a float type, of shape
             (units, inputs).
         bias: of shape (units,).
 
@@ -43,11 +46,11 @@ def parallel_units(weight: np.ndarray, bias: np.ndarray) -> int:
     if len(weight) < least:
         return 0
     cosines, lengths = _cosines(weight)
-    members, signs = _largest_group(cosines)
-    size = int(members.sum())
+    near = _near(cosines)
+    centre, size = _largest_group(near)
     if size < least:
         return 0
-    thresholds = (bias * signs / lengths)[members]
+    thresholds = (bias * np.sign(cosines[centre]) / lengths)[near[centre]]
     return size if 2 * len(np.unique(thresholds)) > size else 0
 
 
@@ -63,33 +66,52 @@ def nested_units(outputs: np.ndarray) -> int:
         the rows are too few, or most of the group divide them at one place.
     """
     rows, units = outputs.shape
+    least = _least(units)
+    if rows < LEAST_ROWS or units < least:
+        return 0
+    cosines, _ = _cosines((outputs - outputs.mean(axis=0, dtype=np.float64)).T)
+    near = _near(cosines)
+    if _largest_group(near)[1] < least:  # so it is of layers as they are trained, in every round
+        return 0
     counts = np.count_nonzero(outputs > 0, axis=0)
     partly = (counts > 0) & (counts < rows)
-    least = _least(units)
-    if rows < LEAST_ROWS or np.count_nonzero(partly) < least:
-        return 0
-    values, counts = outputs.T[partly], counts[partly]
-    cosines, _ = _cosines(values - values.mean(axis=1, keepdims=True))
-    members, signs = _largest_group(cosines)
-    levels = np.where(signs > 0, counts, rows - counts)[members]
-    size = len(levels)
+    near &= partly & partly[:, None]
+    centre, size = _largest_group(near)
+    levels = np.where(cosines[centre] > 0, counts, rows - counts)[near[centre]]
     return size if size >= least and 2 * int(np.bincount(levels).max()) <= size else 0
 
 
 def _cosines(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each two rows, NaN where one has no length, and the lengths."""
-    own = torch.from_numpy(np.ascontiguousarray(vectors))
     with np.errstate(all="ignore"):
-        products = (own @ own.T).numpy()  # in torch's threads, which a user sets
-        lengths = np.sqrt(products.diagonal())
-        return products / np.outer(lengths, lengths), lengths
+        products = _products(vectors)
+        squares, scales = products.diagonal(), np.ones(1)
+        if not (squares.min() > _SMALLEST and squares.max() < 1 / _SMALLEST):
+            scales = np.abs(vectors).max(axis=1).astype(np.float64)
+            products = _products(vectors / scales[:, None])
+            squares = products.diagonal()
+        lengths = np.sqrt(squares)
+        return products / np.outer(lengths, lengths), lengths * scales
 
 
-def _largest_group(cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Who is parallel to the one to whom most are, boolean, and with which sign."""
-    near = np.abs(cosines) > _PARALLEL
-    centre = int(near.sum(axis=1).argmax())
-    return near[centre], np.sign(cosines[centre])
+def _products(vectors: np.ndarray) -> np.ndarray:
+    """Of each two rows, in float32."""
+    own = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
+    products: np.ndarray = (own @ own.T).numpy()  # in torch's threads, which a user sets
+    return products
+
+
+def _near(cosines: np.ndarray) -> np.ndarray:
+    """Who is parallel to whom, boolean."""
+    near: np.ndarray = np.abs(cosines) > _PARALLEL
+    return near
+
+
+def _largest_group(near: np.ndarray) -> tuple[int, int]:
+    """To whom most are parallel, and how many are."""
+    sizes = np.count_nonzero(near, axis=1)
+    centre = int(sizes.argmax())
+    return centre, int(sizes[centre])
 
 
 def _least(units: int) -> int:

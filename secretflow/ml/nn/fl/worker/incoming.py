@@ -43,6 +43,7 @@ class IncomingWeights:
         self._accepts = accepts
         self._draws = np.random.default_rng()  # or a server would know which units nobody looks at
         self._warned: set[str] = set()
+        self._inputs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def check_arrays(self, own: Mapping[str, torch.Tensor], arrays: Sequence[np.ndarray]) -> None:
         """Refuses what is not of the shapes of the model; else it would be stretched to them.
@@ -112,7 +113,7 @@ class IncomingWeights:
             if len(rows) < LEAST_ROWS:
                 return
             looked, drawn = True, self._drawn(name, layer, mask)
-            units = nested_units(rows.float().numpy(force=True)[:, drawn])
+            units = nested_units(_numpy(rows)[:, drawn])
             if units:
                 what = "tell the party's rows apart by one number alone"
                 self._found(name, f"{units} of {len(drawn)} units that {what}")
@@ -128,8 +129,14 @@ class IncomingWeights:
             drawn = self._draws.integers(0, len(drawn), _MOST_UNITS)
         entry = mask.get(f"{name}.weight".lstrip("."))
         if entry is not None:
-            drawn = drawn[entry[drawn].sum(axis=1, dtype=np.int32) >= LEAST_INPUTS]
+            drawn = drawn[self._living_inputs(name, entry)[drawn] >= LEAST_INPUTS]
         return drawn
+
+    def _living_inputs(self, name: str, entry: np.ndarray) -> np.ndarray:
+        """Of each unit; counted once for an entry of a mask, which is not changed but replaced."""
+        if name not in self._inputs or self._inputs[name][0] is not entry:
+            self._inputs[name] = entry, np.count_nonzero(entry, axis=1)
+        return self._inputs[name][1]
 
     def _layers(self) -> Iterator[tuple[str, nn.Linear]]:
         for name, module in self._net.named_modules():
@@ -150,6 +157,9 @@ class IncomingWeights:
 
 
 def _array(values: np.ndarray | torch.Tensor, drawn: np.ndarray) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().float().numpy(force=True)
-    return values[drawn].astype(np.float32, copy=False)
+    return (_numpy(values.detach()) if isinstance(values, torch.Tensor) else values)[drawn]
+
+
+def _numpy(values: torch.Tensor) -> np.ndarray:
+    """In float32, or float64 where they are; there is no array of bfloat16."""
+    return (values if values.dtype == torch.float64 else values.float()).numpy(force=True)

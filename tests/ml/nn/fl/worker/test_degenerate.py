@@ -141,18 +141,45 @@ def test_units_that_share_a_projection_are_found(part: int) -> None:
         IncomingWeights(net, "alice", accepts=False).check_layers(net.state_dict(), {})
 
 
-def test_units_that_differ_where_rows_hold_nothing_are_found_by_what_they_make_of_rows() -> None:
-    net, rows = bins(), digits()
+SCALES = (
+    (1.0, torch.float32),
+    (1e-30, torch.float32),
+    (1e-18, torch.float32),
+    (1e18, torch.float32),
+    (1e34, torch.float32),
+    (1e-100, torch.float64),
+    (1e100, torch.float64),
+)
+"""Of a layer's weights and biases; the next layer can take it back, so that the net computes as before."""
+
+
+@pytest.mark.parametrize(("scale", "dtype"), SCALES)
+def test_units_are_found_however_small_or_large_their_weights_are(scale: float, dtype: torch.dtype) -> None:
+    net = bins().to(dtype)
+    with torch.no_grad():
+        for parameter in net[0].parameters():
+            parameter *= scale
+    with pytest.raises(ValueError, match=r"layer '0' with \d+ of 64 units that weigh"):
+        IncomingWeights(net, "alice", accepts=False).check_layers(net.state_dict(), {})
+
+
+@pytest.mark.parametrize(("scale", "dtype"), SCALES)
+def test_units_that_differ_where_rows_hold_nothing_are_found_by_what_they_make_of_rows(
+    scale: float, dtype: torch.dtype
+) -> None:
+    net, rows = bins().to(dtype), digits()
     dark = rows[0].amax(dim=0) == 0
     with torch.no_grad():
-        net[0].weight[:, dark] = torch.randn(128, int(dark.sum()))
+        net[0].weight[:, dark] = torch.randn(128, int(dark.sum()), dtype=dtype)
+        for parameter in net[0].parameters():
+            parameter *= scale
     incoming = IncomingWeights(net, "alice", accepts=False)
     incoming.check_layers(net.state_dict(), {})
     found = pytest.raises(
         ValueError, match=r"layer '0' with .* units that tell the party's rows apart by one"
     )
     with found, incoming.watching({}):
-        net(rows[0][:32])
+        net(rows[0][:32].to(dtype))
 
 
 def test_a_layer_that_is_accepted_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
