@@ -158,6 +158,9 @@ def cells(part: str = "measured") -> list[Cell]:
         found += _of(dataset, model, "dirichlet-0.5", 10, ours, SEEDS)
     for dataset, model in images:
         found += _of(dataset, model, "dirichlet-0.5", 10, cubic, SEEDS)
+    for dataset, model in images:
+        rounded = [*((each, 0.1) for each in _ROUNDED), (_ROUNDED[0], 0.05)]
+        found += _of(dataset, model, "dirichlet-0.5", 10, rounded, SEEDS)
     others = [*((peer, 0.05) for peer in _PEERS), ("seed", 0.1), ("local", 0.1), ("shared", 0.1)]
     small = [("digits", "lstm", 10), ("breast-cancer", "table-net", 5)]
     for dataset, model, parties in small:

@@ -6,6 +6,7 @@ import itertools
 from typing import NamedTuple
 
 SEEDS = (11, 12)
+_MORE_SEEDS = (11, 12, 13)
 
 
 class Tried(NamedTuple):
@@ -21,6 +22,7 @@ class Tried(NamedTuple):
             out.
         densities: of each method.
         decay: see :class:`~experiments.sparse.grid.Cell`.
+        seeds: of each.
     """
 
     dataset: str
@@ -31,6 +33,7 @@ class Tried(NamedTuple):
     methods: tuple[str, ...]
     densities: tuple[float, ...]
     decay: str = "none"
+    seeds: tuple[int, ...] = SEEDS
 
 
 _CNN = ("fashion-mnist", "fedavg-cnn", 10, "adam")
@@ -42,6 +45,10 @@ _LAMP = ",layers=lamp"
 _TAILS = (("3.0", 40), ("3.0", 60), ("5.0", 60))
 _BEGINNINGS = ((0.1, 8, 2.15), (0.1, 4, 3.16), (0.05, 8, 2.71), (0.05, 4, 4.47))
 """Densities, and with each how long the fast part takes and how far it falls."""
+
+_DENSITIES = (0.1, 0.05, 0.02, 0.01)
+_SLOW_PARTS = ((8, 1 / 3, 60), (4, 1 / 2, 60), (4, 1 / 2, 72), (2, 1 / 2, 60))
+"""How long the fast part takes, what part of the way the slow one is, counted in factors, and when it ends."""
 
 _POWERS = (_HALF, _MORE, _WHOLE, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
 
@@ -97,6 +104,28 @@ _TRIED = (
     *(
         Tried(*_LSTM, "adam", (1e-2,), (f"span={span},tail={tail},tail_end=60,{_HALF}{_LAMP}",), (density,))
         for density, span, tail in _BEGINNINGS
+    ),
+    *(
+        Tried(
+            *_RESNET,
+            (3e-3,),
+            (f"span={span},tail={density**-part:.2f},tail_end={end},{_HALF}{_LAMP}",),
+            (density,),
+            seeds=_MORE_SEEDS,
+        )
+        for span, part, end in _SLOW_PARTS
+        for density in _DENSITIES
+    ),
+    Tried(*_RESNET, (3e-3,), ("dense",), (1.0,), seeds=_MORE_SEEDS),
+    *(
+        Tried(
+            *_CNN,
+            (2e-3,),
+            (f"span={span},tail={density**-part:.2f},tail_end={end},{_HALF}{_LAMP}",),
+            (density,),
+        )
+        for span, part, end in _SLOW_PARTS[:2]
+        for density in (0.1, 0.01)
     ),
     Tried(*_RESNET, (3e-3,), (f"warm_up=8,{_HALF}{_LAMP}", f"warm_up=loss,{_HALF}{_LAMP}"), (0.1, 0.02)),
     # Shorter steps, reparametrisation and more regrowth with LAMP.
@@ -162,7 +191,7 @@ def runs() -> list[tuple[str, str, str, int, str, float, int, str, float, str]]:
     found = []
     for tried in _TRIED:
         for rate, method, density, seed in itertools.product(
-            tried.learning_rates, tried.methods, tried.densities, SEEDS
+            tried.learning_rates, tried.methods, tried.densities, tried.seeds
         ):
             name = method if method == "dense" else f"following:{_with_span(method)}"
             task = (tried.dataset, tried.model, "dirichlet-0.5", tried.parties)
