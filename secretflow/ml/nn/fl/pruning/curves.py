@@ -5,7 +5,8 @@ from __future__ import annotations
 EPOCHS_OF_CUBIC = 2
 """How long a cubic takes where nobody says; long enough for the average to tell weights apart."""
 
-_SLOW_PART = 1 / 3
+_EPOCHS_OF_FAST_PART = 1
+_SLOW_PART = 1 / 2
 
 
 def cubic(progress: float, end: float) -> float:
@@ -21,7 +22,7 @@ def cubic(progress: float, end: float) -> float:
 
 
 def cubic_geometric(passed: float, last: float, end: float) -> float:
-    """A cubic to two thirds of the way, counted in factors, and equal factors for the rest.
+    """A cubic to half of the way within an epoch, counted in factors, and equal factors for the rest.
 
     Args:
         passed: epochs of pruning that are behind, at least 0.
@@ -29,4 +30,4 @@ def cubic_geometric(passed: float, last: float, end: float) -> float:
         end: density in the end, in (0, 1].
     """
     lowest: float = end ** (1 - (1 - min(1.0, passed / last)) * _SLOW_PART)
-    return cubic(passed / min(EPOCHS_OF_CUBIC, last), lowest)
+    return cubic(passed / min(_EPOCHS_OF_FAST_PART, last), lowest)

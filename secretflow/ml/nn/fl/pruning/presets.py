@@ -34,7 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """The settings of each preset by name.
 
-"shared": one mask for all parties, of the average's largest weights, fast within the first two epochs and
+"shared": one mask for all parties, of the average's largest weights, fast within the first epoch and
 slowly until three quarters of a fit; what ``docs/results/sparse.md`` measures as "ours". "lottery": each
 party's own mask, 5 percent of what lives at the end of each epoch; the first version's, after Li et al.,
 "LotteryFL", SEC 2021.

@@ -52,17 +52,17 @@ class PruneSettings:
             That costs accuracy where the parties' rows differ, since a weight is then averaged over few of
             them: at density 0.1, with labels dealt out by a Dirichlet distribution (0.5), 14, 17 and 35
             points below dense with ten parties (two nets for images, an LSTM) and 0.9 with five (a table),
-            where one mask is 0.2, 0.9, 1.2 and -0.3 below (``docs/results/sparse.md``). Each step also costs
+            where one mask is 0.1, 0.5, 0.9 and -0.6 below (``docs/results/sparse.md``). Each step also costs
             an agreement on the new masks.
         prune_scope: "layer": each layer gives its share. "global": the weights of the smallest score of all
             layers go first.
         prune_schedule: "geometric": a step removes ``prune_percent`` of what lives. "cubic": the density
             falls as a cubic from 1 to ``prune_end_rate``, fast at first (Zhu and Gupta 2017, section 3).
-            "cubic-geometric": it falls as a cubic within two epochs to two thirds of the way, counted in
-            factors: to ``prune_end_rate ** (2 / 3)``; and by equal factors to ``prune_end_rate`` until
+            "cubic-geometric": it falls as a cubic within an epoch to half of the way, counted in factors: to
+            ``prune_end_rate ** (1 / 2)``; and by equal factors to ``prune_end_rate`` until
             ``prune_end_epoch``. The last weights then go while the others learn to do without them, at a
-            fifth to a third more upload: ten parties with skewed labels lose 2.3 points instead of 4.1 at
-            density 0.01, and 1.2 instead of 2.2 at 0.02 (ResNet-20, ``docs/results/sparse.md``).
+            fifth to nearly a half more upload: ten parties with skewed labels lose 2.3 points instead of 4.1
+            at density 0.01, and 1.2 instead of 2.2 at 0.02 (ResNet-20, ``docs/results/sparse.md``).
         prune_freq: rounds from one step to the next within an epoch. The last round of an epoch always ends
             with one, also if this does not divide the epoch's rounds, and with 0 no other does; None is four
             steps an epoch. With the cubic schedule it sets how fine the curve's steps are, with the geometric

@@ -162,16 +162,16 @@ def test_a_density_that_depends_on_the_fit_is_not_given_without_one() -> None:
 
 
 @given(st.floats(0.001, 1), st.integers(0, 3), st.integers(3, 40))
-def test_the_last_third_of_the_way_in_factors_goes_in_equal_ones(
+def test_the_second_half_of_the_way_in_factors_goes_in_equal_ones(
     end_rate: float, start: int, end: int
 ) -> None:
     settings = PruneSettings(prune_end_rate=end_rate, prune_start_epoch=start, prune_end_epoch=start + end)
     rates = [settings.rate_after(start + epoch) for epoch in range(1, end + 3)]
     assert all(before >= after for before, after in zip([1.0, *rates], rates, strict=False))
     assert rates[end - 1 :] == [end_rate] * 3
-    slow = np.array(rates[1:end])  # after two epochs the cubic has ended
-    assert slow[:-1] / slow[1:] == pytest.approx(end_rate ** (-1 / 3 / end))
-    assert slow[0] == pytest.approx(end_rate ** (2 / 3) * end_rate ** (2 / 3 / end))
+    slow = np.array(rates[:end])  # after an epoch the cubic has ended
+    assert slow[:-1] / slow[1:] == pytest.approx(end_rate ** (-1 / 2 / end))
+    assert slow[0] == pytest.approx(end_rate ** (1 / 2) * end_rate ** (1 / 2 / end))
 
 
 def test_a_step_is_due_after_the_start_while_there_is_something_to_do() -> None:
