@@ -48,7 +48,7 @@ _BEGINNINGS = ((0.1, 8, 2.15), (0.1, 4, 3.16), (0.05, 8, 2.71), (0.05, 4, 4.47))
 
 _DENSITIES = (0.1, 0.05, 0.02, 0.01)
 _SLOW_PARTS = ((8, 1 / 3, 60), (4, 1 / 2, 60), (4, 1 / 2, 72), (2, 1 / 2, 60))
-"""How long the fast part takes, what part of the way the slow one is, counted in factors, and when it ends."""
+"""Rounds of the fast part, what part of the way the slow one is, counted in factors, and when it ends."""
 
 _POWERS = (_HALF, _MORE, _WHOLE, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
 
