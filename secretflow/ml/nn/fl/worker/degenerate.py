@@ -54,7 +54,7 @@ def parallel_units(weight: np.ndarray, bias: np.ndarray) -> int:
     return size if 2 * len(np.unique(thresholds)) > size else 0
 
 
-def nested_units(outputs: np.ndarray) -> int:
+def nested_units(outputs: torch.Tensor) -> int:
     """How many units tell rows apart by one number, each at a place of its own.
 
     Args:
@@ -69,15 +69,22 @@ def nested_units(outputs: np.ndarray) -> int:
     least = _least(units)
     if rows < LEAST_ROWS or units < least:
         return 0
-    cosines, _ = _cosines((outputs - outputs.mean(axis=0, dtype=np.float64)).T)
-    near = _near(cosines)
-    if _largest_group(near)[1] < least:  # so it is of layers as they are trained, in every round
+    values = outputs.double()
+    if outputs.dtype == torch.float64:  # of which a square can leave the range; of others it cannot
+        values = values / values.abs().amax(dim=0)
+    values = values - values.mean(dim=0)
+    products = (values.T @ values).numpy()  # in torch's threads, which a user sets
+    squares = products.diagonal()
+    with np.errstate(invalid="ignore"):  # of outputs that are not finite
+        near = products * products > _PARALLEL**2 * np.multiply.outer(squares, squares)
+    # Of layers as they are trained this is the end, in every round.
+    if np.add.reduce(near, axis=1).max() < least:
         return 0
-    counts = np.count_nonzero(outputs > 0, axis=0)
+    counts = np.count_nonzero(outputs.numpy() > 0, axis=0)
     partly = (counts > 0) & (counts < rows)
     near &= partly & partly[:, None]
     centre, size = _largest_group(near)
-    levels = np.where(cosines[centre] > 0, counts, rows - counts)[near[centre]]
+    levels = np.where(products[centre] > 0, counts, rows - counts)[near[centre]]
     return size if size >= least and 2 * int(np.bincount(levels).max()) <= size else 0
 
 

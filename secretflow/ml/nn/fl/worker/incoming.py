@@ -113,7 +113,7 @@ class IncomingWeights:
             if len(rows) < LEAST_ROWS:
                 return
             looked, drawn = True, self._drawn(name, layer, mask)
-            units = nested_units(_numpy(rows)[:, drawn])
+            units = nested_units(rows.cpu()[:, torch.from_numpy(drawn)])
             if units:
                 what = "tell the party's rows apart by one number alone"
                 self._found(name, f"{units} of {len(drawn)} units that {what}")
