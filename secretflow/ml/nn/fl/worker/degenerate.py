@@ -80,7 +80,7 @@ def nested_units(outputs: torch.Tensor) -> int:
     # Of layers as they are trained this is the end, in every round.
     if np.add.reduce(near, axis=1).max() < least:
         return 0
-    counts = np.count_nonzero(outputs.numpy() > 0, axis=0)
+    counts = np.count_nonzero((outputs > 0).numpy(), axis=0)
     partly = (counts > 0) & (counts < rows)
     near &= partly & partly[:, None]
     centre, size = _largest_group(near)

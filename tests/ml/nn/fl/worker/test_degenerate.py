@@ -149,6 +149,7 @@ SCALES = (
     (1e34, torch.float32),
     (1e-100, torch.float64),
     (1e100, torch.float64),
+    (1.0, torch.bfloat16),
 )
 """Of a layer's weights and biases; the next layer can take it back, so that the net computes as before."""
 
