@@ -126,7 +126,7 @@ class IncomingWeights:
             return np.arange(0)
         drawn = np.arange(layer.out_features)
         if len(drawn) > _MOST_UNITS:
-            drawn = self._draws.integers(0, len(drawn), _MOST_UNITS)
+            drawn = self._draws.choice(len(drawn), _MOST_UNITS, replace=False)
         entry = mask.get(f"{name}.weight".lstrip("."))
         if entry is not None:
             drawn = drawn[self._living_inputs(name, entry)[drawn] >= LEAST_INPUTS]
