@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
 import secretflow as sf
 from secretflow.device import PYU
@@ -132,6 +133,28 @@ def test_a_party_that_stands_still_before_a_fit_is_named(
         fit(model, parties)
 
 
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_that_fails_when_all_are_trained_does_not_end_a_fit_with_an_error(
+    ray_devices: SimpleNamespace,
+    parties: list[PYU],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: signal.Signals,
+) -> None:
+    serve, pids = surviving_session.SurvivingSession._serve, list[int]()
+
+    def failed(self: Any, waits: bool) -> None:
+        pids.append(process_of(self._host.data))
+        send(pids[0], what)
+        serve(self, waits)
+
+    monkeypatch.setattr(surviving_session.SurvivingSession, "_serve", failed)
+    model = make_model(ray_devices, tmp_path, round_deadline=DEADLINE)
+    with ended_in_time(pids):
+        history = fit(model, parties, epochs=1)
+    assert pids and flat(history) == [list(NAMES)] * ROUNDS
+
+
 @dataclass(frozen=True)
 class Fault:
     """What a process is sent.
@@ -212,6 +235,7 @@ def test_signals_at_random_moments_end_a_fit_with_the_survivors_result_or_the_na
             print(f"{time.monotonic() - began:.1f} s: {error}")
             assert SERVER in touched and SERVER in str(error)
         else:
+            over.set()
             print(f"{time.monotonic() - began:.1f} s: {[len(names) for names in flat(history)]}")
             check_result(model, history, touched)
         finally:
@@ -228,7 +252,10 @@ def check_result(model: FLModel, history: Any, touched: set[str]) -> None:
     if SERVER not in touched:
         assert all(set(NAMES) - touched <= set(names) for names in taken)
     there = [worker for device, worker in model._workers.items() if device.party in taken[-1]]
-    weights = [sf.reveal(worker.get_weights()) for worker in there if worker is not None]
+    weights = []
+    for worker in there:
+        with suppress(RayActorError):  # killed when the fit was over
+            weights.append(sf.reveal(worker.get_weights()))
     for other in weights[1:]:
         for one, own in zip(weights[0], other, strict=True):
             np.testing.assert_array_equal(one, own)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from tqdm import tqdm
 
 from secretflow.device import PYU, PYUObject, proxy
@@ -117,7 +118,11 @@ class SurvivingSession:
     def _ask_host(self, seconds: float, method: str, *arguments: Any) -> Any:
         """What the server's worker answers; one that has not in so many seconds stands still."""
         answer = getattr(self._host, method)(*arguments)
-        return value_within(seconds, reference_of(answer), self._server.party)
+        try:
+            return value_within(seconds, reference_of(answer), self._server.party)
+        except RayActorError:
+            message = f"{self._server.party} must answer, but its process has ended"
+            raise AggregationError(message) from None
 
     def _train(self, streams: Streams) -> None:
         options, survival, callbacks = self._options, self._survival, self._callbacks
@@ -206,7 +211,12 @@ class SurvivingSession:
         end = time.monotonic() + self._survival.round_deadline
         while waits or time.monotonic() < end:
             seconds = self._survival.round_deadline
-            over = self._ask_host(_SECONDS_OF_A_LOOK + seconds, "wait", _SECONDS_OF_A_LOOK)
+            try:
+                over = self._ask_host(_SECONDS_OF_A_LOOK + seconds, "wait", _SECONDS_OF_A_LOOK)
+            except AggregationError:
+                if waits:
+                    raise
+                return  # the parties here have trained to the end without it
             if waits and not self._survival.rules.server_blind:
                 self._read(self._ask_host(seconds, "take_reports"))
             if over:
