@@ -6,7 +6,7 @@ import itertools
 from typing import NamedTuple
 
 SEEDS = (11, 12)
-_MORE_SEEDS = (11, 12, 13)
+_MORE_SEEDS = (*SEEDS, 13)
 
 
 class Tried(NamedTuple):
@@ -43,12 +43,13 @@ _TABLE = ("breast-cancer", "table-net", 5, "adam")
 _HALF, _MORE, _WHOLE = "step_power=0.5", "step_power=0.75", "step_power=1.0"
 _LAMP = ",layers=lamp"
 _TAILS = (("3.0", 40), ("3.0", 60), ("5.0", 60))
-_BEGINNINGS = ((0.1, 8, 2.15), (0.1, 4, 3.16), (0.05, 8, 2.71), (0.05, 4, 4.47))
-"""Densities, and with each how long the fast part takes and how far it falls."""
-
-_DENSITIES = (0.1, 0.05, 0.02, 0.01)
 _SLOW_PARTS = ((8, 1 / 3, 60), (4, 1 / 2, 60), (4, 1 / 2, 72), (2, 1 / 2, 60))
 """Rounds of the fast part, what part of the way the slow one is, counted in factors, and when it ends."""
+
+
+def _slow(density: float, span: int, part: float, end: int) -> str:
+    return f"span={span},tail={density**-part:.2f},tail_end={end},{_HALF}{_LAMP}"
+
 
 _POWERS = (_HALF, _MORE, _WHOLE, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
 
@@ -102,31 +103,16 @@ _TRIED = (
     # How soon to begin the slow part.
     Tried(*_RESNET, (3e-3,), (f"span=4,tail=5.0,tail_end=60,{_HALF}{_LAMP}",), (0.05, 0.02)),
     *(
-        Tried(*_LSTM, "adam", (1e-2,), (f"span={span},tail={tail},tail_end=60,{_HALF}{_LAMP}",), (density,))
-        for density, span, tail in _BEGINNINGS
-    ),
-    *(
-        Tried(
-            *_RESNET,
-            (3e-3,),
-            (f"span={span},tail={density**-part:.2f},tail_end={end},{_HALF}{_LAMP}",),
-            (density,),
-            seeds=_MORE_SEEDS,
+        Tried(*task, (rate,), (_slow(density, *part),), (density,), seeds=seeds)
+        for task, rate, parts, densities, seeds in (
+            ((*_LSTM, "adam"), 1e-2, _SLOW_PARTS[:2], (0.1, 0.05), SEEDS),
+            (_RESNET, 3e-3, _SLOW_PARTS, (0.1, 0.05, 0.02, 0.01), _MORE_SEEDS),
+            (_CNN, 2e-3, _SLOW_PARTS[:2], (0.1, 0.01), SEEDS),
         )
-        for span, part, end in _SLOW_PARTS
-        for density in _DENSITIES
+        for part in parts
+        for density in densities
     ),
     Tried(*_RESNET, (3e-3,), ("dense",), (1.0,), seeds=_MORE_SEEDS),
-    *(
-        Tried(
-            *_CNN,
-            (2e-3,),
-            (f"span={span},tail={density**-part:.2f},tail_end={end},{_HALF}{_LAMP}",),
-            (density,),
-        )
-        for span, part, end in _SLOW_PARTS[:2]
-        for density in (0.1, 0.01)
-    ),
     Tried(*_RESNET, (3e-3,), (f"warm_up=8,{_HALF}{_LAMP}", f"warm_up=loss,{_HALF}{_LAMP}"), (0.1, 0.02)),
     # Shorter steps, reparametrisation and more regrowth with LAMP.
     Tried(*_RESNET, (3e-3,), ("step_power=0.0" + _LAMP, "step_power=0.25" + _LAMP), (0.1, 0.02)),
