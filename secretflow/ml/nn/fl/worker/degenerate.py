@@ -45,16 +45,15 @@ def parallel_units(weight: np.ndarray, bias: np.ndarray) -> int:
     least = _least(len(weight))
     if len(weight) < least:
         return 0
-    cosines, lengths = _cosines(weight)
-    near = _near(cosines)
+    near, products, lengths = _parallel(weight)
     centre, size = _largest_group(near)
     if size < least:
         return 0
-    thresholds = (bias * np.sign(cosines[centre]) / lengths)[near[centre]]
+    thresholds = (bias * np.sign(products[centre]) / lengths)[near[centre]]
     return size if 2 * len(np.unique(thresholds)) > size else 0
 
 
-def nested_units(outputs: torch.Tensor) -> int:
+def nested_units(outputs: np.ndarray) -> int:
     """How many units tell rows apart by one number, each at a place of its own.
 
     Args:
@@ -69,18 +68,11 @@ def nested_units(outputs: torch.Tensor) -> int:
     least = _least(units)
     if rows < LEAST_ROWS or units < least:
         return 0
-    values = outputs.double()
-    if outputs.dtype == torch.float64:  # of which a square can leave the range; of others it cannot
-        values = values / values.abs().amax(dim=0)
-    values = values - values.mean(dim=0)
-    products = (values.T @ values).numpy()  # in torch's threads, which a user sets
-    squares = products.diagonal()
-    with np.errstate(invalid="ignore"):  # of outputs that are not finite
-        near = products * products > _PARALLEL**2 * np.multiply.outer(squares, squares)
+    near, products, _ = _parallel((outputs - outputs.mean(axis=0, dtype=np.float64)).T)
     # Of layers as they are trained this is the end, in every round.
-    if np.add.reduce(near, axis=1).max() < least:
+    if _largest_group(near)[1] < least:
         return 0
-    counts = np.count_nonzero((outputs > 0).numpy(), axis=0)
+    counts = np.count_nonzero(outputs > 0, axis=0)
     partly = (counts > 0) & (counts < rows)
     near &= partly & partly[:, None]
     centre, size = _largest_group(near)
@@ -88,8 +80,11 @@ def nested_units(outputs: torch.Tensor) -> int:
     return size if size >= least and 2 * int(np.bincount(levels).max()) <= size else 0
 
 
-def _cosines(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each two rows, NaN where one has no length, and the lengths."""
+def _parallel(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which two rows are parallel, boolean, what has the sign of their product, and the lengths of rows.
+
+    A row without length is parallel to none.
+    """
     with np.errstate(all="ignore"):
         products = _products(vectors)
         squares, scales = products.diagonal(), np.ones(1)
@@ -97,21 +92,14 @@ def _cosines(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             scales = np.abs(vectors).max(axis=1).astype(np.float64)
             products = _products(vectors / scales[:, None])
             squares = products.diagonal()
-        lengths = np.sqrt(squares)
-        return products / np.outer(lengths, lengths), lengths * scales
+        near = products * products > _PARALLEL**2 * np.multiply.outer(squares, squares)
+        return near, products, np.sqrt(squares) * scales
 
 
 def _products(vectors: np.ndarray) -> np.ndarray:
-    """Of each two rows, in float32."""
+    """Of each two rows, computed in float32; as float64, in which their squares have room."""
     own = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
-    products: np.ndarray = (own @ own.T).numpy()  # in torch's threads, which a user sets
-    return products
-
-
-def _near(cosines: np.ndarray) -> np.ndarray:
-    """Who is parallel to whom, boolean."""
-    near: np.ndarray = np.abs(cosines) > _PARALLEL
-    return near
+    return (own @ own.T).double().numpy()  # in torch's threads, which a user sets
 
 
 def _largest_group(near: np.ndarray) -> tuple[int, int]:

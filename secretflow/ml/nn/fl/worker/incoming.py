@@ -113,7 +113,7 @@ class IncomingWeights:
             if len(rows) < LEAST_ROWS:
                 return
             looked, drawn = True, self._drawn(name, layer, mask)
-            units = nested_units(rows.cpu()[:, torch.from_numpy(drawn)])
+            units = nested_units(_numpy(rows)[:, drawn])
             if units:
                 what = "tell the party's rows apart by one number alone"
                 self._found(name, f"{units} of {len(drawn)} units that {what}")
@@ -157,7 +157,9 @@ class IncomingWeights:
 
 
 def _array(values: np.ndarray | torch.Tensor, drawn: np.ndarray) -> np.ndarray:
-    return (_numpy(values.detach()) if isinstance(values, torch.Tensor) else values)[drawn]
+    if isinstance(values, torch.Tensor):
+        return _numpy(values.detach()[torch.from_numpy(drawn)])  # no copy of the whole layer
+    return values[drawn]
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:
