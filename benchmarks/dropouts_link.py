@@ -63,8 +63,8 @@ class PlainSession:
         self._uploads[party] = message.message
         if len(self._uploads) < PARTIES:
             return []
-        total = add_up([self._uploads.pop(name) for name in NAMES])
-        return [(name, Total(total)) for name in NAMES]
+        total = Total(add_up([self._uploads.pop(name) for name in NAMES]))
+        return [(name, total) for name in NAMES]
 
     def lose(self, _: str) -> Outgoing:
         return []
@@ -215,7 +215,7 @@ def measure_link(size: int, repeats: int) -> dict[str, Any]:
 
 
 def _session() -> Session:
-    return Session(NAMES, survivor_rules(PARTIES))
+    return Session(NAMES, survivor_rules(PARTIES), sums_ahead=True)
 
 
 def _surviving(numbers: list[list[np.ndarray]]) -> list[SurvivingParty]:

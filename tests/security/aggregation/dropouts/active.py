@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b, sha256
 
+from secretflow.security.aggregation.secagg.dropouts.ahead import SumAhead, halves
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Outgoing, Step, SurvivorServer
 from secretflow.security.aggregation.secagg.dropouts.wire import (
@@ -14,12 +15,16 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Announcement,
     Codes,
     Lost,
+    PaddedHalf,
+    PadKeys,
     Release,
     ToParty,
     ToServer,
     Total,
     Upload,
 )
+from secretflow.security.aggregation.secagg.keys import KEY_BYTES
+from secretflow.security.aggregation.secagg.message import Message
 from secretflow.security.aggregation.secagg.transcript import Transcript
 
 
@@ -31,18 +36,26 @@ class ActiveServer:
         rules: of the parties.
         chance: decides.
         lies: how often it deviates, from 0 to 1.
+        sums_ahead: see :class:`SurvivorServer`.
     """
 
     def __init__(
-        self, names: Sequence[str], rules: SurvivorRules, chance: random.Random, lies: float
+        self,
+        names: Sequence[str],
+        rules: SurvivorRules,
+        chance: random.Random,
+        lies: float,
+        sums_ahead: bool,
     ) -> None:
-        self._honest = SurvivorServer(names, rules)
+        self._honest = SurvivorServer(names, rules, sums_ahead=sums_ahead)
         self._names = list(names)
         self._rules = rules
         self._chance = chance
         self._lies = lies
         self._codes: list[tuple[str, str, int, bytes]] = []  # sender, receiver, call, code
         self._pad_keys: dict[tuple[str, str], bytes] = {}
+        self._seeds: list[bytes] = []
+        self._halves: list[PaddedHalf] = []
         self._sent: list[ToParty] = []
         self._transcript = Transcript()  # as the parties have it, if they were told the truth
         self._uploads: list[Upload] = []
@@ -58,6 +71,7 @@ class ActiveServer:
             self._codes += [(party, to, message.call, code) for to, code in message.codes.items()]
         elif isinstance(message, Release):
             self._pad_keys |= {(party, other): key for other, key in message.keys.items()}
+            self._seeds.append(message.seed[:KEY_BYTES])
         return self._twisted(self._honest.receive(party, message), party)
 
     def lose(self, party: str) -> Outgoing:
@@ -68,9 +82,9 @@ class ActiveServer:
 
     def _twisted(self, outgoing: Outgoing, party: str) -> Outgoing:
         told: Outgoing = []
-        totals = [message.message for _, message in outgoing if isinstance(message, Total)]
-        if totals:
-            self._transcript.add(totals[0])
+        total = self._opened([message for _, message in outgoing])
+        if total is not None:
+            self._transcript.add(total)
         for to, message in outgoing:
             if self._chance.random() < self._lies:
                 told += [(to, lie) for lie in self._lie(to, message)]
@@ -81,6 +95,20 @@ class ActiveServer:
             told += [(to, lie) for lie in self._lie(to, None)]
         self._sent += [message for _, message in told]
         return told
+
+    def _opened(self, answers: list[ToParty]) -> Message | None:
+        """The sum that the parties would open now, if they were told the truth."""
+        for answer in answers:
+            if isinstance(answer, Total):
+                return answer.message
+            if isinstance(answer, PaddedHalf) and answer not in self._halves:
+                self._halves.append(answer)
+            elif isinstance(answer, PadKeys):
+                own = next(upload for upload in self._uploads if upload.call == answer.call)
+                ahead = SumAhead(own.message, len(answer.keys))
+                assert [ahead.takes(half) for half in self._halves[-2:]] == [True, True]
+                return ahead.opened(answer).message
+        return None
 
     def _lie(self, to: str, instead_of: ToParty | None) -> list[ToParty]:
         call = self._uploads[-1].call if self._uploads else 1
@@ -95,7 +123,10 @@ class ActiveServer:
         if self._sent:
             lies.append(self._chance.choice(self._sent))
         if self._uploads:
-            lies.append(Total(self._chance.choice(self._uploads).message))
+            message = self._chance.choice(self._uploads).message
+            lies += [Total(message), *halves(message)]
+        keys = [(key, self._chance.random() < 0.9) for key in self._seeds[-self._chance.randint(1, 9) :]]
+        lies.append(PadKeys(call, keys))
         if isinstance(instead_of, Codes):
             lies += [self._forged(to, call), replace(instead_of, call=call - 1)]
         if isinstance(instead_of, Announcement):

@@ -37,6 +37,7 @@ class Network:
         down: by party the messages on their way to it.
         ended: by party how it has ended: None, or its error.
         said: all that the parties have said, with who has.
+        told: all that the server has said, with whom to.
         released: by party and number of the round the calls whose pads it has released.
         unanswered: who has waited for an answer in vain until its own patience was over.
     """
@@ -49,6 +50,7 @@ class Network:
         self.down: dict[str, deque[ToParty]] = {name: deque() for name in parties}
         self.ended: dict[str, BaseException | None] = {}
         self.said: list[tuple[str, ToServer]] = []
+        self.told: Outgoing = []
         self.released: dict[tuple[str, int], set[int]] = {}
         self.unanswered: list[str] = []
         self._asked: dict[str, ToServer] = {}
@@ -154,6 +156,7 @@ class Network:
             self.up[name].append(said)
 
     def _send(self, outgoing: Outgoing) -> None:
+        self.told += outgoing
         for name, message in outgoing:
             self.down[name].append(message)
 

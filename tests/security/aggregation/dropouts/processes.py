@@ -93,7 +93,7 @@ def serve(scene: Scene) -> None:
     hub = Hub(
         scene.address,
         scene.names,
-        Session(scene.names, scene.survivor_rules()),
+        Session(scene.names, scene.survivor_rules(), sums_ahead=True),
         scene.tls("server"),
         round_deadline=scene.deadline,
         wait=scene.wait,

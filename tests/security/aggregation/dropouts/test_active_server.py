@@ -39,7 +39,9 @@ def fuzz(seed: int) -> bool:
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
     clients = clients_of(names, rules, blind=chance.random() < 0.3)
     network = Network(
-        ActiveServer(names, rules, chance, lies=chance.choice([0.02, 0.1, 0.4])),
+        ActiveServer(
+            names, rules, chance, lies=chance.choice([0.02, 0.1, 0.4]), sums_ahead=chance.random() < 0.5
+        ),
         {
             name: steps(client, name, 4, False, outcomes[name])
             for name, client in zip(names, clients, strict=True)

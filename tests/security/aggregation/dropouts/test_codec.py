@@ -24,6 +24,8 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Letters,
     Lost,
     Members,
+    PaddedHalf,
+    PadKeys,
     Regroup,
     Release,
     Report,
@@ -62,17 +64,20 @@ TO_PARTY = [
     Members(("alice", "bob"), 0, ("bob",), 7),
     Regroup(),
     Reports(7, {"alice": b"", "zoë": b"r" * 3000}),
+    PaddedHalf(MESSAGE),
+    PadKeys(7, ((b"k" * 32, True), (b"s" * 32, False)), b"sealed", True),
+    PadKeys(7, ()),
 ]
 
 
 def fields_of(message: object) -> object:
     """What can be compared."""
-    if isinstance(message, (Upload, Total)):
+    if isinstance(message, (Upload, PaddedHalf, Total)):
         held = message.message
         body = [(part.dtype.str, part.tolist()) for part in held["body"]]
         more = [getattr(message, name, None) for name in ("sealed", "comers")]
         return type(message), {**held, "body": body}, more
-    if isinstance(message, (Report, Reports)):
+    if isinstance(message, (Report, Reports, PadKeys)):
         return type(message), vars(message)
     return message
 
@@ -93,7 +98,7 @@ def test_the_server_takes_nothing_that_only_it_may_say() -> None:
 
 
 def test_a_message_of_the_protocol_shows_no_secret() -> None:
-    for message in (TO_SERVER[1], TO_SERVER[3], TO_PARTY[3]):
+    for message in (TO_SERVER[1], TO_SERVER[3], TO_PARTY[3], TO_PARTY[11]):
         for text in ("73737373", "ssss", "kkkk", "sealed'"):
             assert text not in repr(message)
     assert {f.name for f in dataclasses.fields(Release) if not f.repr} == {"seed", "keys"}
@@ -135,6 +140,17 @@ def test_a_header_that_is_not_what_it_must_be_is_refused(change: dict[str, objec
     text = json.dumps({**header, **change}).encode()
     with pytest.raises(AggregationError, match="no message"):
         decode_at_server(struct.pack("!I", len(text)) + text)
+
+
+@pytest.mark.parametrize(
+    "subtracted", [[True], [True] * 3, [1, 0], [True, None], {"0": True, "1": True}, 2, "ab"], ids=str
+)
+def test_keys_of_pads_have_32_bytes_and_a_sign_each(subtracted: object) -> None:
+    whole = encode(TO_PARTY[11])
+    (length,) = struct.unpack_from("!I", whole)
+    text = json.dumps({**json.loads(whole[4 : 4 + length]), "subtracted": subtracted}).encode()
+    with pytest.raises(AggregationError, match="no message"):
+        decode_at_party(struct.pack("!I", len(text)) + text + whole[4 + length :])
 
 
 @pytest.mark.parametrize(

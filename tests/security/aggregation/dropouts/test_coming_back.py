@@ -27,6 +27,8 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Hello,
     Letters,
     Members,
+    PaddedHalf,
+    PadKeys,
     Regroup,
     Release,
     Report,
@@ -54,7 +56,7 @@ from .parties import clients_of, names_of, numbers_of, plain_average, weights_of
 PARTIES, ROUNDS = 4, 6
 NAMES = names_of(PARTIES)
 RING = Ring.make(32, None, PARTIES)
-IN_CALLS = (Announcement, Codes, Reports, Total)
+IN_CALLS = (Announcement, PaddedHalf, Codes, PadKeys, Reports, Total)
 SURVIVORS = SurvivorRules.make(PARTIES, 3, 2)
 
 
@@ -159,10 +161,11 @@ class Run:
         names: list[str] = NAMES,
         survivors: SurvivorRules = SURVIVORS,
         max_colluders: float | None = None,
+        sums_ahead: bool = False,
     ) -> None:
         self.names, self.survivors = names, survivors
         self.outcomes: dict[str, list[Averaged]] = {name: [] for name in names}
-        self.session = Served(names, survivors)
+        self.session = Served(names, survivors, sums_ahead)
         self.ring = Ring.make(32, None, len(names))
         self.rules = Rules.make(
             self.ring,
@@ -363,11 +366,12 @@ def test_when_who_gives_the_average_is_lost_another_one_gives_it() -> None:
 @pytest.mark.parametrize("blind", [False, True])
 @pytest.mark.parametrize("kind", [Upload, Codes, Release, Report])
 @pytest.mark.parametrize("who", [NAMES[0], NAMES[3]], ids=["giver", "comer"])
+@pytest.mark.parametrize("sums_ahead", [False, True], ids=["total", "ahead"])
 def test_all_agree_on_keys_anew_whatever_they_were_about_to_say(
-    who: str, kind: type[ToServer], blind: bool
+    who: str, kind: type[ToServer], blind: bool, sums_ahead: bool
 ) -> None:
     """In the midst of a call in which a party comes in again."""
-    run = Run(blind)
+    run = Run(blind, sums_ahead=sums_ahead)
     network = run.network
     run.until(2)
     network.cut(NAMES[3])
@@ -422,11 +426,11 @@ def is_in_call(network: Network, name: str) -> bool:
 
 @pytest.mark.faults
 @settings(max_examples=1000, deadline=None)
-@given(st.data(), st.booleans())
+@given(st.data(), st.booleans(), st.booleans())
 def test_in_1000_schedules_of_losses_and_returns_each_average_is_that_of_its_survivors(
-    data: st.DataObject, blind: bool
+    data: st.DataObject, blind: bool, sums_ahead: bool
 ) -> None:
-    run = Run(blind)
+    run = Run(blind, sums_ahead=sums_ahead)
     network = run.network
     for _ in range(data.draw(st.integers(0, 120))):
         what = data.draw(st.integers(0, 30))
@@ -435,7 +439,7 @@ def test_in_1000_schedules_of_losses_and_returns_each_average_is_that_of_its_sur
         elif what == 1:
             network.time_out()
         elif what == 2:
-            network.server = run.session = Served(NAMES, SURVIVORS)
+            network.server = run.session = Served(NAMES, SURVIVORS, sums_ahead)
             for name in NAMES:
                 network.cut(name)
         elif what == 3 and (asked := [n for n in network.alive() if is_in_call(network, n)]):

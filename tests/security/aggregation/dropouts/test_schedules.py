@@ -31,8 +31,14 @@ class Schedules(RuleBasedStateMachine):
     network: Network
     rounds_updates = False
 
-    @initialize(parties=st.integers(3, 6), masked=st.booleans(), blind=st.booleans(), data=st.data())
-    def begin(self, parties: int, masked: bool, blind: bool, data: Any) -> None:
+    @initialize(
+        parties=st.integers(3, 6),
+        masked=st.booleans(),
+        blind=st.booleans(),
+        sums_ahead=st.booleans(),
+        data=st.data(),
+    )
+    def begin(self, parties: int, masked: bool, blind: bool, sums_ahead: bool, data: Any) -> None:
         self.names, self.masked = names_of(parties), masked and not self.rounds_updates
         self.rounded: dict[str, RoundedParty] = {}
         bits = data.draw(st.sampled_from(UPLOAD_BITS)) if self.rounds_updates else None
@@ -53,7 +59,7 @@ class Schedules(RuleBasedStateMachine):
             upload_bits=bits,
         )
         self.network = Network(
-            SurvivorServer(self.names, self.rules),
+            SurvivorServer(self.names, self.rules, sums_ahead=sums_ahead),
             {name: self.steps(client, name) for name, client in zip(self.names, clients, strict=True)},
             self.outcomes,
         )

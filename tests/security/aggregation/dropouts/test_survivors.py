@@ -18,6 +18,9 @@ from .network import Network, openable
 from .parties import Outcome, clients_of, names_of, plain_average, steps
 from .rounded import RoundedParty, check_rounded
 
+both_ways = pytest.mark.parametrize("sums_ahead", [False, True], ids=["total", "ahead"])
+"""The server takes the pads off a sum, or each party does."""
+
 
 class Run:
     """Some rounds of some parties on a simulated network."""
@@ -30,6 +33,7 @@ class Run:
         blind: bool = False,
         max_colluders: float | None = None,
         upload_bits: int | None = None,
+        sums_ahead: bool = False,
     ) -> None:
         self.names = names_of(parties)
         self.ring = Ring.make(32, None, parties)
@@ -41,7 +45,7 @@ class Run:
         self.neighbours = clients[0].rules.neighbours
         self.rounded = {c.party: RoundedParty(c) for c in clients} if upload_bits is not None else {}
         self.network = Network(
-            SurvivorServer(self.names, rules),
+            SurvivorServer(self.names, rules, sums_ahead=sums_ahead),
             {
                 name: self.rounded[name].steps(rounds, self.outcomes[name])
                 if self.rounded
@@ -81,8 +85,9 @@ class Run:
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_with_none_lost_it_is_the_average_of_all(blind: bool) -> None:
-    run = Run(4, blind=blind)
+@both_ways
+def test_with_none_lost_it_is_the_average_of_all(blind: bool, sums_ahead: bool) -> None:
+    run = Run(4, blind=blind, sums_ahead=sums_ahead)
     run.network.drain()
     for number in range(2):
         run.check(number, run.names)
@@ -90,16 +95,22 @@ def test_with_none_lost_it_is_the_average_of_all(blind: bool) -> None:
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_a_third_of_32_lost_before_the_upload_leaves_the_average_of_the_others(blind: bool) -> None:
-    run = Run(32, blind=blind)
+@both_ways
+def test_a_third_of_32_lost_before_the_upload_leaves_the_average_of_the_others(
+    blind: bool, sums_ahead: bool
+) -> None:
+    run = Run(32, blind=blind, sums_ahead=sums_ahead)
     left = run.lose_a_third()
     for number in range(2):
         run.check(number, left)
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_a_third_of_32_lost_before_the_agreement_leaves_the_average_of_the_others(blind: bool) -> None:
-    run = Run(32, blind=blind)
+@both_ways
+def test_a_third_of_32_lost_before_the_agreement_leaves_the_average_of_the_others(
+    blind: bool, sums_ahead: bool
+) -> None:
+    run = Run(32, blind=blind, sums_ahead=sums_ahead)
     run.until(Step.ANSWERS)
     left = run.lose_a_third()
     for number in range(2):
@@ -107,10 +118,11 @@ def test_a_third_of_32_lost_before_the_agreement_leaves_the_average_of_the_other
 
 
 @pytest.mark.parametrize("blind", [False, True])
+@both_ways
 def test_a_third_of_32_lost_after_the_agreement_leaves_no_average_and_the_next_round_has_one(
-    blind: bool,
+    blind: bool, sums_ahead: bool
 ) -> None:
-    run = Run(32, blind=blind)
+    run = Run(32, blind=blind, sums_ahead=sums_ahead)
     run.until(Step.RELEASES)
     left = run.lose_a_third()
     assert all(run.outcomes[name][0].survivors == () for name in left)
@@ -158,8 +170,11 @@ def test_too_few_survivors_end_the_run_with_an_error_that_names_who_is_gone() ->
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_a_quarter_of_48_with_neighbours_lost_leaves_the_average_of_the_others(blind: bool) -> None:
-    run = Run(48, min_survivors=36, blind=blind, max_colluders=0.2)
+@both_ways
+def test_a_quarter_of_48_with_neighbours_lost_leaves_the_average_of_the_others(
+    blind: bool, sums_ahead: bool
+) -> None:
+    run = Run(48, min_survivors=36, blind=blind, max_colluders=0.2, sums_ahead=sums_ahead)
     assert run.neighbours is not None and run.neighbours < 47
     run.until(Step.ANSWERS)
     lost = run.names[::4]
@@ -171,8 +186,9 @@ def test_a_quarter_of_48_with_neighbours_lost_leaves_the_average_of_the_others(b
 
 
 @pytest.mark.parametrize("step", [Step.ANSWERS, Step.RELEASES])
-def test_so_it_is_of_updates_of_a_few_bits(step: Step) -> None:
-    run = Run(48, min_survivors=36, max_colluders=0.2, upload_bits=8)
+@both_ways
+def test_so_it_is_of_updates_of_a_few_bits(step: Step, sums_ahead: bool) -> None:
+    run = Run(48, min_survivors=36, max_colluders=0.2, upload_bits=8, sums_ahead=sums_ahead)
     run.until(step)
     lost = run.names[::4]
     for name in lost:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import AggregationError
+from ..keys import KEY_BYTES
 from ..message import Message
 from .wire import (
     Again,
@@ -26,6 +27,8 @@ from .wire import (
     Letters,
     Lost,
     Members,
+    PaddedHalf,
+    PadKeys,
     Regroup,
     Release,
     Report,
@@ -49,13 +52,17 @@ def encode(message: ToServer | ToParty) -> bytes:
     """A message as bytes."""
     fields: dict[str, Any]
     body: list[np.ndarray] = []
-    if isinstance(message, (Upload, Total)):
+    if isinstance(message, (Upload, PaddedHalf, Total)):
         held = message.message
         body = held["body"]
         fields = {key: held[key] for key in ("call", "layout", "encoding")}
         fields["body"] = [(part.dtype.str, part.size) for part in body]
         if isinstance(message, Total):
             fields.update(sealed=message.sealed.hex(), comers=message.comers)
+    elif isinstance(message, PadKeys):
+        fields = {"call": message.call, "subtracted": [subtracted for _, subtracted in message.keys]}
+        fields.update(sealed=message.sealed.hex(), comers=message.comers)
+        body = [np.frombuffer(b"".join(key for key, _ in message.keys), np.uint8)]
     elif isinstance(message, (Report, Reports)):
         bodies = {"": message.body} if isinstance(message, Report) else message.bodies
         fields = {"call": message.call, "sizes": [(name, len(held)) for name, held in bodies.items()]}
@@ -168,6 +175,14 @@ class _Fields:
             self._rest = self._rest[size_bytes:]
         return Message(call=call, layout=layout, encoding=encoding, body=body)
 
+    def pad_keys(self) -> tuple[tuple[bytes, bool], ...]:
+        """Keys, each with whether its pad is subtracted."""
+        value = self._header.pop("subtracted")
+        self._check("subtracted", isinstance(value, list) and all(isinstance(each, bool) for each in value))
+        self._check("subtracted", len(value) * KEY_BYTES == len(self._rest))
+        keys, self._rest = bytes(self._rest), self._rest[:0]
+        return tuple((keys[k * KEY_BYTES : (k + 1) * KEY_BYTES], each) for k, each in enumerate(value))
+
     def bodies(self) -> dict[str, bytes]:
         """What parties have reported, by sender."""
         found: dict[str, bytes] = {}
@@ -216,6 +231,8 @@ _TO_PARTY: dict[str, Callable[[_Fields], ToParty]] = {
     "Announcement": lambda f: Announcement(f.number("call"), f.names("survivors")),
     "Codes": lambda f: Codes(f.number("call"), f.secrets("codes")),
     "Again": lambda f: Again(f.number("call"), f.names("roster")),
+    "PaddedHalf": lambda f: PaddedHalf(f.message()),
+    "PadKeys": lambda f: PadKeys(f.number("call"), f.pad_keys(), f.secret("sealed"), f.truth("comers")),
     "Total": lambda f: Total(f.message(), f.secret("sealed"), f.truth("comers")),
     "Lost": lambda f: Lost(f.number("call"), f.names("roster")),
     "Dropped": lambda f: Dropped(f.number("call")),

@@ -49,6 +49,7 @@ class Host:
             Where the parties reach it.
         """
         self.close()
+        is_own_machine = address is None  # where all parties' work is done
         if address is None:
             self._folder = tempfile.TemporaryDirectory(prefix="secretflow-")
             address = f"unix:{Path(self._folder.name, 'socket')}"
@@ -56,7 +57,7 @@ class Host:
         hub = self._hub = Hub(
             address,
             names,
-            Session(names, rules),
+            Session(names, rules, sums_ahead=not is_own_machine),
             tls,
             round_deadline=round_deadline,
             wait=wait,

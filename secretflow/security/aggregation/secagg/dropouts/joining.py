@@ -92,6 +92,7 @@ class Session:
     Args:
         names: of all who may come, in the order in which weights are given.
         rules: which sets of parties a call may end with.
+        sums_ahead: see :class:`~.server.SurvivorServer`.
 
     Attributes:
         phase: what it is doing.
@@ -99,10 +100,11 @@ class Session:
             shall be waited for.
     """
 
-    def __init__(self, names: Sequence[str], rules: SurvivorRules) -> None:
+    def __init__(self, names: Sequence[str], rules: SurvivorRules, sums_ahead: bool = False) -> None:
         self.phase = Phase.GATHERING
         self._names = tuple(names)
         self._rules = rules
+        self._sums_ahead = sums_ahead
         self._expected = set(names)
         self._there: dict[str, Hello] = {}
         self._written: dict[str, Letters] = {}
@@ -237,7 +239,7 @@ class Session:
         self._to_write -= 1
         if not self._to_write:
             self.phase = Phase.CALLING
-            self._calls = SurvivorServer(self._members, self._rules, self._names)
+            self._calls = SurvivorServer(self._members, self._rules, self._names, self._sums_ahead)
             self._calls.comers = bool(self._waiting)
         return [
             (to, Letters({by: w.letters[to] for by, w in written.items() if to in w.letters}))

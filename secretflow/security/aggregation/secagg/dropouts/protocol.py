@@ -67,6 +67,13 @@ average now, would cost a round. Steps 1 and 2 could overlap, if parties named t
 are through. The claim stands with it, for nobody releases before all codes for ``S`` are there, but whoever
 is lost while it uploads is in ``S`` then, and all others upload anew.
 
+**The sum ahead.** Over a network the sum of the uploads of ``S`` travels to each of ``S`` while they agree,
+and what takes its pads off follows in place of the total (:mod:`.ahead`). A party takes them off without a
+secret of its own: whatever it has then, a server could as well have sent as a total. The parties hold nothing
+that the claim does not count as known: ``b_i`` is on the sum until ``i`` has released it, and when all have,
+the server sends what it was given, to who is in ``S`` alone. No party has an upload that these pads are on,
+and ``k_id`` opens none of ``d``, which ``b_d`` is on as well.
+
 **Updates.** With ``upload_bits`` what party ``i`` uploads is ``q_i``, its weights less the last average (the
 reference) and with what it has rounded off before, rounded to steps and scaled by its part of the weight
 (:mod:`..updates`). The claim holds of ``q_i`` as of any numbers, and the survivors' average has the bits that
@@ -146,6 +153,7 @@ from ..errors import (
 )
 from ..message import Message
 from ..protocol import Exchanges
+from .ahead import SumAhead
 from .client import SurvivingClient
 from .wire import (
     Again,
@@ -155,6 +163,7 @@ from .wire import (
     Ended,
     Hello,
     Lost,
+    PadKeys,
     Regroup,
     Report,
     Reports,
@@ -211,9 +220,13 @@ def _sum(client: SurvivingClient, message: Message) -> Steps[Message]:
         client.begin(message)
         answer = yield from answer_to(Upload(message))
         if isinstance(answer, Announcement):
-            answer = yield from answer_to(client.answer(call, answer.survivors))
+            there = len(answer.survivors)
+            ahead = SumAhead(message, most_keys=there * (1 + len(client.roster) - there))
+            answer = yield from answer_to(client.answer(call, answer.survivors), ahead)
             if isinstance(answer, Codes):
-                answer = yield from answer_to(client.release(call, answer.codes))
+                answer = yield from answer_to(client.release(call, answer.codes), ahead)
+                if isinstance(answer, PadKeys):
+                    answer = ahead.opened(answer)
                 if isinstance(answer, Total):
                     return client.take(answer)
                 if isinstance(answer, Lost):
@@ -246,11 +259,12 @@ def tell(client: SurvivingClient, body: bytes) -> Steps[dict[str, bytes]]:
     return {name: client.keys.opened(call, name, told) for name, told in answer.bodies.items()}
 
 
-def answer_to(message: ToServer) -> Steps[ToParty]:
+def answer_to(message: ToServer, ahead: SumAhead | None = None) -> Steps[ToParty]:
     """Sends a message and waits for what the server says about its call.
 
     Args:
         message: to the server.
+        ahead: takes what comes of the call's sum meanwhile; None where no sum may come.
 
     Raises:
         TooFewSurvivorsError: there will be no further call, for too few are left.
@@ -259,7 +273,7 @@ def answer_to(message: ToServer) -> Steps[ToParty]:
         AggregationError: there will be no further call, or the server speaks of a later one.
     """
     answer, call = (yield message), message.call
-    while _was_said_before(answer, message):
+    while _was_said_before(answer, message) or (ahead is not None and ahead.takes(answer)):
         answer = yield None
     if isinstance(answer, Dropped):
         raise DroppedOutError("the others have gone on without this party, which was too slow for them")

@@ -7,8 +7,9 @@ from enum import Enum
 from typing import TypeAlias
 
 from ..errors import AggregationError
+from ..keys import KEY_BYTES
 from ..message import Message, add_up
-from ..pads import Pads
+from .ahead import halves, take_pads_off
 from .rules import SurvivorRules
 from .wire import (
     Again,
@@ -19,6 +20,7 @@ from .wire import (
     Dropped,
     Ended,
     Lost,
+    PadKeys,
     Release,
     Report,
     Reports,
@@ -48,6 +50,8 @@ class SurvivorServer:
         names: of all who begin, in their order.
         rules: which sets of parties a call may end with.
         expected: of all who were to begin; None for ``names``.
+        sums_ahead: whether sums travel while the parties agree; then each takes all pads off by itself. Else
+            this server does so once, which is less work where all are on one machine.
 
     Attributes:
         step: what it waits for.
@@ -60,7 +64,11 @@ class SurvivorServer:
     """
 
     def __init__(
-        self, names: Sequence[str], rules: SurvivorRules, expected: Sequence[str] | None = None
+        self,
+        names: Sequence[str],
+        rules: SurvivorRules,
+        expected: Sequence[str] | None = None,
+        sums_ahead: bool = False,
     ) -> None:
         self.comers = self.told_of_comers = self.is_over = False
         self.reports: dict[str, bytes] = {}
@@ -69,6 +77,7 @@ class SurvivorServer:
         self.roster = tuple(names)
         self._names = tuple(names if expected is None else expected)
         self._rules = rules
+        self._sums_ahead = sums_ahead
         self._reported: dict[str, Report] = {}
         self._left: set[str] = set()
         self._gone: set[str] = set()
@@ -162,7 +171,16 @@ class SurvivorServer:
                 self._sum = add_up([self._uploads[party] for party in there])
             except AggregationError as error:
                 return self._end(str(error), too_few=False)
+            told += self._send_half(0)
         return told + self._drop(self.roster, there)
+
+    def _send_half(self, which: int) -> Outgoing:
+        """Sends each survivor half of the sum, the pads of all of them on it."""
+        if not self._sums_ahead:
+            return []
+        assert self._sum is not None  # of the survivors, who are some
+        half = halves(self._sum)[which]
+        return [(party, half) for party in self._survivors]
 
     def _pass_reports_on(self) -> Outgoing:
         there, before = self._of_roster(self._reported), self.roster
@@ -182,39 +200,44 @@ class SurvivorServer:
         if len(codes) < len(survivors):
             return self._begin_anew(there, lambda roster: Again(self._call, roster))
         self._to_step(Step.RELEASES)
-        return [
+        told: Outgoing = [
             (
                 party,
                 Codes(self._call, {peer: codes[peer].get(party, b"") for peer in survivors if peer != party}),
             )
             for party in survivors
         ]
+        return told + self._send_half(1)
 
     def _open(self) -> Outgoing:
         if set(self._releases) != set(self._survivors):
             there = self._of_roster(self._releases)
             return self._begin_anew(there, lambda roster: Lost(self._call, roster))
         assert self._sum is not None  # of the survivors, who are some
-        total = self._sum
-        try:
-            self._take_pads_off(total)
-        except (KeyError, ValueError):
+        keys = self._pad_keys()
+        if any(len(key) != KEY_BYTES for key, _ in keys):
             return self._end("a party has not released what takes its pads off", too_few=False)
         sealed = b"".join(release.seed for release in self._releases.values() if release.sealed)
+        opens: ToParty = PadKeys(self._call, keys, sealed, self.comers)
+        if not self._sums_ahead:
+            take_pads_off(self._sum, keys)
+            opens = Total(self._sum, sealed, self.comers)
         self._begin(self._survivors)
         self.told_of_comers |= self.comers
-        return [(party, Total(total, sealed, self.comers)) for party in self.there()]
+        return [(party, opens) for party in self.there()]
 
-    def _take_pads_off(self, total: Message) -> None:
-        """Takes the pads of the survivors off their sum, and those shared with who has dropped out."""
+    def _pad_keys(self) -> list[tuple[bytes, bool]]:
+        """Of the pads on the sum, each with whether it is subtracted to take it off.
+
+        They are the survivors' own ones, and those shared with who has dropped out.
+        """
+        gone = set(self.roster).difference(self._survivors)
         keys = [(release.seed, True) for release in self._releases.values() if not release.sealed]
         for party, release in self._releases.items():
             # Who is no neighbour of a party has no pad in common with it.
-            for dropped in release.keys.keys() - set(self._survivors):
+            for dropped in gone & release.keys.keys():
                 keys.append((release.keys[dropped], party < dropped))  # the reverse of how they were added
-        pads = Pads(keys, self._call)
-        for part in total["body"]:
-            pads.add_to(part)
+        return keys
 
     def _begin_anew(self, there: tuple[str, ...], tell: Callable[[tuple[str, ...]], ToParty]) -> Outgoing:
         """Gives the call up; the next one is of those who are there, who must be fewer."""

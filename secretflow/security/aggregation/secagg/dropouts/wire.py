@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -145,6 +145,34 @@ class Release:
 
 
 @dataclass(frozen=True, eq=False)
+class PaddedHalf:
+    """To each survivor: half of the sum of their numbers, with all pads on it; one half after the other."""
+
+    message: Message
+
+    @property
+    def call(self) -> int:
+        """Number of the call."""
+        return self.message["call"]
+
+
+@dataclass(frozen=True, eq=False)
+class PadKeys:
+    """To each survivor, in place of :class:`Total`: what takes the pads off the sum that it has.
+
+    Attributes:
+        call: number of the call.
+        keys: 32 bytes each, with whether the pad is subtracted to take it off.
+        sealed: see :class:`Total`, as well as ``comers``.
+    """
+
+    call: int
+    keys: Sequence[tuple[bytes, bool]] = field(repr=False)
+    sealed: bytes = field(repr=False, default=b"")
+    comers: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Total:
     """To each survivor: the sum of their numbers.
 
@@ -227,5 +255,6 @@ class Ended:
 
 ToServer: TypeAlias = "Hello | Letters | Upload | Codes | Declined | Release | Report | Bye"
 ToParty: TypeAlias = (
-    "Members | Regroup | Letters | Announcement | Codes | Again | Total | Reports | Lost | Dropped | Ended"
+    "Members | Regroup | Letters | Announcement | PaddedHalf | Codes | Again | PadKeys | Total | Reports "
+    "| Lost | Dropped | Ended"
 )

@@ -24,6 +24,7 @@ from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Su
 from secretflow.security.aggregation.secagg.dropouts.wire import (
     Ended,
     Members,
+    PaddedHalf,
     ToParty,
     ToServer,
     Total,
@@ -49,10 +50,11 @@ class LyingSession:
     Args:
         names: of the parties.
         lie: makes of a message for a party, and of how many averages there were, what it is told.
+        sums_ahead: see :class:`Session`.
     """
 
-    def __init__(self, names: list[str], lie: Lie) -> None:
-        self._honest = Session(names, SURVIVORS)
+    def __init__(self, names: list[str], lie: Lie, sums_ahead: bool) -> None:
+        self._honest = Session(names, SURVIVORS, sums_ahead)
         self._lie = lie
         self._averages: set[int] = set()
         self._has_met = False
@@ -89,7 +91,7 @@ class Fits:
         self.errors: dict[str, BaseException] = {}
         self.came_to: dict[str, Progress] = {}
         self.told_to_server: list[Mapping[str, bytes]] = []
-        session: Any = LyingSession(names, lie)
+        session: Any = LyingSession(names, lie, options.get("sums_ahead", False))
         self._hub = Hub(
             address,
             names,
@@ -221,19 +223,21 @@ def test_what_was_released_in_a_fit_is_remembered_in_the_next_one(fits: Callable
         assert len(released[name]) > STEPS and released[name].items() < worker._client._spent._with.items()
 
 
+@pytest.mark.parametrize("sums_ahead", [False, True], ids=["total", "ahead"])
 @pytest.mark.parametrize("upload_bits", [None, 8])
 def test_who_was_sent_another_sum_is_found_out_when_all_agree_on_keys_anew(
-    fits: Callable[..., Fits], upload_bits: int | None
+    fits: Callable[..., Fits], upload_bits: int | None, sums_ahead: bool
 ) -> None:
     def lie(to: str, message: ToParty, averages: int) -> ToParty:
-        if isinstance(message, Total) and averages == 3 and to == "bob" and message.comers:
+        is_last = isinstance(message, (PaddedHalf, Total)) and averages == 3 and to == "bob"
+        if is_last and message.message["encoding"].startswith(Operation.AVERAGE.value):
             body = [part.copy() for part in message.message["body"]]
             part = body[0] if upload_bits is None else body[PACKED]
             part[: part.size // 2] += part.dtype.type(1 << 20)
             return replace(message, message={**message.message, "body": body})
         return message
 
-    found = fits(lie, upload_bits=upload_bits)
+    found = fits(lie, upload_bits=upload_bits, sums_ahead=sums_ahead)
     assert set(found.errors) == set(NAMES)
     assert any("on the sums so far" in str(error) for error in found.errors.values())
 

@@ -15,7 +15,7 @@ import grpc
 from ...dropouts.codec import decode_at_server, encode
 from ...dropouts.joining import Session
 from ...dropouts.server import Outgoing
-from ...dropouts.wire import Ended, ToServer
+from ...dropouts.wire import Ended, ToParty, ToServer
 from ...errors import AggregationError
 from .frames import cut, joined
 from .stream import METHOD
@@ -141,9 +141,13 @@ class Hub:
             self._send(self._session.lose(line.party))
 
     def _send(self, outgoing: Outgoing) -> None:
+        last: ToParty | None = None
+        frames: list[bytes] = []
         for party, message in outgoing:
             if party in self._lines:
-                for frame in cut(encode(message)):
+                if message is not last:  # a sum is held once, for how many it may be
+                    last, frames = message, list(cut(encode(message)))
+                for frame in frames:
                     self._lines[party].outgoing.put(frame)
 
     def _stop(self) -> None:
