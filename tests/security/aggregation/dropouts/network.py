@@ -105,8 +105,9 @@ class Network:
         self.ended[name] = TimeoutError("stuck")
 
     def say_hello_again(self, name: str) -> None:
-        """A party does not take the next message of the server, but has all agree on keys anew."""
-        self.down[name].popleft()
+        """A party takes nothing more of a call from the server, but has all agree on keys anew."""
+        call = self.down[name][0].call
+        self.down[name] = deque(message for message in self.down[name] if message.call != call)
         self._throw(name, RegroupError("hello"))
 
     def time_out(self) -> None:
