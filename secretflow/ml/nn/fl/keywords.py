@@ -13,6 +13,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 _UPSTREAM_KEYWORDS = ("dp_strategy", "num_gpus", "simulation")
 _UPSTREAM_STRATEGIES = ("fed_avg_w", "fed_avg_g", "fed_avg_u", "fed_prox", "fed_scr", "fed_stc", "scaffold")
 _OF_UPSTREAM_STRATEGIES = ("server_agg_method", "mu", "threshold", "sparsity")
+_LOAD_KEYWORDS = ("saved_model", "force_all_participate")
 _OWN_KEYWORDS = (
     "accept_degenerate_layers",
     "gradient_capture",
@@ -59,6 +60,19 @@ def check_fit_keywords(args: Sequence[Any], keywords: Mapping[str, Any], known: 
     for name in ("x", "y")[len(args) :]:
         if name not in keywords:
             raise WrongTypeError(f"{name} must be given, got none: fit(x, y) takes features and labels")
+
+
+def check_load_keywords(keywords: Mapping[str, Any]) -> None:
+    """Refuses a keyword of ``load_model`` that no worker of ``fed_avg_w_prune`` has.
+
+    Args:
+        keywords: those that are upstream's, or nobody's.
+
+    Raises:
+        TypeError: there is one; the message suggests what may have been meant.
+    """
+    near = ("model_path", "is_test", *_LOAD_KEYWORDS)
+    _refuse_unknown("load_model", f" with {PRUNE_STRATEGY!r}", keywords, _LOAD_KEYWORDS, near)
 
 
 def _refuse_unknown(

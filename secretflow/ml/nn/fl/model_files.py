@@ -10,6 +10,7 @@ from secretflow import _validate
 from secretflow.device import PYU, reveal
 from secretflow.errors import ArgumentError
 from secretflow.ml.nn.fl.checks import PRUNE_STRATEGY
+from secretflow.ml.nn.fl.keywords import check_load_keywords
 from secretflow.ml.nn.fl.party_paths import Paths, path_of, share_a_disk
 
 
@@ -56,12 +57,13 @@ class WithModelFiles:
             **kwargs: upstream's.
 
         Raises:
-            TypeError: a party has no path.
+            TypeError: a party has no path, or there is no argument of that name.
             FileNotFoundError: a party has no such file.
             ValueError: a file is damaged, or the parties have no epoch in common.
         """
         by_name = self._by_name(model_path, is_test)
         if self.wp_strategy:
+            check_load_keywords(kwargs)
             saved = [
                 worker.saved_epoch(path_of(device, model_path, by_name, "model_path"))
                 for device, worker in self._workers.items()

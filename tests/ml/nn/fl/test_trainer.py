@@ -144,3 +144,13 @@ def test_upstreams_strategies_take_each_others_keywords_as_in_its_own_tests(
 def test_a_misspelt_keyword_of_fit_is_an_error_that_suggests_the_right_one(task: Any) -> None:
     with pytest.raises(TypeError, match=r"^fit has no argument epoch, got 5; did you mean epochs\?"):
         task.make_model().fit(task.x, task.y, epoch=5)
+
+
+@pytest.mark.parametrize(
+    "misspelt, meant", [("is_tests", "is_test"), ("force_participate", "force_all_participate")]
+)
+def test_a_misspelt_keyword_of_load_model_is_an_error_that_suggests_the_right_one(
+    task: Any, misspelt: str, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"^load_model has no argument {misspelt}.*; did you mean {meant}\?"):
+        task.make_model().load_model("run/model", **{misspelt: True})

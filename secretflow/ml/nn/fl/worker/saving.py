@@ -51,7 +51,7 @@ class WithFiles:
         """How many epochs the model saved there last had been trained for."""
         return newest_epoch(Path(model_path))
 
-    def load_model(self, model_path: str, epoch: int | None = None, **_: Any) -> int:
+    def load_model(self, model_path: str, epoch: int | None = None) -> int:
         """Reads what :meth:`save_model` wrote, see :func:`read_checkpoint`.
 
         Returns:

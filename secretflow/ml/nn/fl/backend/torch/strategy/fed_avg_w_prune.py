@@ -255,10 +255,10 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
         """The metrics of the last epoch."""
         return self.logs
 
-    def load_model(self, model_path: str, epoch: int | None = None, **kwargs: Any) -> int:
+    def load_model(self, model_path: str, epoch: int | None = None) -> int:
         """Loads as :meth:`WithFiles.load_model` says; whatever has begun before is given up."""
         self.abandon()  # a round that was broken off would put its mask over the loaded one later
-        trained = super().load_model(model_path, epoch, **kwargs)
+        trained = super().load_model(model_path, epoch)
         self._rounds = None  # what a running fit has agreed on belongs to the model before
         return trained
 
