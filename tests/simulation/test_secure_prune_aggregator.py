@@ -73,7 +73,7 @@ def test_an_error_at_one_party_names_it_and_the_next_call_is_right(
         plain = sf.reveal(aggregator.average(good, axis=0))
         np.testing.assert_allclose(plain[0], np.mean(MATRICES, axis=0), atol=1e-5)
     # The driver saw no error when the masks were agreed on; no party goes on with the old ones.
-    for reason in (r"prune_mask\[0\] has the shape", "give new mask objects"):
+    for reason in (r"prune_mask\[0\] must have the shape", "give new mask objects"):
         with pytest.raises(Exception, match=reason):
             sf.reveal(aggregator.average_at_parties(good, WEIGHTS, wrong))
     right = sf.reveal(aggregator.average(good, 0, WEIGHTS, masks))

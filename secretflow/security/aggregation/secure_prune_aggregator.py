@@ -257,7 +257,8 @@ class SecurePruneAggregator(Measured, Aggregator):
             raise AggregationError(f"axis must be 0 or None, got {axis!r}")
         if group.rules.server_blind:
             raise AggregationError(
-                "server_blind=True leaves the server no result: average_at_parties gives it to the parties"
+                "server_blind must be False for a result at the server, got True; average_at_parties gives "
+                "it to the parties"
             )
         total = self._run(data, operation, weights, prune_mask)
         openings = [member.opening() for member in group.members.values()]

@@ -74,7 +74,7 @@ def test_after_a_refused_mask_an_old_or_a_new_one_is_agreed_on(consortium: Any) 
     aggregator, data = consortium.aggregator(3), consortium.held(VALUES)
     some, wrong, other = (consortium.held([[np.array(mask)]] * 3) for mask in ([1, 1, 0], [1, 1], [0, 1, 1]))
     assert_average(aggregator, data, some, [2, 3, 0])
-    with pytest.raises(AggregationError, match=r"prune_mask\[0\] has the shape \(2,\)"):
+    with pytest.raises(AggregationError, match=r"prune_mask\[0\] must have the shape .*, got \(2,\)"):
         aggregator.average_at_parties(data, prune_mask=wrong)
     assert_average(aggregator, data, some, [2, 3, 0])
     assert_average(aggregator, data, other, [0, 3, 4])

@@ -100,7 +100,7 @@ def test_a_party_opens_the_sum_of_the_call_it_sealed_and_that_once(make_clients:
     clients = make_clients(3)
     first = add_up(uploads(clients, 1))
     second = add_up(uploads(clients, 2))
-    with pytest.raises(AggregationError, match="expected the sum of call 2, got that of call 1"):
+    with pytest.raises(AggregationError, match="the sum must be that of call 2, got that of call 1"):
         clients[0].open(first)
     np.testing.assert_allclose(clients[1].open(second), AVERAGE, atol=1e-5)
     for client in clients[:2]:

@@ -62,5 +62,7 @@ def test_an_array_of_weights_may_not_be_larger_than_the_data(
 ) -> None:
     data = consortium.held([np.ones(1, dtype), np.ones(1, dtype)])
     for shape in ((3,), (2, 2)):
-        with pytest.raises(AssertionError, match="weights: a weight of shape"):
+        with pytest.raises(
+            AssertionError, match=r"weights must fit data\[0\] of shape \(1,\), got one of shape"
+        ):
             consortium.aggregator(2).average(data, 0, weights=[np.full(shape, weight) for weight in weights])

@@ -155,7 +155,9 @@ class Crew:
                 reached = max((self._reached[device] for device in self._all), default=-1) >= until
                 end = time.monotonic() + (self._deadline if reached else self._patience)
             elif furthest < until:
-                raise AggregationError(f"no party has come further within {self._patience:g} seconds")
+                raise AggregationError(
+                    f"a party must come further within {self._patience:g} seconds, got none that has"
+                )
         behind = set(self._calls.values())
         there = {device: worker for device, worker in self._all.items() if device not in behind}
         self._workers.clear()

@@ -107,8 +107,8 @@ class SurvivingSession:
             return Streams("", address, address, self._server.party, None, deadline), True
         if here is None:
             raise AggregationError(
-                "streams must be in the cluster file with min_survivors over a network: the server's host "
-                "and port for them"
+                "the cluster file must say with min_survivors at which host and port the server has streams, "
+                "got none"
             )
         if serves := self._server.party == here.own:
             listening = names, rules, here.listen, here.tls, deadline, here.wait

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import AggregationError
+from .errors import AggregationError, wrong_weight
 from .layout import Layout
 from .support import Support
 
@@ -145,9 +145,7 @@ def _added(
         try:
             counted = np.broadcast_to(counts, shape).ravel()[where]
         except ValueError:
-            raise AggregationError(
-                f"weights: a weight of shape {np.shape(counts)} does not fit data[{k}] of shape {shape}"
-            ) from None
+            raise wrong_weight(k, shape, np.shape(counts)) from None
         added = np.where(counted, np.uint8(_Seen.WITH), np.uint8(_Seen.LIGHTLY))
         mask = None if support is None or support.shared else support.contributes[k]
         yield index, added if mask is None else np.where(mask[where], added, np.uint8(_Seen.WITHOUT))

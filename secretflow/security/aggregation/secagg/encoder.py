@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import AggregationError
+from .errors import AggregationError, wrong_weight
 from .fingerprint import Fingerprint
 from .layout import Layout
 from .pads import Pads
@@ -144,7 +144,5 @@ def _weighted(k: int, array: np.ndarray, weight: Any) -> np.ndarray:
     except ValueError:
         product = None
     if product is None or product.size != array.size:
-        raise AggregationError(
-            f"weights: a weight of shape {np.shape(weight)} does not fit data[{k}] of shape {array.shape}"
-        )
+        raise wrong_weight(k, array.shape, np.shape(weight))
     return np.ravel(product)

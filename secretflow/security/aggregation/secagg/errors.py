@@ -35,3 +35,24 @@ class RegroupError(AggregationError):
 
 class DroppedOutError(AggregationError):
     """The others have gone on without this party: it was too slow, or was thought gone."""
+
+
+def wrong_sum(call: int, came: int) -> AggregationError:
+    """The error of a sum that is of another call than the one that was made.
+
+    Args:
+        call: number of that call.
+        came: number of the sum's.
+    """
+    return AggregationError(f"the sum must be that of call {call}, got that of call {came}")
+
+
+def wrong_weight(k: int, shape: tuple[int, ...], came: tuple[int, ...]) -> AggregationError:
+    """The error of a weight that does not broadcast to the data.
+
+    Args:
+        k: number of the array.
+        shape: of the array.
+        came: shape of the weight.
+    """
+    return AggregationError(f"weights must fit data[{k}] of shape {shape}, got one of shape {came}")

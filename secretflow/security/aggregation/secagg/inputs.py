@@ -67,8 +67,8 @@ def align_mask(mask: ArrayMasks, arrays: Sequence[np.ndarray]) -> list[np.ndarra
         matrices = [k for k, array in enumerate(arrays) if array.ndim >= 2]
         if len(entries) != len(matrices):
             raise AggregationError(
-                f"prune_mask has {len(entries)} entries, but the data has {len(arrays)} arrays, "
-                f"{len(matrices)} of them of two or more dimensions: one entry for each is allowed"
+                f"prune_mask must have an entry for each of the {len(arrays)} arrays, or of the "
+                f"{len(matrices)} with two or more dimensions, got {len(entries)} entries"
             )
         by_position = dict(zip(matrices, entries, strict=True))
         entries = [by_position.get(k) for k in range(len(arrays))]
@@ -80,12 +80,14 @@ def align_mask(mask: ArrayMasks, arrays: Sequence[np.ndarray]) -> list[np.ndarra
         entry = np.asarray(entry)
         if entry.shape != array.shape:
             raise AggregationError(
-                f"prune_mask[{k}] has the shape {entry.shape}, its array {array.shape}: they must be the same"
+                f"prune_mask[{k}] must have the shape of its array, {array.shape}, got {entry.shape}"
             )
         if array.dtype.kind != "f":
-            raise AggregationError(f"prune_mask[{k}] masks an array of {array.dtype}: only floats allowed")
+            raise AggregationError(
+                f"prune_mask[{k}] must be None for an array that is not of floats, got one of {array.dtype}"
+            )
         living = entry.ravel() != 0
         if entry.dtype != np.bool_ and not np.array_equal(entry.ravel()[living], np.ones(living.sum())):
-            raise AggregationError(f"prune_mask[{k}] holds numbers other than 0 and 1")
+            raise AggregationError(f"prune_mask[{k}] must hold 0 and 1 alone, got other numbers")
         aligned.append(living)
     return aligned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .errors import AggregationError, DisagreementError
+from .errors import DisagreementError, wrong_sum
 from .keyring import KeyRing
 from .message import Message
 from .opening import check_sum
@@ -60,7 +60,7 @@ def open_integers(
     """
     opened = keys.unblinded(total)
     if (total["call"], total["layout"]) != (call, str(shape)):
-        raise AggregationError(f"expected the sum of call {call}, got that of call {total['call']}")
+        raise wrong_sum(call, total["call"])
     limbs, _ = opened["body"]
     if (limbs > _LARGEST_SUM).any():
         raise DisagreementError("the parties were not told the same, so their pads do not cancel")

@@ -13,7 +13,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from .checksum import checksum
-from .errors import AggregationError
+from .errors import AggregationError, wrong_sum
 from .identity import Identities
 from .keys import KEY_BYTES, Purpose, layout_key, pair_keys, session_id, unwrap, wrap
 from .layout import Layout
@@ -235,7 +235,7 @@ class KeyRing:
             return total
         call, _ = self._of_last_call
         if total["call"] != call:
-            raise AggregationError(f"expected the sum of call {call}, got that of call {total['call']}")
+            raise wrong_sum(call, total["call"])
         pads = Pads([(self._derived(b"blinding"), True)], call)
         body = [part.copy() for part in total["body"]]
         for part in body:

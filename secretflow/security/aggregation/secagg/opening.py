@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import AggregationError, DisagreementError
+from .errors import DisagreementError, wrong_sum
 from .kernels import scatter_for
 from .lanes import Lanes
 from .layout import Layout
@@ -118,7 +118,7 @@ class Opening:
         """
         expected = (self.call, self.layout_name, self.encoding)
         if (total["call"], total["layout"], total["encoding"]) != expected:
-            raise AggregationError(f"expected the sum of call {self.call}, got that of call {total['call']}")
+            raise wrong_sum(self.call, total["call"])
         check_sum(total, 0)
 
     def open(self, total: Message) -> np.ndarray | list[np.ndarray]:

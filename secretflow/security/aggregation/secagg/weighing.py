@@ -36,7 +36,7 @@ def weigh(client: Client, own: object) -> Exchanges[AggregationWeights]:
     exact = not floats.any()
     total = wholes if exact else wholes + fractions / _FRACTION
     if not np.all(total > 0):
-        raise AggregationError("weights add up to 0: at least one must be positive")
+        raise AggregationError("weights must add up to more than 0 at every element, got 0")
     enough = counts(weight, total, client.present(), client.rules)
     counting = yield from add_up(client, enough.astype(np.int64))
     fewest = int(np.min(counting))

@@ -60,7 +60,7 @@ class AggregationWeights:
         known = [checked(weight, f"weights[{k}]") for k, weight in enumerate(weights)]
         total = sum(known[1:], start=known[0])
         if (total == 0).any():
-            raise AggregationError("weights add up to 0: at least one must be positive")
+            raise AggregationError("weights must add up to more than 0 at every element, got 0")
         exact = all(weight.dtype.kind in "iu" for weight in known)
         enough = [counts(weight, total, parties, rules) for weight in known]
         counting = sum(one.astype(int) for one in enough)

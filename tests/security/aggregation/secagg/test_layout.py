@@ -57,13 +57,13 @@ def test_a_mask_has_an_entry_for_each_array_or_for_each_matrix() -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ([], "0 entries.*2 arrays"),
-        ([None] * 3, "3 entries.*2 arrays"),
-        ([np.ones((3, 2)), None], r"prune_mask\[0\] has the shape \(3, 2\)"),
-        ([np.full((2, 3), 0.5), None], r"prune_mask\[0\] holds numbers other than 0 and 1"),
-        ([np.full((2, 3), np.nan), None], "other than 0 and 1"),
-        ([np.full((2, 3), -1), None], "other than 0 and 1"),
-        (["text", None], r"prune_mask\[0\] has the shape \(\)"),
+        ([], "of the 2 arrays.*got 0 entries"),
+        ([None] * 3, "of the 2 arrays.*got 3 entries"),
+        ([np.ones((3, 2)), None], r"prune_mask\[0\] must have the shape .*, got \(3, 2\)"),
+        ([np.full((2, 3), 0.5), None], r"prune_mask\[0\] must hold 0 and 1 alone"),
+        ([np.full((2, 3), np.nan), None], "must hold 0 and 1 alone"),
+        ([np.full((2, 3), -1), None], "must hold 0 and 1 alone"),
+        (["text", None], r"prune_mask\[0\] must have the shape .*, got \(\)"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused(mask: list[Any], message: str) -> None:
@@ -72,7 +72,7 @@ def test_a_mask_that_does_not_fit_is_refused(mask: list[Any], message: str) -> N
 
 
 def test_integers_cannot_be_masked() -> None:
-    with pytest.raises(AggregationError, match="only floats"):
+    with pytest.raises(AggregationError, match="not of floats, got one of int"):
         align_mask([np.ones((2, 2))], [COUNTER])
 
 

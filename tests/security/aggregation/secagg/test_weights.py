@@ -48,9 +48,9 @@ def test_a_weight_that_is_no_weight_is_refused(bad: Any) -> None:
 
 
 def test_weights_of_nothing_are_refused() -> None:
-    with pytest.raises(AggregationError, match="add up to 0"):
+    with pytest.raises(AggregationError, match="must add up to more than 0"):
         make([0, 0], 0, 2)
-    with pytest.raises(AggregationError, match="add up to 0"):
+    with pytest.raises(AggregationError, match="must add up to more than 0"):
         make([np.array([0, 1]), np.array([0, 1])], 0, 2)
 
 

@@ -59,7 +59,7 @@ class SurvivingParty:
     def go_on(self, until: int) -> Progress:
         """Goes on with the fit, see :meth:`SurvivingFit.go_on`."""
         if self._surviving is None:
-            raise RuntimeError("begin_surviving_fit must be called first")
+            raise RuntimeError("begin_surviving_fit must be called before go_on, got a call without")
         return self._surviving.go_on(until)
 
     def leave_fit(self) -> None:

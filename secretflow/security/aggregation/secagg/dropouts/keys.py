@@ -12,7 +12,7 @@ from types import MappingProxyType
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..errors import AggregationError, DisagreementError
+from ..errors import AggregationError, DisagreementError, wrong_sum
 from ..keyring import KeyRing
 from ..keys import KEY_BYTES, Purpose, unwrap, wrap
 from ..message import Message
@@ -144,7 +144,7 @@ class SurvivorKeys(KeyRing):
             return total
         call, seed = self._left_on or (0, b"")
         if total["call"] != call:
-            raise AggregationError(f"expected the sum of call {call}, got that of call {total['call']}")
+            raise wrong_sum(call, total["call"])
         self._left_on = None
         body = [part.copy() for part in total["body"]]
         pads = Pads([(seed, True)], call)
