@@ -15,6 +15,7 @@ import secretflow.distributed as sfd
 from secretflow.device import PYU, PYUObject, global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
 from secretflow.ml.nn.fl.worker.progress import Progress, Taken
+from secretflow.ml.nn.fl.worker.totals import Told
 from secretflow.security.aggregation.secagg.errors import AggregationError
 
 _LAST_WORDS = 5.0  # seconds for those who have an error of their own, when one has been met
@@ -122,7 +123,7 @@ class Crew:
         self.planned = self.trained = 0
         self.taken: dict[tuple[int, int], Taken] = {}
         self.reports: dict[int, dict[str, dict[str, Any]]] = {}
-        self.totals: dict[int, list[list[Any]] | None] = {}
+        self.totals: dict[int, Told | None] = {}
         self._workers = workers
         self._all = dict(workers)
         self._deadline = deadline

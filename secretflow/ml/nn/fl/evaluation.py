@@ -100,7 +100,7 @@ class WithEvaluation:
         own = {party.party: metrics for party, metrics in self._audience.own(evaluated).items()}
         return (aggregate_metrics(own.values()) if tells_all else self._totals.of(evaluated)), own
 
-    def _validate(self, epoch: int, options: FitOptions) -> dict[str, Any]:
+    def _validate(self, epoch: int, options: FitOptions) -> dict[str, Metric]:
         """Evaluates every party's pruned model on the validation data; returns the metrics by name."""
         x, y = options.validation_pair()
         metrics, _ = self.evaluate(

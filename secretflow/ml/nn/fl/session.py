@@ -31,6 +31,7 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.totals import Totals
 from secretflow.ml.nn.fl.worker.rounds import exchanges_of, exchanges_of_start
 from secretflow.ml.nn.fl.worker.training import PartyFit
+from secretflow.ml.nn.metrics import Metric
 from secretflow.security.aggregation import SecurePruneAggregator
 
 _in_use: weakref.WeakKeyDictionary[SecurePruneAggregator, Mapping[PYU, Any]] = weakref.WeakKeyDictionary()
@@ -89,7 +90,7 @@ class FitSession:
         audience: Audience,
         totals: Totals,
         *,
-        validate: Callable[[int], dict[str, Any]],
+        validate: Callable[[int], dict[str, Metric]],
     ) -> None:
         self._workers = workers
         self._aggregator = aggregator

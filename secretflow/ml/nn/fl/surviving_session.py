@@ -26,6 +26,7 @@ from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.session import log_privacy
 from secretflow.ml.nn.fl.totals import LeftOut
 from secretflow.ml.nn.fl.worker.progress import Taken
+from secretflow.ml.nn.fl.worker.totals import Told
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.party.messages import unpack
 from secretflow.security.aggregation import SecurePruneAggregator
@@ -184,7 +185,7 @@ class SurvivingSession:
         self,
         number: int,
         reports: Mapping[str, dict[str, Any]],
-        totals: list[list[Any]] | None,
+        totals: Told | None,
         rounds: list[Taken],
         seconds: float,
     ) -> None:
@@ -200,7 +201,7 @@ class SurvivingSession:
             self._callbacks.on_test_begin()
             self._callbacks.on_test_end(validation)
 
-    def _columns_of(self, told: list[list[Any]] | None) -> dict[str, Any]:
+    def _columns_of(self, told: Told | None) -> dict[str, Any]:
         """The columns of an epoch of which nothing but sums is told; none where nothing was added up."""
         totals, left_out = told or ([], [])
         self._left_out.warn(left_out)

@@ -85,7 +85,7 @@ class Contributions:
                 leaves.append(~mask & ((seen == _Seen.WITH) | (seen == _Seen.LIGHTLY)))
         return contributes, leaves
 
-    def check(self, layout: Layout, support: Support | None, counts: Any) -> None:
+    def check(self, layout: Layout, support: Support | None, counts: bool | np.ndarray) -> None:
         """Refuses an upload in which this party joins a sum that has gone on without it, or leaves one.
 
         Masks that were agreed on have neither; weights may have.
@@ -114,7 +114,7 @@ class Contributions:
                     "would tell its numbers"
                 )
 
-    def record(self, layout: Layout, support: Support | None, counts: Any) -> None:
+    def record(self, layout: Layout, support: Support | None, counts: bool | np.ndarray) -> None:
         """Takes down an upload.
 
         Args:
@@ -137,7 +137,7 @@ class Contributions:
 
 
 def _added(
-    layout: Layout, support: Support | None, counts: Any
+    layout: Layout, support: Support | None, counts: bool | np.ndarray
 ) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
     """Of each array what travels, and how a party adds its number to it, as values of :class:`_Seen`."""
     for k, (shape, index) in enumerate(zip(layout.shapes, layout.support, strict=True)):

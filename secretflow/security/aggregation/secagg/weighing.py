@@ -60,7 +60,7 @@ def weigh_rounds(client: Client, rows: Sequence[int]) -> Exchanges[list[Aggregat
     totals = yield from add_up(client, own)
     rules = client.rules
     # Over all rounds, so that it is the same in each.
-    enough = counts(own, totals, client.present(), rules).all()
+    enough = bool(counts(own, totals, client.present(), rules).all())
     bits = np.stack([np.full(own.size, enough), own != own[0]]).astype(np.int64)
     counting, others = yield from add_up(client, bits)
     parties = client.present()

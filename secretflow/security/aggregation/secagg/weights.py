@@ -37,7 +37,7 @@ class AggregationWeights:
     total: Any
     parties: int
     exact: bool
-    counts: Any
+    counts: bool | np.ndarray
     counting: int
     name: object
 

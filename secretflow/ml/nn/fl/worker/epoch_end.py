@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from secretflow.ml.nn.fl.epoch_reports import survivors_measures
-from secretflow.ml.nn.fl.worker.totals import told_of, total_of_those_there
+from secretflow.ml.nn.fl.worker.totals import Told, told_of, total_of_those_there
 from secretflow.party.messages import pack
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell, with_survivors
@@ -14,7 +14,7 @@ from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell
 
 def end_epoch(
     client: MeasuringClient, report: Mapping[str, Any], adds_up: bool, server_is_told: bool
-) -> Steps[list[list[Any]] | None]:
+) -> Steps[Told | None]:
     """Finds out who is there, and adds up what those have measured.
 
     Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secretflow.ml.nn.fl.plan import Round
+from secretflow.ml.nn.fl.worker.totals import Told
 
 
 @dataclass(frozen=True)
@@ -41,5 +42,5 @@ class Progress:
     trained: int = 0
     taken: list[Taken] = field(default_factory=list)
     reports: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    totals: dict[int, list[list[Any]] | None] = field(default_factory=dict)
+    totals: dict[int, Told | None] = field(default_factory=dict)
     there: tuple[str, ...] = ()

@@ -14,17 +14,17 @@ from secretflow.ml.nn.fl.worker.surviving import SurvivingFit
 from secretflow.ml.nn.fl.worker.training import LocalTraining, PartyFit
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
 from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Survival
+from secretflow.security.aggregation.secagg.participant import Participant
 
 _ALL = 2**62  # batches: an evaluation ends with the last one
 
 
-class SurvivingParty:
-    """A base of a party's worker."""
+class SurvivingParty(Participant):
+    """A base of a party's worker that goes on with those who are there."""
 
     _training: LocalTraining
     _settings: PruneSettings
     _party: str
-    _client: Any = None
     train_set: Any
     _surviving: SurvivingFit | None = None
     _rounds_told = 0
@@ -39,6 +39,7 @@ class SurvivingParty:
             ValueError: one batch has all rows, and not all is told to one driver anyway.
         """
         self.leave_fit()
+        before = getattr(self, "_client", None)
         if adds_up:
             check_updates_differ(self.train_set, fit.ends_of_rounds(self._party), self._party)
         reseed(fit)
@@ -53,7 +54,7 @@ class SurvivingParty:
             fit,
             validation_freq,
             adds_up,
-            self._client if isinstance(self._client, MeasuringClient) else None,
+            before if isinstance(before, MeasuringClient) else None,
         )
 
     def go_on(self, until: int) -> Progress:

@@ -6,15 +6,17 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from secretflow.ml.nn.fl.metric_sums import Sums
 from secretflow.ml.nn.metrics import Mean, Metric
 from secretflow.party.messages import pack
+from secretflow.security.aggregation.secagg.client import Client
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
 from secretflow.security.aggregation.secagg.errors import DisagreementError, RoundLostError
+from secretflow.security.aggregation.secagg.participant import Participant
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     add_up_numbers,
@@ -23,15 +25,21 @@ from secretflow.security.aggregation.secagg.protocol import (
 )
 from secretflow.security.aggregation.secagg.rules import DIGEST_BITS
 
+if TYPE_CHECKING:
+    from secretflow.ml.nn.fl.worker.rounds import PartyRounds
+
 TOTALS_EXCHANGES = 2
 """How many messages each party sends in :func:`total`."""
 
+Told: TypeAlias = "tuple[list[Metric], list[str]]"
+"""What a driver is told: the metrics of all parties together that there are, and the names of the others."""
 
-def total(client: Any, own: Sequence[Metric | None]) -> Exchanges[list[Metric | None]]:
+
+def total(client: Client, own: Sequence[Metric | None]) -> Exchanges[list[Metric | None]]:
     """Adds metrics up with the other parties.
 
     Args:
-        client: of this party, a :class:`~secretflow.security.aggregation.secagg.client.Client`.
+        client: of this party.
         own: of this party's rows, as many at all parties; None for one that it has not.
 
     Returns:
@@ -75,19 +83,17 @@ def total_of_those_there(
             return None
 
 
-def told_of(own: Iterable[Metric | None], totals: Iterable[Metric | None]) -> list[list[Any]]:
+def told_of(own: Iterable[Metric | None], totals: Iterable[Metric | None]) -> Told:
     """What a driver is told: the totals that there are, and the names of the own metrics that have none."""
     left_out = [metric.name for metric, of_all in zip(own, totals, strict=True) if metric and of_all is None]
-    return [[metric for metric in totals if metric is not None], left_out]
+    return [metric for metric in totals if metric is not None], left_out
 
 
-class PartyTotals:
-    """A base of a party's worker."""
+class PartyTotals(Participant):
+    """A base of a party's worker that adds its metrics up with the others'."""
 
-    _client: Any
-    _begin: Any
-    _totals: list[Any]
-    _rounds: Any
+    _totals: Told
+    _rounds: PartyRounds | None
 
     def begin_totals(self, start: int, own: Sequence[Metric | None]) -> None:
         """Begins what :func:`total` exchanges.
@@ -99,7 +105,7 @@ class PartyTotals:
         """
         self._begin(start, self._total(own))
 
-    def take_totals(self) -> list[Any]:
+    def take_totals(self) -> Told:
         """What has come out: the metrics that there are, and the names of those that do not add up."""
         return self._totals
 
