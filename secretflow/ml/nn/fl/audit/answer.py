@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from secretflow.ml.nn.fl.audit.judging import SCORES, Row, standing, verdict
+from secretflow.ml.nn.fl.audit.judging import Row, standing, verdict
 from secretflow.ml.nn.fl.audit.words import Said, count, say
 
 _SEVERITY = {"leaks": 0, "undecided": 1, "chance": 2}
@@ -162,8 +162,3 @@ def tried(content: Mapping[str, Any]) -> Iterator[Said]:
 def _listed(names: Iterable[Said]) -> Said:
     every = list(names)
     return Said(", ".join(name.en for name in every), "、".join(name.zh for name in every))
-
-
-def best_by_score(rows: Sequence[Row]) -> dict[str, Row | None]:
-    """The best attacker of a view on each score."""
-    return {score: best(rows, score) for score in SCORES}

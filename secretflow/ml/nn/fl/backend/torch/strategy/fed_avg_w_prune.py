@@ -252,7 +252,7 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
             self._gradient_capture.check_free(self._training.rounds_trained)
 
     def get_logs(self) -> Dict[str, Any] | None:
-        """The metrics of the last epoch."""
+        """The metrics of the last epoch, for upstream's callbacks; upstream's own prints them as well."""
         return self.logs
 
     def load_model(self, model_path: str, epoch: int | None = None) -> int:
