@@ -83,7 +83,7 @@ def survivors_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def survivors_measures(report: Mapping[str, Any]) -> list[Metric | None]:
-    """As :func:`own_measures`, and the bytes that the party has uploaded."""
+    """What one party has measured, see :func:`own_measures`, and the bytes that it has uploaded."""
     return [*own_measures(report), Mean(_BYTES, float(sum(report["round_bytes"])), 1)]
 
 

@@ -101,7 +101,7 @@ class Sums(Metric):
         return Value.of(self.value())
 
     def value(self) -> np.ndarray:
-        """As :meth:`result`, in float64."""
+        """The number of :meth:`result`, or its numbers, in float64."""
         metric = self._metric()
         try:
             value = type(metric).compute(metric)

@@ -64,7 +64,7 @@ def log_privacy(this: Round, frequency: int | None, dp_strategy: Any) -> None:
 
 
 class FitSession:
-    """Trains the workers.
+    """One fit, in which all parties must be there: trains the workers and records what they measure.
 
     Args:
         workers: at each party its model, see

@@ -41,7 +41,7 @@ _SECONDS_OF_A_START = 300.0  # of a process, on a machine that is busy
 
 
 class SurvivingSession:
-    """Trains the workers that are here.
+    """One fit that goes on with those who are there: trains the workers that this driver moves.
 
     Args:
         workers: by party, changed in place as parties are lost and come back.

@@ -17,7 +17,7 @@ _ELEMENT = np.dtype("<u4")
 
 @dataclass(frozen=True)
 class Ballot:
-    """What is said.
+    """What a party says of each element when masks are agreed on, as numbers to be added up.
 
     Where parties are counted, one that contributes adds 1, and one that leaves, whose numbers are in an
     earlier sum and would not be in the next one, more than all others together. Where the contributors are

@@ -55,7 +55,7 @@ def closed_form_attack(
     progress: Progress | None = None,
     prior: Prior | None = None,
 ) -> list[Reconstruction]:
-    """Recovers single rows.
+    """Recovers batches of one row, by dividing a neuron's gradient of the weights by that of its bias.
 
     Args:
         observations: what the attacker has.

@@ -15,7 +15,7 @@ from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 @dataclass(frozen=True)
 class FirstGradient:
-    """As it was seen, in double precision on the CPU.
+    """The gradient of the first linear layer as it was seen, in double precision on the CPU.
 
     Attributes:
         numbers: of weight and bias among the parameters.

@@ -69,7 +69,7 @@ class _Regression:
 
 
 class RidgeInverter:
-    """Fitted regressions.
+    """Ridge regressions from gradients to rows, one for each label and one for all.
 
     Args:
         features: from gradients to what is seen of them.

@@ -36,7 +36,7 @@ _MOST = 1000
 _ZERO = 1e-4
 """Part of the largest number of a column below which another one counts as zero; float32 keeps about 1e-6."""
 _EXACT_ZERO = 1e-5
-"""The same of a direction of the search."""
+"""Part of the largest number of a direction of the search below which another one counts as zero."""
 _MORE = 4
 """Neurons where a column must be zero, beside as many as any direction can be zero at."""
 _SAME = 1e-3

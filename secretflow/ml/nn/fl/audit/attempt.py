@@ -140,7 +140,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Attacker:
-    """An entry.
+    """An attack that the audit tries.
 
     Attributes:
         name: of the attack; the report's words for it are in :mod:`.words`.

@@ -76,7 +76,7 @@ class Judge:
             yield name, self.scored(Findings(parts), scene)
 
     def scored(self, findings: Findings, scene: Scene) -> Row:
-        """The three scores.
+        """What an attacker has on the three scores.
 
         Args:
             findings: of an attacker.

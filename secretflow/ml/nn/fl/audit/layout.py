@@ -46,7 +46,7 @@ Cell = tuple[str, str]
 
 
 def document(title: Said, parts: Sequence[tuple[Said | None, str]]) -> str:
-    """A page.
+    """A page of HTML by itself, with its style.
 
     Args:
         title: of the page.
@@ -75,7 +75,7 @@ def table(head: Sequence[Said], body: Sequence[Sequence[Cell]]) -> str:
 
 
 def items(sentences: Sequence[Said]) -> str:
-    """A list."""
+    """A list in HTML, of one point for each sentence."""
     return "<ul>" + "".join(f"<li>{sentence.html()}</li>" for sentence in sentences) + "</ul>"
 
 

@@ -17,7 +17,7 @@ _VERDICTS = {"leaks": "leaks", "undecided": "undecided", "chance": "at chance"}
 
 
 def render(content: Mapping[str, Any], examples: Sequence[Row], rows: Rows) -> str:
-    """The page.
+    """The report of an audit as a page of HTML.
 
     Args:
         content: of ``report.json``.

@@ -119,7 +119,7 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """The shape of one row's features."""
         return tuple(self.x.shape[1:])
 
     @property

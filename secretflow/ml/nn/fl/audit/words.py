@@ -32,7 +32,7 @@ class Said:
 
 
 def say(key: str, **values: object) -> Said:
-    """A text.
+    """A text of the report, in both languages.
 
     Args:
         key: of ``TEXTS``.

@@ -46,7 +46,7 @@ class PartyData:
         even: bool = False,
         stage: str = "train",
     ) -> None:
-        """Takes data.
+        """Takes rows, and makes the batches to train on or to evaluate.
 
         Args:
             x: features, a row for each sample. Integers, such as tokens, stay integers (int64) where the

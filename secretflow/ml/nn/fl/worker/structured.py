@@ -53,7 +53,7 @@ class StructuredModel(MaskedModel):
         return True
 
     def densities(self) -> dict[str, float]:
-        """As of :meth:`MaskedModel.densities`, and under "units" the fraction of living units."""
+        """Densities by layer, see :meth:`MaskedModel.densities`, and of units under the name "units"."""
         return {**super().densities(), "units": density(self._units())}
 
     def counts(self) -> tuple[list[int], list[int]]:

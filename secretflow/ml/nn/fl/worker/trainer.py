@@ -117,7 +117,7 @@ class Trainer:
         watch: Callable[[Batch], Callable[[], None]] | None = None,
         after_step: Callable[[], None] = lambda: None,
     ) -> int:
-        """Trains.
+        """Trains on the next batches.
 
         Args:
             first_step: number of the first step since training began.

@@ -30,7 +30,7 @@ from .wire import Codes, Declined, Release, Total
 
 
 class SurvivingClient(Client):
-    """One party's side.
+    """One party's side of calls that end with those who are there.
 
     What is uploaded is as of :class:`~..client.Client`: scaled by the party's part of everybody's weight. The
     own weight goes with it, padded as well, so that the sum of those who are there says how much they weigh
