@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 import secretflow.distributed as sfd
 from secretflow.device import PYU, PYUObject, global_state
 from secretflow.distributed.primitive import DISTRIBUTION_MODE
+from secretflow.ml.nn.fl.epoch_reports import SurvivorReport
 from secretflow.ml.nn.fl.worker.progress import Progress, Taken
 from secretflow.ml.nn.fl.worker.totals import Told
 from secretflow.security.aggregation.secagg.errors import AggregationError
@@ -122,7 +123,7 @@ class Crew:
         self.passed = -1
         self.planned = self.trained = 0
         self.taken: dict[tuple[int, int], Taken] = {}
-        self.reports: dict[int, dict[str, dict[str, Any]]] = {}
+        self.reports: dict[int, dict[str, SurvivorReport]] = {}
         self.totals: dict[int, Told | None] = {}
         self._workers = workers
         self._all = dict(workers)

@@ -4,22 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.metrics import Mean, Metric, aggregate_metrics
 
-_MEANS = ("train_seconds", "aggregate_seconds", "clipped")
 _BYTES = "payload_bytes"
-_OF_A_PARTY = (*_MEANS, "loss")
+
+
+class Measured(TypedDict):
+    """What a party has measured in an epoch.
+
+    Attributes:
+        loss: its mean; None if the model returned none.
+        rows: how many were trained on.
+        logs: its metrics as numbers, by name.
+        metrics: likewise, so that they can be added to others'.
+        densities: of each prunable layer by name, and of all under the empty name.
+        clipped: part of its updates that were cut off where they are rounded; None where none travelled.
+        train_seconds: of training.
+        aggregate_seconds: of its part of the aggregation.
+    """
+
+    loss: float | None
+    rows: int
+    logs: dict[str, Any]
+    metrics: list[Metric]
+    densities: dict[str, float]
+    clipped: float | None
+    train_seconds: float
+    aggregate_seconds: float
+
+
+class Report(Measured):
+    """What a party has measured in an epoch, and what it has uploaded.
+
+    Attributes:
+        round_bytes: bytes of each round.
+    """
+
+    round_bytes: list[int]
+
+
+class SurvivorReport(Report):
+    """What a party has measured in an epoch that it has ended by itself.
+
+    Attributes:
+        evaluate_seconds: of its evaluation.
+    """
+
+    evaluate_seconds: float
 
 
 def record_epoch(
     history: History,
     overall: Mapping[str, Any],
-    reports: Mapping[str, Mapping[str, Any]],
+    reports: Mapping[str, Report],
     names: Sequence[str],
     participants: list[list[str]],
 ) -> None:
@@ -40,14 +82,10 @@ def record_epoch(
     history["participants"].append(participants)
 
 
-def columns_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of one party, in this epoch.
-
-    Args:
-        report: what ``FedAvgWPrune.measured`` gives, and ``round_bytes``, what the party has uploaded in
-            each round.
-    """
-    known = {name: report[name] for name in _OF_A_PARTY if report[name] is not None}
+def columns_of(report: Report) -> dict[str, Any]:
+    """The columns of one party, in this epoch."""
+    own = {**_by_party(report), "loss": report["loss"]}
+    known = {name: value for name, value in own.items() if value is not None}
     return {
         **report["logs"],
         _BYTES: sum(report["round_bytes"]),
@@ -57,7 +95,7 @@ def columns_of(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def overall_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def overall_columns(reports: Sequence[Measured]) -> dict[str, Any]:
     """The columns of all parties together.
 
     Args:
@@ -70,7 +108,7 @@ def overall_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return total_columns([*last, *(sum(parts) for parts in means if None not in parts)])
 
 
-def survivors_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def survivors_columns(reports: Sequence[Report]) -> dict[str, Any]:
     """The columns of all who were there together, as :func:`sums_columns` finds them.
 
     Args:
@@ -82,7 +120,7 @@ def survivors_columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def survivors_measures(report: Mapping[str, Any]) -> list[Metric | None]:
+def survivors_measures(report: Report) -> list[Metric | None]:
     """What one party has measured, see :func:`own_measures`, and the bytes that it has uploaded."""
     return [*own_measures(report), Mean(_BYTES, float(sum(report["round_bytes"])), 1)]
 
@@ -104,23 +142,28 @@ def total_columns(totals: Iterable[Metric]) -> dict[str, Any]:
     return {metric.name: _value(metric) for metric in totals}
 
 
-def own_measures(report: Mapping[str, Any]) -> list[Metric | None]:
-    """What one party has measured, for others' to be added; None for what it has not.
-
-    Args:
-        report: as for :func:`columns_of`.
-    """
+def own_measures(report: Measured) -> list[Metric | None]:
+    """What one party has measured, for others' to be added; None for what it has not."""
     return [*{metric.name: metric for metric in report["metrics"]}.values(), *_means(report)]
 
 
-def _means(report: Mapping[str, Any]) -> list[Mean | None]:
+def _means(report: Measured) -> list[Mean | None]:
     """The loss, a mean over rows, and means over parties of what such a mean says something of."""
     loss, rows = report["loss"], report["rows"]
-    by_party = {"density": report["densities"][""], **{name: report[name] for name in _MEANS}}
+    by_party = {"density": report["densities"][""], **_by_party(report)}
     return [
         None if loss is None or not rows else Mean("loss", loss * rows, rows),
         *(None if value is None else Mean(name, value, 1) for name, value in by_party.items()),
     ]
+
+
+def _by_party(report: Measured) -> dict[str, float | None]:
+    """What is a number of a party, and of all parties their mean."""
+    return {
+        "train_seconds": report["train_seconds"],
+        "aggregate_seconds": report["aggregate_seconds"],
+        "clipped": report["clipped"],
+    }
 
 
 def _value(metric: Metric) -> Any:

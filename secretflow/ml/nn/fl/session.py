@@ -22,7 +22,14 @@ from secretflow.errors import StateError
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.audience import Audience
 from secretflow.ml.nn.fl.callbacks import needs_model_each_round
-from secretflow.ml.nn.fl.epoch_reports import columns_of, overall_columns, own_measures, total_columns
+from secretflow.ml.nn.fl.epoch_reports import (
+    Measured,
+    Report,
+    columns_of,
+    overall_columns,
+    own_measures,
+    total_columns,
+)
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.numbers_of import numbers_of
 from secretflow.ml.nn.fl.options import FitOptions
@@ -247,9 +254,9 @@ class FitSession:
             seconds: what the driver has measured.
         """
         measured = {device: worker.measured() for device, worker in self._workers.items()}
-        reports = {
-            device: {**report, "round_bytes": uploaded[device]}
-            for device, report in self._audience.own(measured).items()
+        told: dict[PYU, Measured] = self._audience.own(measured)
+        reports: dict[PYU, Report] = {
+            device: {**report, "round_bytes": uploaded[device]} for device, report in told.items()
         }
         if self._audience.tells_all:
             overall = overall_columns(list(reports.values()))

@@ -20,7 +20,12 @@ from secretflow.device import PYU, PYUObject, proxy
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.callbacks import Checkpoint, needs_model_each_round
 from secretflow.ml.nn.fl.crew import Crew, be_patient, over_a_network, reference_of, value_within
-from secretflow.ml.nn.fl.epoch_reports import record_epoch, sums_columns, survivors_columns
+from secretflow.ml.nn.fl.epoch_reports import (
+    SurvivorReport,
+    record_epoch,
+    sums_columns,
+    survivors_columns,
+)
 from secretflow.ml.nn.fl.history import History
 from secretflow.ml.nn.fl.options import FitOptions
 from secretflow.ml.nn.fl.session import log_privacy
@@ -184,7 +189,7 @@ class SurvivingSession:
     def _end_epoch(
         self,
         number: int,
-        reports: Mapping[str, dict[str, Any]],
+        reports: Mapping[str, SurvivorReport],
         totals: Told | None,
         rounds: list[Taken],
         seconds: float,

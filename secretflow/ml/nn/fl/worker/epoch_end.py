@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from secretflow.ml.nn.fl.epoch_reports import survivors_measures
+from secretflow.ml.nn.fl.epoch_reports import Report, survivors_measures
 from secretflow.ml.nn.fl.worker.totals import Told, told_of, total_of_those_there
 from secretflow.party.messages import pack
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
@@ -13,13 +10,13 @@ from secretflow.security.aggregation.secagg.dropouts.protocol import Steps, tell
 
 
 def end_epoch(
-    client: MeasuringClient, report: Mapping[str, Any], adds_up: bool, server_is_told: bool
+    client: MeasuringClient, report: Report, adds_up: bool, server_is_told: bool
 ) -> Steps[Told | None]:
     """Finds out who is there, and adds up what those have measured.
 
     Args:
         client: of this party.
-        report: what it has measured, see :func:`~secretflow.ml.nn.fl.epoch_reports.columns_of`.
+        report: what it has measured.
         adds_up: whether something is added up; not where one driver is told all reports.
         server_is_told: whether the server is told the sums.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from secretflow.ml.nn.fl.epoch_reports import SurvivorReport
 from secretflow.ml.nn.fl.plan import Round
 from secretflow.ml.nn.fl.worker.totals import Told
 
@@ -41,6 +41,6 @@ class Progress:
     planned: int = 0
     trained: int = 0
     taken: list[Taken] = field(default_factory=list)
-    reports: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    reports: dict[int, dict[str, SurvivorReport]] = field(default_factory=dict)
     totals: dict[int, Told | None] = field(default_factory=dict)
     there: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from secretflow.ml.nn.fl.epoch_reports import Measured, SurvivorReport
 from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.worker.data import rows_by_round
 from secretflow.ml.nn.fl.worker.generators import reseed
@@ -81,14 +82,11 @@ class SurvivingParty(Participant):
             worker.next_batch()
         worker._rows_counted = counted
 
-    def report_of_epoch(self, evaluates: bool) -> dict[str, Any]:
-        """Ends an epoch.
+    def report_of_epoch(self, evaluates: bool) -> SurvivorReport:
+        """Ends an epoch; returns what the party has measured in it.
 
         Args:
             evaluates: whether the model is evaluated.
-
-        Returns:
-            What the party has measured: loss and rows, metrics, densities, bytes, seconds.
         """
         worker: Any = self
         worker.end_epoch()
@@ -98,11 +96,8 @@ class SurvivingParty(Participant):
         seconds = time.perf_counter() - started if evaluates else 0.0
         sizes = self._client.usage.round_bytes(self._rounds_told)
         self._rounds_told += len(sizes)
-        return {
-            **worker.measured(),
-            "round_bytes": sizes,
-            "evaluate_seconds": seconds,
-        }
+        measured: Measured = worker.measured()
+        return {**measured, "round_bytes": sizes, "evaluate_seconds": seconds}
 
     def count_from_here(self) -> None:
         """Leaves what was uploaded and measured before out of the next report."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
+from secretflow.ml.nn.fl.epoch_reports import SurvivorReport
 from secretflow.ml.nn.fl.plan import PartyState
 from secretflow.ml.nn.fl.worker.training import PartyFit
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
@@ -21,7 +22,7 @@ class Party(Protocol):
     def skip_batches(self, count: int) -> None:
         """Passes over the next batches."""
 
-    def report_of_epoch(self, evaluates: bool) -> dict[str, Any]:
+    def report_of_epoch(self, evaluates: bool) -> SurvivorReport:
         """Ends an epoch; what the party has measured in it."""
 
     def count_from_here(self) -> None:

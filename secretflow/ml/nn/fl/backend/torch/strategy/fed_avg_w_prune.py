@@ -17,6 +17,7 @@ from secretflow.ml.nn.fl.backend.torch.list_masks import (
 from secretflow.ml.nn.fl.backend.torch.masked_model import tensors_of
 from secretflow.ml.nn.fl.backend.torch.own_norms import names_without_norms
 from secretflow.ml.nn.fl.backend.torch.strategy.fed_avg_w import FedAvgW
+from secretflow.ml.nn.fl.epoch_reports import Measured
 from secretflow.ml.nn.fl.plan import PartyState, Round
 from secretflow.ml.nn.fl.pruning import PruneSettings, density
 from secretflow.ml.nn.fl.strategy_dispatcher import register_strategy
@@ -88,7 +89,8 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
             IncomingWeights(self.model, party, accept_degenerate_layers),
         )
         self._rounds: PartyRounds | None = None
-        self._last_epoch: Dict[str, Any] = {"loss": None, "rows": 0}
+        self._last_loss: float | None = None
+        self._last_rows = 0
 
     def make_prune_mask(self) -> ListMask:
         """A mask under which every weight lives, see :mod:`~secretflow.ml.nn.fl.backend.torch.list_masks`."""
@@ -217,8 +219,8 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
         """Takes the metrics of an epoch whose last average has been taken up, and counts it."""
         if self._rounds is not None:
             self._rounds.epoch_is_over = False
-        loss = self._training.trainer.take_mean_loss()
-        self._last_epoch = {"loss": loss, "rows": self._rows_counted}
+        self._last_loss = loss = self._training.trainer.take_mean_loss()
+        self._last_rows = self._rows_counted
         # A model that steps its optimisers itself need not return a loss.
         self.logs = self.transform_metrics({} if loss is None else {"train-loss": loss})
         self.epoch_logs = dict(self.logs)
@@ -226,10 +228,11 @@ class FedAvgWPrune(SurvivingParty, PartyTotals, WithFiles, Participant, PartyDat
         self.wrapped_metrics = self.wrap_local_metrics()
         self.epoch.append(len(self.epoch))
 
-    def measured(self) -> Dict[str, Any]:
+    def measured(self) -> Measured:
         """What the party has measured in the last epoch, its evaluation included."""
         return {
-            **self._last_epoch,
+            "loss": self._last_loss,
+            "rows": self._last_rows,
             "logs": dict(self.logs or {}),
             "metrics": list(self.wrapped_metrics),
             "densities": self.densities(),
