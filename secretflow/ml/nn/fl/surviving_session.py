@@ -108,8 +108,10 @@ class SurvivingSession:
         survival, here = self._survival, streams_here()
         names, rules, deadline = survival.names, survival.survivors, survival.round_deadline
         if not over_a_network():
-            given = names, rules, None, None, deadline, deadline
-            address = self._ask_host(_SECONDS_OF_A_START, "open", *given)
+            opened = self._host.open(
+                names, rules, address=None, tls=None, round_deadline=deadline, wait=deadline
+            )
+            address = self._answer_within(_SECONDS_OF_A_START, opened)
             return Streams("", address, address, self._server.party, None, deadline), True
         if here is None:
             raise AggregationError(
@@ -117,13 +119,14 @@ class SurvivingSession:
                 "got none"
             )
         if serves := self._server.party == here.own:
-            listening = names, rules, here.listen, here.tls, deadline, here.wait
-            self._ask_host(_SECONDS_OF_A_START, "open", *listening)
+            opened = self._host.open(
+                names, rules, address=here.listen, tls=here.tls, round_deadline=deadline, wait=here.wait
+            )
+            self._answer_within(_SECONDS_OF_A_START, opened)
         return here, serves
 
-    def _ask_host(self, seconds: float, method: str, *arguments: Any) -> Any:
+    def _answer_within(self, seconds: float, answer: PYUObject) -> Any:
         """What the server's worker answers; one that has not in so many seconds stands still."""
-        answer = getattr(self._host, method)(*arguments)
         try:
             return value_within(seconds, reference_of(answer), self._server.party)
         except RayActorError:
@@ -218,13 +221,14 @@ class SurvivingSession:
         while waits or time.monotonic() < end:
             seconds = self._survival.round_deadline
             try:
-                over = self._ask_host(_SECONDS_OF_A_LOOK + seconds, "wait", _SECONDS_OF_A_LOOK)
+                looks = self._host.wait(_SECONDS_OF_A_LOOK)
+                over = self._answer_within(_SECONDS_OF_A_LOOK + seconds, looks)
             except AggregationError:
                 if waits:
                     raise
                 return  # the parties here have trained to the end without it
             if waits and not self._survival.rules.server_blind:
-                self._read(self._ask_host(seconds, "take_reports"))
+                self._read(self._answer_within(seconds, self._host.take_reports()))
             if over:
                 return
 
