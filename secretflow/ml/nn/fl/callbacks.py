@@ -1,10 +1,11 @@
 """Callbacks for ``FLModel.fit``: checkpoints after epochs, and curves in TensorBoard.
 
 With ``fed_avg_w_prune`` several rounds are run together, for speed. ``on_train_batch_begin`` and
-``on_train_batch_end`` are called for each of them, in order, once they have been run. A callback that has to
-see or change the model between two rounds says so with the attribute ``needs_model_each_round = True``; then
-each round is run by itself. When a round fails, callbacks hear of those that went well before ``fit`` raises
-the error; over the network they do not hear of those that were run together with it.
+``on_train_batch_end`` are called for each of them, in order, once they have been run; only the beginning of
+the first is told before, where the aggregator has no ``min_survivors``. A callback that has to see or change
+the model between two rounds says so with the attribute ``needs_model_each_round = True``; then each round is
+run by itself. When a round fails, callbacks hear of those that went well before ``fit`` raises the error;
+over the network, and with ``min_survivors``, they do not hear of those that were run together with it.
 """
 
 from __future__ import annotations
