@@ -32,10 +32,10 @@ ALLOWED_CLASSES = (
 
 They are plain values: reading one sets its attributes and runs nothing of it. Beside them travel None, bool,
 int of 64 bits, float, str, bytes, list, tuple, dict, set, numpy arrays and scalars of numbers, bools,
-strings and times, and torch tensors (without gradient, on the CPU).
+strings and times, numpy's dtypes, and torch tensors (without gradient, on the CPU).
 """
 
-_ARRAY, _SCALAR, _TENSOR, _TUPLE, _SET, _INSTANCE, _ERROR = range(1, 8)
+_ARRAY, _SCALAR, _TENSOR, _TUPLE, _SET, _INSTANCE, _ERROR, _KIND = range(1, 9)
 _MOST_DEPTH = 32
 """Of tuples, sets, arrays and instances in each other. Each takes stack; hundreds would end the process."""
 
@@ -100,6 +100,9 @@ def _extend(value: Any, depth: int) -> msgpack.ExtType:
             )
         code = _ARRAY if kind is np.ndarray else _SCALAR
         return msgpack.ExtType(code, _packed([array.dtype.str, list(array.shape), array.tobytes()], depth))
+    if isinstance(value, np.dtype):
+        _check_kind(value.str)
+        return msgpack.ExtType(_KIND, _packed(value.str, depth))
     if name == "torch:Tensor":
         return msgpack.ExtType(_TENSOR, _packed(value.detach().cpu().numpy(), depth))
     if kind is tuple:
@@ -123,8 +126,17 @@ def _state(value: Any) -> dict[str, Any]:
     return vars(value)
 
 
+def _check_kind(dtype: str) -> None:
+    """A data frame says of what its columns are, "|O" of text: as a name of a dtype, not of an array."""
+    if dtype != "|O" and not _DTYPE.fullmatch(dtype):
+        raise MessageError(f"a dtype that travels must be of numbers, strings, times or objects, got {dtype}")
+
+
 def _restore(code: int, data: bytes, depth: int) -> Any:
     parts = _unpacked(data, depth)
+    if code == _KIND:
+        _check_kind(parts)
+        return np.dtype(parts)
     if code in (_ARRAY, _SCALAR):
         array = _array(*parts)
         return array if code == _ARRAY else array[()]

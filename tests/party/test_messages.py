@@ -13,6 +13,7 @@ from typing import Any
 import cloudpickle
 import msgpack
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fed.exceptions import FedRemoteError
@@ -61,6 +62,11 @@ def test_arrays_and_their_scalars_arrive_bit_by_bit(array: np.ndarray) -> None:
         assert got.tobytes() == sent.tobytes() and got.dtype.kind == sent.dtype.kind
 
 
+@given(DTYPES | st.just(np.dtype(object)))
+def test_dtypes_arrive(dtype: np.dtype[Any]) -> None:
+    assert unpack(pack({"column": dtype})) == {"column": dtype}
+
+
 def test_metrics_tensors_and_remote_errors_arrive() -> None:
     for metric in (metrics.Mean("loss", torch.tensor(3.0), 4), metrics.Precision("p", [0.5], [1], [2])):
         got = unpack(pack(metric))
@@ -100,7 +106,8 @@ class Stranger:
         ValueError("private"),
         FedRemoteError("alice", ValueError("quotes private data")),
         2**70,
-        [*[[]] * 2, *[np.dtype("f4")]],
+        [*[[]] * 2, *[np.dtype([("a", "f4")])]],
+        pd.CategoricalDtype(["private"]),
     ],
     ids=repr,
 )
