@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import pickle
 from typing import Any
 
@@ -19,6 +20,8 @@ from fed.utils import dict2tuple, load_cert_config
 from secretflow.party.messages import MessageError, pack, unpack
 
 _REFUSED = 403
+_SECONDS_UNTIL_SAID = 60.0
+"""How long a party waits for another's value before it says so."""
 
 
 class Sender(GrpcSenderProxy):
@@ -69,6 +72,7 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
         super().__init__(listen_addr, party, job_name, tls_config, proxy_config)
         self._parties = parties
         self._messages: dict[tuple[str, str, str], asyncio.Future[bytes]] = {}
+        self._named: set[str] = set()  # of whom it is said that they are late
 
     async def start(self) -> None:
         """Listens until the process ends."""
@@ -116,9 +120,26 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
             MessageError: what came is none.
         """
         sender = src_party if self._tls_config else ""
-        data = await self._message(sender, upstream_seq_id, curr_seq_id)
+        message = self._message(sender, upstream_seq_id, curr_seq_id)
+        data = await self._arrived(src_party, message)
         del self._messages[sender, str(upstream_seq_id), str(curr_seq_id)]
         return unpack(_unwrap(data))
+
+    async def _arrived(self, src_party: str, message: asyncio.Future[bytes]) -> bytes:
+        """Waits, and says for whom if that is long: who has ended sends nothing, and no error tells of it."""
+        late = not (await asyncio.wait([message], timeout=_SECONDS_UNTIL_SAID))[0]
+        if late and src_party not in self._named:
+            self._named.add(src_party)
+            logging.warning(
+                "%s has waited %g seconds for a value of %s, which is at work, is stuck, or has ended: "
+                "its log says which",
+                self._party,
+                _SECONDS_UNTIL_SAID,
+                src_party,
+            )
+        data = await message
+        self._named.discard(src_party)
+        return data
 
     def _message(self, sender: str, upstream: object, downstream: object) -> asyncio.Future[bytes]:
         return self._messages.setdefault((sender, str(upstream), str(downstream)), asyncio.Future())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -15,6 +16,7 @@ import grpc
 import pytest
 from fed.proxy.grpc.grpc_proxy import fed_pb2, fed_pb2_grpc
 
+from secretflow.party import proxies
 from secretflow.party.address import Address
 from secretflow.party.authority import make_authority, sign
 from secretflow.party.keys import make_party
@@ -139,6 +141,38 @@ def test_a_party_cannot_send_in_anothers_name(folders: Path) -> None:
             waiting = asyncio.create_task(party.get("bob"))
             await party.send(tls(folders / "bob"), "of bob")
             assert await waiting == "of bob" and await party.get("carol") == "of carol"
+
+    run(test)
+
+
+class Heard(logging.Handler):
+    """What is logged, and a word that something was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said, self.something = list[str](), asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        self.something.set()
+
+
+def test_who_is_waited_for_long_is_named_once(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "_SECONDS_UNTIL_SAID", 0.0)
+
+    async def test() -> None:
+        heard = Heard()
+        logging.getLogger().addHandler(heard)
+        try:
+            async with alice(tls(folders / "alice")) as party:
+                waiting = [asyncio.create_task(party.get("carol", ("1", k))) for k in "23"]
+                await heard.something.wait()
+                for k in "23":
+                    await party.send(tls(folders / "carol"), k, ("1", k))
+                assert [await one for one in waiting] == ["2", "3"]
+        finally:
+            logging.getLogger().removeHandler(heard)
+        assert len(heard.said) == 1 and "alice has waited 0 seconds for a value of carol" in heard.said[0]
 
     run(test)
 
