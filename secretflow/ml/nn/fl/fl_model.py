@@ -217,7 +217,12 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         return [mask for mask, _ in states], [rate for _, rate in states]
 
     def initialize_weights(self, init_mask: list[PYUObject] | None = None) -> Any:
-        """Gives all parties the average of their weights.
+        """Gives all parties the average of their weights, in which all count alike.
+
+        A fit does not need it, for parties begin with equal weights. After it a party of so few rows that it
+        would not count in ``fit`` (``min_share`` of the aggregator) is refused there: whatever it has put
+        into this average, the next one without it would tell. Nobody knows the rows yet, so this call
+        cannot leave it out.
 
         Args:
             init_mask: the parties' masks; None averages as upstream does.

@@ -29,6 +29,7 @@ def trained(
     devices: SimpleNamespace,
     rows: tuple[int, ...] = (30, 30, 40),
     between: Callable[[FLModel], None] = lambda _: None,
+    before: Callable[[FLModel], None] = lambda _: None,
     **options: Any,
 ) -> tuple[FLModel, list[Uploads]]:
     """Two fits of three parties with skewed rows, and what was uploaded for their averages."""
@@ -55,6 +56,7 @@ def trained(
     y = create_ndarray(np.concatenate(named), parts=places, axis=0)
     smallest = min(BATCH, *rows)
     batches = {party: count * smallest // min(rows) for party, count in zip(parties, rows, strict=True)}
+    before(model)
     with watched_uploads(3) as rounds:
         model.fit(x, y, epochs=3, batch_size=batches, aggregate_freq=2, verbose=0)
         between(model)
@@ -123,3 +125,20 @@ def test_a_party_of_few_rows_takes_part_and_does_not_count(devices: SimpleNamesp
     how: dict[str, Any] = {"min_contributors": 2, "ring_bits": 64, "mask_scope": mask_scope}
     _, rounds = trained(devices, rows=(750, 750, 1), **how)
     check(rounds, 3)  # one more than must count, for who does not is not known
+
+
+@pytest.mark.parametrize("mask_scope", ["local", "global"])
+def test_who_counted_in_an_average_before_the_fit_is_told_how_to_count_in_it(
+    devices: SimpleNamespace, mask_scope: str
+) -> None:
+    """In an average of weights before a fit all count alike; the next one without a party tells its part."""
+    how: dict[str, Any] = {
+        "rows": (750, 750, 1),
+        "min_contributors": 2,
+        "ring_bits": 64,
+        "mask_scope": mask_scope,
+        "before": lambda model: model.initialize_weights(model.initialize_masks_prune_rates()[0]),
+    }
+    with pytest.raises(AggregationError, match=r"where it did before.*smaller min_share"):
+        trained(devices, **how)
+    trained(devices, **how, min_share=1e-3)
