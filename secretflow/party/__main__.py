@@ -16,6 +16,8 @@ from secretflow.party.errors import SetupError
 if TYPE_CHECKING:
     from secretflow.party.start import Place
 
+_MOST_DAYS = 36500
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status, 2 for what the user can mend."""
@@ -90,15 +92,19 @@ def _authority(options: argparse.Namespace) -> None:
 def _sign(options: argparse.Namespace) -> None:
     from secretflow.party.authority import sign
 
-    if options.days < 1:
-        raise SetupError(f"--days must be 1 or more, got {options.days}")
+    if not 1 <= options.days <= _MOST_DAYS:
+        raise SetupError(f"--days must be from 1 to {_MOST_DAYS}, got {options.days}")
     party, address = check_party_name(options.party), Address.parse("--address", options.address)
     certificate = sign(options.authority, options.request, party, address, options.days)
     print(f"signed {certificate} for {party} at {address.host}; ca.pem is beside it")
 
 
 def _check(options: argparse.Namespace) -> None:
+    from secretflow.party.training import parse_name
+
     place = _place(options, Path(options.party), wait=0)
+    if place.cluster.train is not None:
+        parse_name(place.cluster.train)
     print(f"fingerprint of the cluster, the same at all parties: {place.cluster.fingerprint}")
     for party, member in place.cluster.members.items():
         print(f"{party} at {member.address}: identity {member.identity or 'not pinned'}")

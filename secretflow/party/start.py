@@ -68,15 +68,9 @@ def check_protection(
     """
     if credentials is not None and insecure:
         raise SetupError("--insecure must not be given together with --tls")
-    outside = [
-        str(address)
-        for address in (
-            listen,
-            *(member.address for member in cluster.members.values()),
-            *([cluster.streams] if cluster.streams else []),
-        )
-        if not address.is_loopback
-    ]
+    addresses = [listen, *(member.address for member in cluster.members.values())]
+    addresses += [cluster.streams] if cluster.streams else []
+    outside = dict.fromkeys(str(address) for address in addresses if not address.is_loopback)
     if credentials is None and outside and not insecure:
         raise SetupError(
             f"--tls FOLDER must be given where an address is not loopback, got {', '.join(outside)}; "

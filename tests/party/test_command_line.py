@@ -95,12 +95,31 @@ def test_what_does_not_fit_is_said_before_a_start(
     assert message in capsys.readouterr().err
 
 
+def test_a_malformed_training_function_is_said_by_the_check(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(home, train="ward.train")
+    assert call("--tls", "alice-keys", command="check") == 2
+    assert "must be module:function, got 'ward.train'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("days", ["0", "36501", "99999999"])
+def test_days_that_no_certificate_can_hold_are_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], days: str
+) -> None:
+    request = ["sign", "alice-keys/request.pem", "--authority", "authority", "--days", days]
+    assert main([*request, "--party", "alice", "--address", ADDRESSES["alice"]]) == 2
+    assert f"--days must be from 1 to 36500, got {days}" in capsys.readouterr().err
+
+
 def test_tls_is_wanted_for_every_address_that_is_not_loopback(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parties = json.loads((home / "cluster.json").read_text())["parties"]
     write(home, parties={**parties, "bob": {**parties["bob"], "address": OUTSIDE}})
     assert call(command="check") == 2
+    assert f"not loopback, got {OUTSIDE}; --insecure lets everybody" in capsys.readouterr().err
+    assert call(command="check", party="bob") == 2  # who listens there, too
     assert f"not loopback, got {OUTSIDE}; --insecure lets everybody" in capsys.readouterr().err
     assert call("--insecure", command="check") == 0
     assert call("--tls", "alice-keys", command="check") == 0

@@ -111,8 +111,8 @@ class Contributions:
             if (changes & (before != _Seen.NEVER)).any():
                 raise AggregationError(
                     "weights must let this party count where it did before: the difference of the averages "
-                    "would tell its numbers; with a smaller min_share it counts, and where all have agreed to "
-                    "show it, fixed_contributors=False lets it go on"
+                    "would tell its numbers; with a smaller min_share it counts, and where all have agreed "
+                    "to show it, fixed_contributors=False lets it go on"
                 )
 
     def record(self, layout: Layout, support: Support | None, counts: bool | np.ndarray) -> None:

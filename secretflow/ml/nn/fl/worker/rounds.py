@@ -180,7 +180,7 @@ class PartyRounds:
             yield from confirm(self._client, self._common() + also)
         except DisagreementError:
             raise AggregationError(
-                "all parties must begin a fit with the same settings, epochs trained and, with "
+                "all parties must begin a fit with the same model, settings, epochs trained and, with "
                 "mask_scope='global', masks, got different ones; give all the same, or load the same "
                 "checkpoint everywhere"
             ) from None

@@ -118,7 +118,7 @@ def test_parties_one_step_of_a_shared_mask_apart_are_told_what_to_do(
         patch.setattr(FitSession, "_train", last_sum_breaks)
         with pytest.raises(KeyboardInterrupt):
             model.fit(*data, epochs=1, batch_size=BATCH, aggregate_freq=100, verbose=0)
-    with pytest.raises(AggregationError, match=r"must begin a fit with the same settings.*same checkpoint"):
+    with pytest.raises(AggregationError, match=r"with the same model, settings.*same checkpoint"):
         model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
     model.load_model(str(tmp_path / "model"), is_test=True)
     model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
