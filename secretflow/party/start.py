@@ -97,7 +97,14 @@ def started(place: Place, ray_options: Mapping[str, Any]) -> Iterator[None]:
         with _strict_channels(place):
             _init(place, ray_options)
         if place.cluster.streams is None:
-            _wait_for(place)  # else training waits, for as many as it needs
+            _wait_for(place)
+        else:
+            print(
+                f"{place.party} meets the others at {place.cluster.streams}: fit waits for all of them, for "
+                f"--wait {place.wait:g} seconds, and then for as many as it needs",
+                file=sys.stderr,
+                flush=True,
+            )
         set_identities(_identities(place))
         set_streams(_streams(place))
         yield
