@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from experiments.audit import (
     strong_adam,
@@ -22,6 +23,7 @@ from experiments.audit import (
     strong_exact,
     strong_fedavg,
     strong_noise,
+    strong_own_masks,
     strong_pruned,
     strong_rounds,
     strong_settings,
@@ -81,6 +83,12 @@ def _exact_average(density: float, own_masks: bool, parties: int) -> Measure:
     )
 
 
+def _searched(parties: int, model: Callable[[], nn.Module], net: str) -> Measure:
+    return lambda material, images: strong_own_masks.masked_averages(
+        material, images, 0.1, parties, model, net
+    )
+
+
 def _adam(density: float, fresh: bool) -> Measure:
     return lambda material, images: strong_adam.adam_updates(material, images, 1, density, fresh)
 
@@ -118,6 +126,14 @@ SETTINGS: Mapping[str, Measure] = {
         )
         for own_masks in (False, True)
         for parties in (2, 4, 8)
+    },
+    **{
+        f"average of {parties}, 10 %, own masks{name}, searched": _searched(parties, model, net)
+        for name, model, net in (
+            ("", strong_averages.perceptron, "784-256-10 ReLU"),
+            (", LeNet", strong_own_masks.lenet, "LeNet"),
+        )
+        for parties in (2, 4, 8, 16)
     },
     **{
         f"exact batches of {batch}{name}": _exact(batch, dtype)

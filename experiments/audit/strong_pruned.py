@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,10 +42,12 @@ class Pruned:
     Attributes:
         weights: by name; of those that a mask prunes at some parties the average of the others.
         masks: of each party, by name.
+        model: builds the net.
     """
 
     weights: dict[str, torch.Tensor]
     masks: Sequence[dict[str, torch.Tensor]]
+    model: Callable[[], nn.Module]
 
     def counts(self) -> dict[str, torch.Tensor]:
         """How many parties keep each weight, which all are told, by name."""
@@ -58,7 +60,13 @@ class Pruned:
         return float((alive == len(self.masks)).sum() / (alive > 0).sum())
 
 
-def prune(material: Material, parties: int, density: float, own_masks: bool) -> Pruned:
+def prune(
+    material: Material,
+    parties: int,
+    density: float,
+    own_masks: bool,
+    model: Callable[[], nn.Module] = perceptron,
+) -> Pruned:
     """The net as it is after the parties have pruned by magnitude.
 
     Args:
@@ -66,13 +74,14 @@ def prune(material: Material, parties: int, density: float, own_masks: bool) -> 
         parties: how many.
         density: of the pruned weights, in (0, 1).
         own_masks: whether each prunes after ten steps with ten images of its own, and all average then.
+        model: builds the net, with weights to begin with.
     """
     torch.manual_seed(_SEED)
-    start = {name: value.detach().clone() for name, value in perceptron().state_dict().items()}
+    start = {name: value.detach().clone() for name, value in model().state_dict().items()}
     if not own_masks:
-        return Pruned(start, [magnitude_mask(perceptron, start, 1 - density)] * parties)
-    locals_ = [_trained(start, material, party) for party in range(parties)]
-    masks = [magnitude_mask(perceptron, weights, 1 - density) for weights in locals_]
+        return Pruned(start, [magnitude_mask(model, start, 1 - density)] * parties, model)
+    locals_ = [_trained(model(), start, material, party) for party in range(parties)]
+    masks = [magnitude_mask(model, weights, 1 - density) for weights in locals_]
     average = {}
     for name in start:
         kept = [
@@ -81,7 +90,7 @@ def prune(material: Material, parties: int, density: float, own_masks: bool) -> 
         ]
         count = sum(mask[name] for mask in masks) if name in masks[0] else parties
         average[name] = torch.stack(kept).sum(dim=0) / torch.as_tensor(count).clamp(min=1)
-    return Pruned(average, masks)
+    return Pruned(average, masks, model)
 
 
 def pruned_averages(
@@ -164,12 +173,13 @@ def _observations(
         "parties": parties,
         "kept_by_all": round(pruned.common(), 3),
     }
-    return common, numbers, [_observed(pruned, material, own) for own in numbers]
+    return common, numbers, [observed(pruned, material, own, parties) for own in numbers]
 
 
-def _trained(start: dict[str, torch.Tensor], material: Material, party: int) -> dict[str, torch.Tensor]:
+def _trained(
+    net: nn.Module, start: dict[str, torch.Tensor], material: Material, party: int
+) -> dict[str, torch.Tensor]:
     """Weights after local steps on images of the party's own."""
-    net = perceptron()
     net.load_state_dict(start)
     optimizer = torch.optim.SGD(net.parameters(), lr=_LEARNING_RATE)
     first = party * _STEPS * _BATCH
@@ -182,10 +192,18 @@ def _trained(start: dict[str, torch.Tensor], material: Material, party: int) -> 
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
-def _observed(pruned: Pruned, material: Material, own: torch.Tensor) -> Observation:
+def observed(pruned: Pruned, material: Material, own: torch.Tensor, kept_by: int) -> Observation:
+    """The average of the gradients of one image a party.
+
+    Args:
+        pruned: the parties' net and masks.
+        material: images.
+        own: numbers of the parties' images, int64 of shape (parties,).
+        kept_by: parties, at least, that keep a weight whose average is seen and compared.
+    """
     parties = [
         PartyStep(
-            perceptron,
+            pruned.model,
             apply_mask(pruned.weights, mask),
             material.x[number : number + 1],
             material.y[number : number + 1],
@@ -195,13 +213,13 @@ def _observed(pruned: Pruned, material: Material, own: torch.Tensor) -> Observat
     ]
     uploads = [party_gradient(party) for party in parties]
     counts = pruned.counts()
-    all_keep = {name: (count == len(parties)).to(count.dtype) for name, count in counts.items()}
-    names = [name for name, _ in perceptron().named_parameters()]
+    travels = {name: (count >= kept_by).to(count.dtype) for name, count in counts.items()}
+    names = [name for name, _ in pruned.model().named_parameters()]
     seen = [
-        torch.stack(arrays).mean(dim=0) * all_keep.get(name, torch.ones(()))
+        torch.stack(arrays).mean(dim=0) * travels.get(name, torch.ones(()))
         for name, arrays in zip(names, zip(*uploads, strict=True), strict=True)
     ]
     some_keep = {name: (count > 0).to(count.dtype) for name, count in counts.items()}
     step = replace(parties[0], weights=pruned.weights, mask=some_keep)
     found = observe(step, seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=len(parties))
-    return replace(found, compared=all_keep)
+    return replace(found, compared=travels)

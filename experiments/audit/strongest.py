@@ -19,7 +19,7 @@ from secretflow.ml.nn.fl.audit.words import Said
 Row = dict[str, Any]
 LEAKAGE = Path("docs/results/leakage.json")
 
-_ATTACKERS = (", learned", ", prior", ", candidates", ", iDLG", ", exact")
+_ATTACKERS = (", learned", ", prior", ", candidates", ", iDLG", ", exact", ", searched")
 """Endings of settings that say who attacks, not what is seen."""
 
 _CHINESE = {
@@ -35,6 +35,8 @@ _CHINESE = {
     "rows of neurons": "神经元中的图像",
     "space of the rows": "图像张成的空间",
     "neurons of each candidate": "各候选的神经元",
+    "rows in each party's net": "各方网络中的图像",
+    "rows in each party's net, masks unknown": "各方网络中的图像，掩码未知",
 }
 
 

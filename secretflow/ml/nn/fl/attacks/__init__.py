@@ -3,11 +3,12 @@
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
 off a first fully connected layer, ``spear`` inverts a batch there; ``neurons`` and ``tokens`` read off the
 first layer of any net, ``imprint`` off one that a malicious server has chosen; ``adam_updates`` has the
-gradient behind an update of Adam; ``dlg``, ``idlg``, ``inverting`` and ``prior_search`` search; ``ridge`` and
-``learned`` learn from :class:`PublicRows` how a row follows from its gradient. Who has candidates asks
-``candidates`` which one a row is, and ``membership``, ``span`` and ``neuron_matches`` which are in a batch or
-an average. The other modules are their parts. An attack gets an :class:`Observation` and nothing else; this
-package needs torch alone and imports nothing of the project but the checks of arguments. The victim's side
+gradient behind an update of Adam; ``dlg``, ``idlg``, ``inverting`` and ``prior_search`` search, as does
+``own_masks`` where each party has a mask of its own; ``ridge`` and ``learned`` learn from
+:class:`PublicRows` how a row follows from its gradient. Who has candidates asks ``candidates`` which one a
+row is, and ``membership``, ``span`` and ``neuron_matches`` which are in a batch or an average. The other
+modules are their parts. An attack gets an :class:`Observation` and nothing else; this package needs torch
+alone and imports nothing of the project but the checks of arguments. The victim's side
 and the scores are in :mod:`secretflow.ml.nn.fl.audit`.
 """
 
@@ -31,6 +32,7 @@ from secretflow.ml.nn.fl.attacks.membership import candidate_scores
 from secretflow.ml.nn.fl.attacks.neuron_matches import match_neurons
 from secretflow.ml.nn.fl.attacks.neurons import read_neurons
 from secretflow.ml.nn.fl.attacks.observation import Observation, Reconstruction, Snapshot
+from secretflow.ml.nn.fl.attacks.own_masks import OwnMasksSettings, own_masks_attack
 from secretflow.ml.nn.fl.attacks.prior_search import PriorSettings, prior_attack
 from secretflow.ml.nn.fl.attacks.public import PublicRows
 from secretflow.ml.nn.fl.attacks.ridge import RidgeInverter, RidgeSettings, fit_ridge, ridge_attack
@@ -48,6 +50,7 @@ __all__ = [
     "LearnedSettings",
     "LocalPrior",
     "Observation",
+    "OwnMasksSettings",
     "PriorSettings",
     "PublicRows",
     "Reading",
@@ -72,6 +75,7 @@ __all__ = [
     "learn_row_gradients",
     "learned_attack",
     "match_neurons",
+    "own_masks_attack",
     "prior_attack",
     "read_average",
     "read_imprint",

@@ -126,10 +126,23 @@ def check_alike(observations: Sequence[Observation]) -> None:
     Raises:
         ValueError: one is of a batch, or of another net, mask or number of local steps.
     """
+    for observation in observations:
+        _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1")
+    check_same_net(observations)
+
+
+def check_same_net(observations: Sequence[Observation]) -> None:
+    """Refuses observations that are not like the first one but for what was seen.
+
+    Args:
+        observations: at least one.
+
+    Raises:
+        ValueError: one is of another net, mask, batch or number of local steps.
+    """
     first = observations[0]
     living, others = living_coordinates(first), first.pruned_weights()
     for observation in observations:
-        _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1")
         _check_same(observation, first, living, others)
 
 

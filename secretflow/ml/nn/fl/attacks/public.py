@@ -50,6 +50,19 @@ class PublicRows:
         _validate.check(self.y.shape == (rows,), "y", tuple(self.y.shape), f"of shape {(rows,)}")
 
 
+def check_rows(observation: Observation, rows: PublicRows) -> None:
+    """Refuses rows or labels that cannot be those of an observation.
+
+    Raises:
+        ValueError: rows are of another shape, or a label is no class.
+    """
+    shape = tuple(rows.x.shape[1:])
+    what = f"rows of shape {observation.image_shape}, as the observation's"
+    _validate.check(shape == observation.image_shape, "x", shape, what)
+    fit = bool(((rows.y >= 0) & (rows.y < observation.classes)).all())
+    _validate.check(fit, "y", [int(rows.y.min()), int(rows.y.max())], f"from 0 to {observation.classes - 1}")
+
+
 def living_arrays(observation: Observation) -> list[torch.Tensor]:
     """Which coordinates of the gradient an attacker compares.
 
@@ -103,11 +116,7 @@ def public_gradients(
     function = distort is None or callable(distort)
     _validate.check(function, "distort", distort, "a function of arrays, or None", TypeError)
     _validate.check(observation.batch_size == 1, "batch_size", observation.batch_size, "1 for an inverter")
-    shape = tuple(rows.x.shape[1:])
-    what = f"rows of shape {observation.image_shape}, as the observation's"
-    _validate.check(shape == observation.image_shape, "x", shape, what)
-    fit = bool(((rows.y >= 0) & (rows.y < observation.classes)).all())
-    _validate.check(fit, "y", [int(rows.y.min()), int(rows.y.max())], f"from 0 to {observation.classes - 1}")
+    check_rows(observation, rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = in_mode(observation.model(), observation.evaluating).to(device)
     names = [name for name, _ in net.named_parameters()]

@@ -175,6 +175,29 @@ ATTACK: dict[str, Call] = {
         lambda *_: {"observation": two_layers(), "x": torch.rand(3, *two_layers().image_shape)},
         {"observation": [None, 3], "x": [None, 3]},
     ),
+    "OwnMasksSettings": Call(
+        attacks.OwnMasksSettings,
+        lambda *_: {},
+        {
+            "noises": [(), [0.1], (0.1, 0), ("1",), 0.1],
+            "iterations": COUNT,
+            "rank": COUNT,
+            "lanes": COUNT,
+            "seed": [-1, 0.5, "1"],
+        },
+    ),
+    "own_masks_attack": Call(
+        attacks.own_masks_attack,
+        lambda *_: {"observations": [observation()], "masks": [{}], "public": public_rows()},
+        {
+            "observations": [None, [], [1]],
+            "masks": [None, [], [3], [{"weight": 3}], [{"other": torch.ones(1)}]],
+            "public": [None, 3],
+            "settings": [None, 3],
+            "progress": [3],
+            "labels": [[0], torch.tensor([0])],
+        },
+    ),
     "imprint_weights": Call(
         attacks.imprint_weights,
         lambda *_: {
