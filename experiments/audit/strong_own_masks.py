@@ -12,7 +12,7 @@ from torch import nn
 from experiments.audit.strong_pruned import observed, prune
 from experiments.audit.strong_scores import Material, in_order, score
 from experiments.dgl_utils import LeNet, weights_init
-from secretflow.ml.nn.fl.attacks import own_masks_attack
+from secretflow.ml.nn.fl.attacks import OwnMasksSettings, own_masks_attack
 
 Row = dict[str, Any]
 _SLOW = 48
@@ -25,7 +25,13 @@ def lenet() -> nn.Module:
 
 
 def masked_averages(
-    material: Material, images: int, density: float, parties: int, model: Callable[[], nn.Module], net: str
+    material: Material,
+    images: int,
+    density: float,
+    parties: int,
+    model: Callable[[], nn.Module],
+    net: str,
+    settings: OwnMasksSettings = OwnMasksSettings(),  # noqa: B008 - frozen
 ) -> Iterator[Row]:
     """Averages of pruned gradients of one image a party, each with a mask of its own.
 
@@ -40,6 +46,7 @@ def masked_averages(
         parties: behind each average.
         model: builds the net, with weights to begin with.
         net: its name.
+        settings: of the attacks.
 
     Yields:
         A row for each attacker.
@@ -55,7 +62,7 @@ def masked_averages(
         ("rows in each party's net, masks unknown", "number of parties that keep a weight", [part] * parties),
     ):
         started = time.perf_counter()
-        rows = own_masks_attack(observations, masks, material.public)
+        rows = own_masks_attack(observations, masks, material.public, settings)
         seconds = round(time.perf_counter() - started, 1)
         found = [in_order(each.images, material, own) for each, own in zip(rows, numbers, strict=True)]
         yield {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.audit import strong, strong_adam, strong_noise, strong_trained
+from experiments.audit import strong, strong_adam, strong_noise, strong_own_masks, strong_trained
 from experiments.audit.strong_attacks import relative_noise
 from experiments.audit.strong_exact import deep, whole_batches
 from experiments.audit.strong_fedavg import pictures
@@ -17,7 +17,7 @@ from experiments.audit.strong_rounds import Collection
 from experiments.audit.strong_scores import Material, in_order, load_material, picked, score
 from experiments.audit.strong_settings import largest_hundredth
 from experiments.dgl_utils import ConvNet
-from secretflow.ml.nn.fl.attacks import PublicRows, spear_attack
+from secretflow.ml.nn.fl.attacks import OwnMasksSettings, PublicRows, spear_attack
 from secretflow.ml.nn.fl.audit.defences import round_stochastically
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
 
@@ -137,6 +137,13 @@ def test_parties_that_prune_after_training_of_their_own_keep_other_weights(few_i
     own, one = (prune(few_images, 3, 0.1, own_masks=own) for own in (True, False))
     assert 0.3 < own.common() < 1 == one.common()
     assert all(float(mask["1.weight"].mean()) == pytest.approx(0.1, rel=0.01) for mask in own.masks)
+
+
+def test_images_come_back_from_averages_in_which_each_party_has_a_mask_of_its_own(few_images):
+    model, settings = strong_own_masks.lenet, OwnMasksSettings(noises=(0.1, 0.01, 1e-3), iterations=3)
+    known, counts = strong_own_masks.masked_averages(few_images, 4, 0.1, 2, model, "LeNet", settings)
+    assert known["identified"] == 4 and known["median_rank"] == 1
+    assert counts["median_mse"] > 2 * known["median_mse"]
 
 
 def test_an_image_is_picked_from_the_gradient_of_a_trained_net(few_images):

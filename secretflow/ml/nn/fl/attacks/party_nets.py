@@ -174,7 +174,7 @@ def _check_masks(observation: Observation, masks: Masks) -> None:
     shapes = {name: value.shape for name, value in parameters}
     for mask in masks:
         for name, entry in mask.items():
-            _validate.instance(f"masks[{name!r}]", entry, torch.Tensor, "a tensor")
+            _validate.instance(f"masks of {name}", entry, torch.Tensor, "tensors")
             fits = shapes.get(name) == entry.shape
             what = "of parameters of the net, each entry of the shape of its own"
             _validate.check(fits, "masks", (name, tuple(entry.shape)), what)
