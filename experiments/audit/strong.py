@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from torch import nn
 from experiments.audit import (
     strong_adam,
     strong_averages,
+    strong_cocktail,
     strong_exact,
     strong_fedavg,
+    strong_grouping,
     strong_noise,
     strong_own_masks,
     strong_pruned,
@@ -141,6 +144,15 @@ SETTINGS: Mapping[str, Measure] = {
         for name, dtype in (("", torch.float32), (", float64", torch.float64))
     },
     "updates of five parties": strong_fedavg.rounds_of_updates,
+    "updates of five parties, grouped": strong_grouping.grouped_updates,
+    "updates of five unequal parties, grouped": partial(strong_grouping.grouped_updates, equal=False),
+    **{
+        f"tanh {100 * density:g} %, batch of {batch}": partial(
+            strong_cocktail.smooth_batches, batch=batch, density=density
+        )
+        for density in (1.0, 0.1, 0.05)
+        for batch in (8, 16, 32)
+    },
     "LeNet, 99 % of each gradient pruned": strong_settings.lenet_pruned_gradients,
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))

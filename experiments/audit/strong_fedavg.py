@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,12 @@ from torch import nn
 
 from experiments.audit.strong_scores import Material, score
 from experiments.dgl_utils import CLASSES
+from secretflow.ml.nn.fl.attacks import LayerRound
 
 Row = dict[str, Any]
-_PARTIES, _HELD, _BATCH, _STEPS, _ROUNDS, _TRAININGS = 5, 100, 8, 5, 20, 20
-_LEARNING_RATE, _NEURONS, _SEED = 0.5, 1000, 10
-_LEVELS = 255
+PARTIES, HELD, _BATCH, _STEPS, ROUNDS, _TRAININGS = 5, 100, 8, 5, 20, 20
+_LEARNING_RATE, _NEURONS, SEED = 0.5, 1000, 10
+LEVELS = 255
 _SLACK = 1 / 5120
 """How far a pixel that is read may be from one of the levels of a picture, a twentieth of their distance."""
 
@@ -34,24 +35,24 @@ def rounds_of_updates(material: Material, images: int) -> Iterator[Row]:
     Yields:
         A row.
     """
-    x, y = (part[: _PARTIES * _HELD] for part in (material.x.flatten(1), material.y))
+    x, y = (part[: PARTIES * HELD] for part in (material.x.flatten(1), material.y))
     read, started = torch.zeros(0, x.shape[1]), time.perf_counter()
     for training in range(_TRAININGS):
-        for update in _updates(x, y, _SEED + training):
-            read = torch.cat([read, pictures(*update)]).unique(dim=0)
+        for seen in updates(x, y, SEED + training, [HELD] * PARTIES):
+            read = torch.cat([read, pictures(seen.weight_update, seen.bias_update)]).unique(dim=0)
     seconds = time.perf_counter() - started
-    levels = (x * _LEVELS).round()
+    levels = (x * LEVELS).round()
     distances = torch.cdist(levels, read) if len(read) else torch.ones(len(x), 1)
     true = distances.min(dim=1).values == 0
     numbers = torch.arange(len(x))
     found = torch.where(true[:, None], x, torch.zeros_like(x)).view(-1, *material.x.shape[1:])
     yield {
         "net": "784-1000-10 ReLU",
-        "view": f"averages of updates, {_TRAININGS} trainings of {_ROUNDS} rounds",
+        "view": f"averages of updates, {_TRAININGS} trainings of {ROUNDS} rounds",
         "knowledge": "nothing pruned",
         "density": 1.0,
         "bits": None,
-        "parties": _PARTIES,
+        "parties": PARTIES,
         "attack": "neurons of one row",
         **score(found, numbers, material),
         "read": len(read),
@@ -72,30 +73,38 @@ def pictures(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """
     strong = (bias.abs() > 1e-5) & (weight.abs().amax(dim=1) > 1e-5)
     rows = weight[strong] / bias[strong, None]
-    levels = (rows * _LEVELS).round()
-    near = (rows - levels / _LEVELS).abs().amax(dim=1) <= _SLACK
-    return levels[near & (levels.amin(dim=1) >= 0) & (levels.amax(dim=1) <= _LEVELS)]
+    levels = (rows * LEVELS).round()
+    near = (rows - levels / LEVELS).abs().amax(dim=1) <= _SLACK
+    return levels[near & (levels.amin(dim=1) >= 0) & (levels.amax(dim=1) <= LEVELS)]
 
 
-def _updates(x: torch.Tensor, y: torch.Tensor, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Of each round of a training the average update of the first layer."""
+def updates(x: torch.Tensor, y: torch.Tensor, seed: int, held: Sequence[int]) -> Iterator[LayerRound]:
+    """Of each round of a training what is seen of the first layer.
+
+    Args:
+        x: images, (images, pixels).
+        y: their labels.
+        seed: of the net and of the order of the images.
+        held: images of each party, which are also its aggregation weights.
+    """
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(x.shape[1], _NEURONS), nn.ReLU(), nn.Linear(_NEURONS, CLASSES))
     shared = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    order: list[torch.Tensor] = [torch.zeros(0, dtype=torch.int64)] * _PARTIES
-    for _ in range(_ROUNDS):
+    order: list[torch.Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(held)
+    for _ in range(ROUNDS):
         total = {name: torch.zeros_like(value) for name, value in shared.items()}
-        for party in range(_PARTIES):
+        for party, count in enumerate(held):
             net.load_state_dict(shared)
             optimizer = torch.optim.SGD(net.parameters(), lr=_LEARNING_RATE)
             for _ in range(_STEPS):
                 if not len(order[party]):
-                    order[party] = party * _HELD + torch.randperm(_HELD)
+                    order[party] = sum(held[:party]) + torch.randperm(count)
                 own, order[party] = order[party][:_BATCH], order[party][_BATCH:]
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(net(x[own]), y[own]).backward()
                 optimizer.step()
             for name, value in net.state_dict().items():
-                total[name] += (value - shared[name]) / _PARTIES
+                total[name] += (value - shared[name]) * (count / sum(held))
+        names = "0.weight", "0.bias"
+        yield LayerRound(*(shared[name] for name in names), *(total[name] for name in names))
         shared = {name: value + total[name] for name, value in shared.items()}
-        yield total["0.weight"], total["0.bias"]

@@ -1,7 +1,8 @@
 """Gradient inversion: what an attacker gets back from what it sees of federated training.
 
 ``observation`` says what goes into an attack and what comes out. ``closed_form`` and ``averages`` read rows
-off a first fully connected layer, ``spear`` inverts a batch there; ``neurons`` and ``tokens`` read off the
+off a first fully connected layer, ``spear`` inverts a batch there and ``cocktail`` unmixes it; ``grouping``
+tells which rows that were read are of one party; ``neurons`` and ``tokens`` read off the
 first layer of any net, ``imprint`` off one that a malicious server has chosen; ``adam_updates`` has the
 gradient behind an update of Adam; ``dlg``, ``idlg``, ``inverting`` and ``prior_search`` search, as does
 ``own_masks`` where each party has a mask of its own; ``ridge`` and ``learned`` learn from
@@ -21,8 +22,10 @@ from secretflow.ml.nn.fl.attacks.adam_updates import gradient_of_adam
 from secretflow.ml.nn.fl.attacks.averages import Reading, distance_from_average, read_average
 from secretflow.ml.nn.fl.attacks.candidates import compare_candidates
 from secretflow.ml.nn.fl.attacks.closed_form import closed_form_attack
+from secretflow.ml.nn.fl.attacks.cocktail import unmix_rows
 from secretflow.ml.nn.fl.attacks.dlg import DLGSettings, dlg_attack
 from secretflow.ml.nn.fl.attacks.gaussian import GaussianPrior, LocalPrior, fit_gaussian
+from secretflow.ml.nn.fl.attacks.grouping import LayerRound, group_rows
 from secretflow.ml.nn.fl.attacks.idlg import idlg_attack
 from secretflow.ml.nn.fl.attacks.imprint import imprint_weights, read_imprint
 from secretflow.ml.nn.fl.attacks.inverting import InvertingSettings, inverting_attack
@@ -46,6 +49,7 @@ __all__ = [
     "GaussianPrior",
     "InvertingSettings",
     "LBFGSSettings",
+    "LayerRound",
     "LearnedInverter",
     "LearnedSettings",
     "LocalPrior",
@@ -69,6 +73,7 @@ __all__ = [
     "fit_learned",
     "fit_ridge",
     "gradient_of_adam",
+    "group_rows",
     "idlg_attack",
     "imprint_weights",
     "inverting_attack",
@@ -84,6 +89,7 @@ __all__ = [
     "span_scores",
     "spear_attack",
     "token_attack",
+    "unmix_rows",
 ]
 
 _MOVED = {

@@ -18,6 +18,7 @@ from secretflow.ml.nn.fl.attacks import (
     read_average,
 )
 from secretflow.ml.nn.fl.attacks.candidates import compare_candidates
+from secretflow.ml.nn.fl.attacks.cocktail import unmix_rows
 from secretflow.ml.nn.fl.attacks.inverter import attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
 from secretflow.ml.nn.fl.attacks.membership import candidate_scores
@@ -58,6 +59,12 @@ def _exact(attempt: Attempt) -> Findings:
     used, there = len(found), len(observations)
     spared = {"observations": used, "of": there, "steps": settings.starts}
     return Findings(tuple(found), effort=spared if used < there else {})
+
+
+def _unmixed(attempt: Attempt) -> Findings:
+    prior = LocalPrior(attempt.public.x)
+    found = [unmix_rows(observation, prior, attempt.seed) for observation in attempt.scene.observations]
+    return Findings(tuple(Guess(rows.float(), None) for rows in found))
 
 
 def _fewer(learned: Learned, public: PublicRows) -> dict[str, int]:
@@ -114,6 +121,7 @@ ATTACKERS: tuple[Attacker, ...] = (
     Attacker("rows read off", False, _read_off, together=True),
     Attacker("rows of neurons", False, _neurons, together=True),
     Attacker("exact batch", False, _exact, together=True),
+    Attacker("cocktail party", False, _unmixed, ("images",), together=True),
     Attacker("ridge regression", False, _ridge, together=False),
     Attacker("regression on activations", False, _activations, together=False),
     Attacker("candidates", False, _candidates, ("images", "table", "tokens")),

@@ -171,6 +171,7 @@ TEXTS: dict[str, Said] = {
     "closed form": Said("first layer divided by its bias", "首层权重梯度除以偏置梯度"),
     "rows read off": Said("rows read off one by one", "逐行读出"),
     "exact batch": Said("batch inverted exactly", "整批精确反演"),
+    "cocktail party": Said("rows unmixed as independent", "按独立成分拆分出的行"),
     "rows of neurons": Said("rows that two neurons agree on", "两个神经元一致给出的行"),
     "ridge regression": Said("regression on the attacker's rows", "用攻击者的数据做回归"),
     "regression on activations": Said(

@@ -21,9 +21,14 @@ from secretflow.ml.nn.fl.audit.views import (
 
 
 def kept_average(
-    net: Callable[[], nn.Module], shape: tuple[int, int], classes: int, density: float, apart: float
+    net: Callable[[], nn.Module],
+    shape: tuple[int, int],
+    classes: int,
+    density: float,
+    apart: float,
+    draw: Callable[..., torch.Tensor] = torch.randn,
 ) -> tuple[torch.Tensor, Observation]:
-    """Rows without structure, and what all parties keep of the average gradient of one row each.
+    """Rows, by default without structure, and what all parties keep of the average gradient of one row each.
 
     Args:
         net: of all parties.
@@ -31,11 +36,12 @@ def kept_average(
         classes: of the labels.
         density: of each party's mask; with 1 there are none.
         apart: deviation of the weights from the common ones, by which each party prunes.
+        draw: rows of a shape.
     """
     parties = shape[0]
     torch.manual_seed(0)
     start = dict(net().state_dict())
-    x, y = torch.randn(shape), torch.randint(classes, (parties,))
+    x, y = draw(*shape), torch.randint(classes, (parties,))
     locals_ = [{n: v + apart * torch.randn_like(v) for n, v in start.items()} for _ in range(parties)]
     masks = [magnitude_mask(net, weights, 1 - density) if density < 1 else {} for weights in locals_]
     steps = [

@@ -1,0 +1,66 @@
+"""Images that were read off averages of updates, put together by party without known counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+
+from experiments.audit.strong_fedavg import HELD, LEVELS, PARTIES, ROUNDS, SEED, pictures, updates
+from experiments.audit.strong_scores import Material
+from secretflow.ml.nn.fl.attacks import group_rows
+from secretflow.ml.nn.fl.audit.intervals import wilson_interval
+
+Row = dict[str, Any]
+_UNEQUAL = (20, 60, 100, 140, 180)
+_TRAININGS = 10
+
+
+def grouped_updates(material: Material, images: int, equal: bool = True) -> Iterator[Row]:
+    """The parties of :func:`~.strong_fedavg.rounds_of_updates`, 10 trainings: who held which.
+
+    Args:
+        material: images, of which the parties hold the first ones.
+        images: does not count; all 500 are attacked.
+        equal: whether all parties hold 100 images; else 20, 60, 100, 140 and 180.
+
+    Yields:
+        A row about pairs of images that were read: "images" are the pairs that were put together, and
+        "identified" how many of them are of one party.
+    """
+    held = [HELD] * PARTIES if equal else list(_UNEQUAL)
+    x, y = (part[: sum(held)] for part in (material.x.flatten(1), material.y))
+    started, read = time.perf_counter(), torch.zeros(0, x.shape[1])
+    for seen in chain.from_iterable(updates(x, y, SEED + n, held) for n in range(_TRAININGS)):
+        read = torch.cat([read, pictures(seen.weight_update, seen.bias_update)]).unique(dim=0)
+    again = chain.from_iterable(updates(x, y, SEED + n, held) for n in range(_TRAININGS))
+    groups = group_rows(read / LEVELS, again)
+    parties = torch.repeat_interleave(torch.arange(len(held)), torch.tensor(held))
+    own = parties[torch.cdist(read, (x * LEVELS).round()).argmin(dim=1)]
+    pairs = torch.ones(len(read), len(read), dtype=torch.bool).triu(1)
+    together, same = (groups[:, None] == groups) & pairs, (own[:, None] == own) & pairs
+    right, said = int((together & same).sum()), int(together.sum())
+    yield {
+        "net": "784-1000-10 ReLU",
+        "view": f"averages of updates, {_TRAININGS} trainings of {ROUNDS} rounds, pairs of images",
+        "knowledge": "nothing pruned",
+        "density": 1.0,
+        "bits": None,
+        "parties": len(held),
+        "attack": "images grouped by party",
+        "images": said,
+        "successes": None,
+        "identified": right,
+        "candidates": None,
+        "interval_identified": [round(end, 3) for end in wilson_interval(right, said)] if said else None,
+        "median_rank": None,
+        "read": len(read),
+        "groups": int(groups.max()) + 1 if len(groups) else 0,
+        "largest_group": int(groups.bincount().max()) if len(groups) else 0,
+        "pairs_of_a_party": int(same.sum()),
+        "pairs": int(pairs.sum()),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
