@@ -146,13 +146,7 @@ SETTINGS: Mapping[str, Measure] = {
     "updates of five parties": strong_fedavg.rounds_of_updates,
     "updates of five parties, grouped": strong_grouping.grouped_updates,
     "updates of five unequal parties, grouped": partial(strong_grouping.grouped_updates, equal=False),
-    **{
-        f"tanh {100 * density:g} %, batch of {batch}": partial(
-            strong_cocktail.smooth_batches, batch=batch, density=density
-        )
-        for density in (1.0, 0.1, 0.05)
-        for batch in (8, 16, 32)
-    },
+    **strong_cocktail.SETTINGS,
     "LeNet, 99 % of each gradient pruned": strong_settings.lenet_pruned_gradients,
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,3 +62,11 @@ def smooth_batches(material: Material, images: int, batch: int, density: float) 
             "read": sum(len(rows) for rows in found),
             "seconds": round(seconds, 1),
         }
+
+
+SETTINGS = {
+    f"tanh {100 * density:g} %, batch of {batch}": partial(smooth_batches, batch=batch, density=density)
+    for density in (1.0, 0.1, 0.05)
+    for batch in (8, 16, 32)
+}
+"""By name; each is called with images and how many to attack."""

@@ -16,11 +16,11 @@ from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 
 Row = dict[str, Any]
 _UNEQUAL = (20, 60, 100, 140, 180)
-_TRAININGS = 10
+_TRAININGS = 20
 
 
 def grouped_updates(material: Material, images: int, equal: bool = True) -> Iterator[Row]:
-    """The parties of :func:`~.strong_fedavg.rounds_of_updates`, 10 trainings: who held which.
+    """Which of the images that are read are of one party; for the trainings see :mod:`.strong_fedavg`.
 
     Args:
         material: images, of which the parties hold the first ones.
