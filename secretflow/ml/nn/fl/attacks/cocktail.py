@@ -26,6 +26,8 @@ from secretflow.ml.nn.fl.attacks.observation import Observation
 
 _STEPS = 300
 _STILL = 1e-8
+_GOOD = 1e-2
+"""Relative error at which filling in a pruned gradient stops; going on loses what little it has of small directions."""
 _LEAST_VALUE = 1e-7
 """Singular value, relative to the largest, below which a direction is rounding."""
 
@@ -76,7 +78,7 @@ def _space(layer: FirstGradient, count: int) -> torch.Tensor:
     """An orthonormal basis of what the gradient's rows span, (at most count, inputs + 1)."""
     gradient = layer.both()
     if not bool(layer.living.all()):
-        factors = layer.factors(count)
+        factors = layer.factors(count, _GOOD)
         if factors is None:
             return gradient[:0]
         gradient = torch.linalg.qr(factors[0]).R @ factors[1]

@@ -12,14 +12,14 @@ from __future__ import annotations
 import torch
 
 _STEPS = 1000
-_GOOD = 1e-5
-"""Relative error of what is seen at which the matrix counts as found; float32 keeps about 1e-7."""
+EXACT = 1e-5
+"""Relative error of what is seen at which a matrix counts as exact; float32 keeps about 1e-7."""
 _LAST = 1e-13
 """Last weight of the penalty, relative to the first."""
 
 
 def completed(
-    values: torch.Tensor, seen: torch.Tensor, rank: int
+    values: torch.Tensor, seen: torch.Tensor, rank: int, good: float = EXACT
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """A matrix of a rank that agrees with what is seen.
 
@@ -27,6 +27,7 @@ def completed(
         values: float64 of shape (rows, columns); what is not seen does not count.
         seen: bool of the same shape.
         rank: at least 1.
+        good: relative error of what is seen at which the matrix counts as found.
 
     Returns:
         Factors of shapes (rows, rank) and (rank, columns); None if none was found. Where too little is seen
@@ -47,7 +48,7 @@ def completed(
         rows = _solved(given, counts, columns, penalty)
         if step % 20 == 19:
             error = ((rows @ columns.T - given) * counts).norm() / given.norm().clamp(min=1e-300)
-            if error < _GOOD:
+            if error < good:
                 return scale * rows, columns.T
     return None
 

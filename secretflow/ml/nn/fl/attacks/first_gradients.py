@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.completion import completed
+from secretflow.ml.nn.fl.attacks.completion import EXACT, completed
 from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
 from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.attacks.public import living_arrays
@@ -48,9 +48,9 @@ class FirstGradient:
         """Where :meth:`both` is seen, bool: that of the bias everywhere."""
         return torch.cat([self.living, torch.ones_like(self.living[:, :1])], dim=1)
 
-    def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def factors(self, rank: int, good: float = EXACT) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Of what :meth:`both` were if all weights lived, see :func:`~.completion.completed`."""
-        return completed(self.both(), self.seen(), rank)
+        return completed(self.both(), self.seen(), rank, good)
 
 
 def with_ones(observation: Observation, x: torch.Tensor) -> torch.Tensor:
