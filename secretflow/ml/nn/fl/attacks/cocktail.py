@@ -27,7 +27,7 @@ from secretflow.ml.nn.fl.attacks.observation import Observation
 _STEPS = 300
 _STILL = 1e-8
 _GOOD = 1e-2
-"""Relative error at which filling in a pruned gradient stops; going on loses what little it has of small directions."""
+"""Relative error at which filling in a pruned gradient stops; going on is slower and worse."""
 _LEAST_VALUE = 1e-7
 """Singular value, relative to the largest, below which a direction is rounding."""
 
