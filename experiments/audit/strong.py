@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -33,9 +32,9 @@ from experiments.audit import (
     strong_trained,
 )
 from experiments.audit.strong_scores import CANDIDATES, Material, load_material
+from experiments.audit.strong_tables import Row, cells, tables
 from secretflow._atomic import write_text
 
-Row = dict[str, Any]
 Measure = Callable[[Material, int], Iterator[Row]]
 
 PAGE = Path(__file__).parents[2] / "docs/results/leakage.md"
@@ -198,58 +197,6 @@ SETTINGS: Mapping[str, Measure] = {
 }
 """By name, in the order in which they are measured and printed; "learned" has the regression with it."""
 
-_COLUMNS = (
-    "setting",
-    "parties",
-    "attack",
-    "got back",
-    "identified",
-    "median rank",
-    "median SSIM",
-    "public images",
-    "seconds",
-)
-
-
-def tables(rows: Sequence[Row]) -> str:
-    """The rows as a table in Markdown; of each setting and number of parties the worst attacker comes first.
-
-    Args:
-        rows: of ``leakage.json``.
-    """
-    order = list(SETTINGS)
-    chosen = sorted(
-        rows,
-        key=lambda row: (
-            order.index(row["setting"]),
-            row["parties"] or 0,
-            -row["identified"] / row["images"],
-            -(row["successes"] or 0) / row["images"],
-        ),
-    )
-    head = [f"| {' | '.join(_COLUMNS)} |", f"| {' | '.join(['---'] * len(_COLUMNS))} |"]
-    return "\n".join([*head, *(f"| {' | '.join(_cells(row))} |" for row in chosen)])
-
-
-def _cells(row: Row) -> list[str]:
-    def count(name: str) -> str:
-        if row.get(name) is None:
-            return ""
-        low, high = row[f"interval_{name}"]
-        return f"{row[name]} of {row['images']} ({100 * low:.0f} to {100 * high:.0f} %)"
-
-    numbers = [str(row[name]) if row.get(name) is not None else "" for name in ("median_rank", "median_ssim")]
-    return [
-        row["setting"],
-        str(row["parties"] or ""),
-        row["attack"],
-        count("successes"),
-        count("identified"),
-        *numbers,
-        str(row["effort"]["public"]),
-        str(row.get("seconds", "")),
-    ]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures what is missing.
@@ -260,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parsed(arguments)
     rows = _rows(chosen.out)
     if chosen.tables:
-        print(tables(rows))
+        print(tables(rows, list(SETTINGS)))
         return 0
     torch.set_num_threads(chosen.threads)
     effort = {"images": chosen.images, "public": chosen.public}
@@ -277,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.sort(key=lambda row: list(SETTINGS).index(row["setting"]))
         write_text(chosen.out, json.dumps({"rows": rows}, indent=1) + "\n")
         for row in new:
-            print(" | ".join(_cells(row)), flush=True)
+            print(" | ".join(cells(row)), flush=True)
     return 0
 
 

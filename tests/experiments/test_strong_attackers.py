@@ -16,6 +16,7 @@ from experiments.audit.strong_pruned import prune
 from experiments.audit.strong_rounds import Collection
 from experiments.audit.strong_scores import Material, in_order, load_material, picked, score
 from experiments.audit.strong_settings import largest_hundredth
+from experiments.audit.strong_tables import tables
 from experiments.dgl_utils import ConvNet
 from secretflow.ml.nn.fl.attacks import OwnMasksSettings, PublicRows, spear_attack
 from secretflow.ml.nn.fl.audit.defences import round_stochastically
@@ -78,7 +79,7 @@ def test_the_tables_put_the_worst_attacker_first(measured, capsys):
 def test_the_page_has_the_tables_of_the_rows_that_are_kept():
     folder = strong.PAGE.parent
     rows = rows_of(folder / "leakage.json")
-    assert strong.tables(rows) in strong.PAGE.read_text(encoding="utf-8")
+    assert tables(rows, list(strong.SETTINGS)) in strong.PAGE.read_text(encoding="utf-8")
 
 
 def test_a_score_is_that_of_the_truth_and_of_noise():

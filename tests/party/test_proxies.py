@@ -157,7 +157,10 @@ class Heard(logging.Handler):
         self.something.set()
 
 
-def test_who_is_waited_for_long_is_named_once(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_waited_for_long_is_named_once(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)  # whatever a start of SecretFlow has set
     monkeypatch.setattr(proxies, "_SECONDS_UNTIL_SAID", 0.0)
 
     async def test() -> None:

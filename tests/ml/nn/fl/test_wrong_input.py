@@ -138,6 +138,7 @@ def test_every_public_name_of_attacks_and_audit_is_walked() -> None:
         attacks.RidgeInverter,
         attacks.LearnedInverter,
         attacks.RowGradients,
+        attacks.LayerRound,
         audit.AuditReport,
         audit.Capture,
         audit.Column,

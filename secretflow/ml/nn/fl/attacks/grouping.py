@@ -58,16 +58,18 @@ def group_rows(rows: torch.Tensor, rounds: Iterable[LayerRound]) -> torch.Tensor
         another is a group of its own; a party may have several groups.
 
     Raises:
-        TypeError: ``rows`` is no tensor.
-        ValueError: it has another shape.
+        TypeError: ``rows`` is no tensor, or ``rounds`` are no rounds.
+        ValueError: the rows have another shape.
     """
     _validate.instance("rows", rows, torch.Tensor, "a tensor")
     fits = rows.dim() == 2 and len(rows) < rows.shape[1]
     _validate.check(fits, "rows", tuple(rows.shape), "two-dimensional, fewer rows than inputs")
+    _validate.instance("rounds", rounds, Iterable, "an iterable of LayerRound")
     inputs = torch.cat([rows.double(), rows.new_ones(len(rows), 1).double()], dim=1)
     inverse = torch.linalg.pinv(inputs)
     groups = torch.arange(len(rows))
     for seen in rounds:
+        _validate.instance("rounds", seen, LayerRound, "LayerRounds")
         for on, off in _told(inputs, inverse, seen):
             own = groups[on].unique()
             if len(own) == 1:

@@ -198,6 +198,16 @@ ATTACK: dict[str, Call] = {
             "labels": [[0], torch.tensor([0])],
         },
     ),
+    "unmix_rows": Call(
+        attacks.unmix_rows,
+        lambda *_: {"observation": two_layers()},
+        {"observation": [None, 3], "prior": [3], "seed": [-1, 0.5, "1"]},
+    ),
+    "group_rows": Call(
+        attacks.group_rows,
+        lambda *_: {"rows": torch.rand(2, FEATURES), "rounds": []},
+        {"rows": [None, [[1.0]], torch.rand(3), torch.rand(FEATURES, FEATURES)], "rounds": [None, 3, [3]]},
+    ),
     "imprint_weights": Call(
         attacks.imprint_weights,
         lambda *_: {
