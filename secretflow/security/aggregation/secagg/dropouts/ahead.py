@@ -9,7 +9,6 @@ nothing could be sooner. No message has to overtake another one, and nobody has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -30,27 +29,13 @@ def halves(message: Message) -> tuple[PaddedHalf, PaddedHalf]:
 def take_pads_off(total: Message, keys: Sequence[tuple[bytes, bool]]) -> None:
     """Takes pads off a sum, in place.
 
-    A second thread draws half of the pads, for whoever waits for the sum has nothing else to do.
-
     Args:
         total: a sum of uploads.
         keys: of the pads on it, each with whether its pad is subtracted to take it off.
     """
-    half = len(keys) // 2
-    drawn = [np.zeros_like(part) for part in total["body"]]
-    with ThreadPoolExecutor(1) as thread:
-        drawing = thread.submit(_add_pads, drawn, keys[:half], total["call"])
-        _add_pads(total["body"], keys[half:], total["call"])
-        drawing.result()
-    for part, pads in zip(total["body"], drawn, strict=True):
-        np.add(part, pads, out=part)
-
-
-def _add_pads(body: Sequence[np.ndarray], keys: Sequence[tuple[bytes, bool]], call: int) -> None:
-    if keys:
-        pads = Pads(keys, call)
-        for part in body:
-            pads.add_to(part)
+    pads = Pads(keys, total["call"])
+    for part in total["body"]:
+        pads.add_to(part)
 
 
 class SumAhead:
