@@ -46,10 +46,12 @@ class Seen:
 
 
 def commands(name: str, network: Network) -> list[list[str]]:
-    """The lines of the guide with one command, as printed but for the addresses."""
+    """The lines of the guide with one command, as printed but for addresses, without the user's own function."""
     found = re.findall(rf"^ *(python -m secretflow\.party {name} .*)$", GUIDE, flags=re.MULTILINE)
-    assert found
-    return [shlex.split(in_guide(network, line)) for line in found]
+    lines = [shlex.split(in_guide(network, line)) for line in found]
+    scene = [line for line in lines if "--train" not in line]
+    assert scene
+    return scene
 
 
 def in_guide(network: Network, text: str) -> str:
