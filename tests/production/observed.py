@@ -46,7 +46,7 @@ class Seen:
 
 
 def commands(name: str, network: Network) -> list[list[str]]:
-    """The lines of the guide with one command, as printed but for addresses, without the user's own function."""
+    """The guide's lines with one command, as printed but for addresses, without a user's own function."""
     found = re.findall(rf"^ *(python -m secretflow\.party {name} .*)$", GUIDE, flags=re.MULTILINE)
     lines = [shlex.split(in_guide(network, line)) for line in found]
     scene = [line for line in lines if "--train" not in line]
