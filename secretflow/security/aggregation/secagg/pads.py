@@ -33,7 +33,8 @@ class Pads:
     def __init__(self, keys: Sequence[tuple[bytes, bool]], call: int) -> None:
         mode = GCM(call.to_bytes(_NONCE_BYTES, "big"))
         self._streams = [(Cipher(AES(key), mode).encryptor(), negative) for key, negative in keys]
-        self._sum, self._next = (np.empty(_PIECE_BYTES + _AES_BLOCK_BYTES, np.uint8) for _ in range(2))
+        self._next = np.empty(_PIECE_BYTES + _AES_BLOCK_BYTES, np.uint8)
+        self._sum = np.zeros_like(self._next)  # of no pads, and not what this process had in its memory
 
     @staticmethod
     def piece(dtype: np.dtype) -> int:

@@ -92,6 +92,14 @@ def test_several_pads_are_the_sum_of_each(signs: list[bool], dtype: str) -> None
     np.testing.assert_array_equal(together, one_by_one)
 
 
+def test_no_pad_adds_nothing_of_what_was_in_memory() -> None:
+    used = [np.full(4 * PIECE, 0xA5, np.uint8) for _ in range(20)]
+    between = np.ones(4 * PIECE, np.uint8)  # what is freed below stays this process's
+    del used
+    assert not np.any(added_to([np.zeros(PIECE, np.uint8)], Pads([], 1))[0])
+    assert between.all()
+
+
 def test_other_calls_and_other_keys_give_other_pads() -> None:
     streams = [
         pad_of([(64, "<u4")], key, call) for key in (KEY, KEY[::-1]) for call in (0, 1, 2, 2**32, 2**63)

@@ -81,15 +81,15 @@ class SumAhead:
         """The sum without the pads, as a server that takes them off sends it.
 
         Raises:
-            AggregationError: the sum of that call has not come, or there are too many keys.
+            AggregationError: the sum of that call has not come, or there are no keys or too many.
         """
         if keys.call != self._call or len(self._came) < len(self._expected):
             raise AggregationError(
                 f"the sum of call {keys.call} must come before what takes its pads off, got "
                 f"{len(self._came)} halves of that of call {self._call}"
             )
-        if len(keys.keys) > self._most_keys:
-            raise AggregationError(f"at most {self._most_keys} pads can be on a sum, got {len(keys.keys)}")
+        if not 1 <= len(keys.keys) <= self._most_keys:
+            raise AggregationError(f"1 to {self._most_keys} pads must be on a sum, got {len(keys.keys)}")
         first, second = (half.message for half in self._came)
         body = [np.concatenate(parts) for parts in zip(first["body"], second["body"], strict=True)]
         total = Message(call=self._call, layout=first["layout"], encoding=first["encoding"], body=body)
