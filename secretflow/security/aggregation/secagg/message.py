@@ -59,7 +59,7 @@ def add_up(messages: Iterable[Message]) -> Message:
         messages: at least two; they stay as they are.
 
     Raises:
-        AggregationError: they differ in call, layout, encoding or size.
+        AggregationError: they differ in call, layout, encoding, size or dtype.
     """
     coming = iter(messages)
     first, second = next(coming), next(coming)
@@ -85,7 +85,8 @@ def _kind(message: Message) -> dict[str, object]:
     fields: dict[str, object] = {
         field: message.get(field) for field in ("call", "layout", "encoding", "lane_bits")
     }
-    return {**fields, "size": [part.size for part in message["body"]]}
+    body = message["body"]
+    return {**fields, "size": [part.size for part in body], "dtype": [part.dtype.str for part in body]}
 
 
 def _check_alike(kind: Mapping[str, object], other: Message) -> None:

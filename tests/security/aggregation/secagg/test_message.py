@@ -63,6 +63,14 @@ def test_payloads_of_another_size_are_refused() -> None:
         add_up([message(), message(body=[np.zeros(2, "<u4")])])
 
 
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_payloads_of_other_types_are_refused(position: int) -> None:
+    parts = [message(), message(), message()]
+    parts[position] = message(body=[np.zeros(2, "<u8"), np.zeros(1, "<u8")])
+    with pytest.raises(AggregationError, match="differ in dtype"):
+        add_up(parts)
+
+
 def test_the_server_adds_a_call_once_and_never_an_older_one() -> None:
     server = Server()
     server.add(message(3), message(3))
