@@ -28,6 +28,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
     Upload,
 )
 from secretflow.security.aggregation.secagg.errors import AggregationError, DisagreementError
+from secretflow.security.aggregation.secagg.keys import wrap
 from secretflow.security.aggregation.secagg.message import Message, add_up
 
 from .parties import clients_of, names_of, steps
@@ -139,6 +140,17 @@ def test_parties_that_were_sent_different_sums_open_nothing_in_the_next_call() -
     assert all(len(run.outcomes[name]) == 1 for name in NAMES)
     assert any(isinstance(error, DisagreementError) for error in run.network.ended.values())
     assert None not in run.network.ended.values()
+
+
+@pytest.mark.parametrize("seed", [b"", b"s" * 16, b"s" * 33])
+def test_a_sealed_seed_that_is_none_is_refused(seed: bytes) -> None:
+    first, other = (client.keys for client in clients_of(NAMES, RULES, blind=True)[:2])
+    for keys in (first, other):
+        keys.pads(1)
+        keys.release([], seal=keys is first)
+    sealed = wrap(first._sealing_key(NAMES[0]), seed)
+    with pytest.raises(AggregationError, match=f"was not sealed by {NAMES[0]}"):
+        other.unseal(1, NAMES[0], sealed)
 
 
 @pytest.mark.parametrize("key", [b"", b"k" * 16, b"k" * 33])

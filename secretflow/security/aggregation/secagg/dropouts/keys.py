@@ -134,9 +134,12 @@ class SurvivorKeys(KeyRing):
         if not self._server_blind or self._released != call:
             return
         try:
-            self._left_on = call, unwrap(self._sealing_key(sealer), sealed)
+            seed = unwrap(self._sealing_key(sealer), sealed)
         except InvalidTag:
-            raise AggregationError(f"the seed that came with the sum was not sealed by {sealer}") from None
+            seed = b""
+        if len(seed) != KEY_BYTES:
+            raise AggregationError(f"the seed that came with the sum was not sealed by {sealer}")
+        self._left_on = call, seed
 
     def unblinded(self, total: Message) -> Message:
         """A sum without the pad that blinds the server, see :meth:`.KeyRing.unblinded`."""
