@@ -17,7 +17,7 @@ from .errors import AggregationError, wrong_sum
 from .identity import Identities
 from .keys import KEY_BYTES, Purpose, layout_key, pair_keys, session_id, unwrap, wrap
 from .layout import Layout
-from .message import Message
+from .message import Message, take_pads_off
 from .neighbours import neighbours_of
 from .pads import Pads
 from .ratchet import Ratchet
@@ -236,11 +236,9 @@ class KeyRing:
         call, _ = self._of_last_call
         if total["call"] != call:
             raise wrong_sum(call, total["call"])
-        pads = Pads([(self._derived(b"blinding"), True)], call)
-        body = [part.copy() for part in total["body"]]
-        for part in body:
-            pads.add_to(part)
-        return {**total, "body": body}
+        opened: Message = {**total, "body": [part.copy() for part in total["body"]]}
+        take_pads_off(opened, [(self._derived(b"blinding"), True)])
+        return opened
 
     def name_of(self, layout: Layout, call: int) -> str:
         """The name that messages of a call carry: equal for equal layouts.

@@ -5,13 +5,14 @@ Nothing else, so that a deployment that lists what may be unpickled between part
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
 
 from .errors import AggregationError
 from .lanes import pack, unpack
+from .pads import Pads
 
 PACKED = 2
 """The position in the body of the part whose elements may be packed."""
@@ -78,6 +79,18 @@ def add_up(messages: Iterable[Message]) -> Message:
         total["lane_bits"] = lane_bits
         body[PACKED] = pack(body[PACKED], lane_bits)
     return total
+
+
+def take_pads_off(total: Message, keys: Sequence[tuple[bytes, bool]]) -> None:
+    """Takes pads off a sum, in place.
+
+    Args:
+        total: a sum of uploads.
+        keys: of the pads on it, each with whether its pad is subtracted to take it off.
+    """
+    pads = Pads(keys, total["call"])
+    for part in total["body"]:
+        pads.add_to(part)
 
 
 def _kind(message: Message) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secretflow.security.aggregation.secagg.dropouts.ahead import SumAhead, halves, take_pads_off
+from secretflow.security.aggregation.secagg.dropouts.ahead import SumAhead, halves
 from secretflow.security.aggregation.secagg.dropouts.protocol import Steps
 from secretflow.security.aggregation.secagg.dropouts.rules import SurvivorRules
 from secretflow.security.aggregation.secagg.dropouts.server import Step, SurvivorServer
@@ -29,7 +29,7 @@ from secretflow.security.aggregation.secagg.dropouts.wire import (
 )
 from secretflow.security.aggregation.secagg.errors import AggregationError, DisagreementError
 from secretflow.security.aggregation.secagg.keys import wrap
-from secretflow.security.aggregation.secagg.message import Message, add_up
+from secretflow.security.aggregation.secagg.message import Message, add_up, take_pads_off
 
 from .parties import clients_of, names_of, steps
 from .test_survivors import Run

@@ -1,4 +1,4 @@
-"""Sums that travel while the parties agree to open them, and how the pads are taken off.
+"""Sums that travel while the parties agree to open them.
 
 One half goes behind the announcement, the other one behind the codes, so each hides one of the two exchanges
 that follow. If the sum takes ``T`` seconds and a message with its answer ``R``, what takes the pads off comes
@@ -8,13 +8,10 @@ nothing could be sooner. No message has to overtake another one, and nobody has 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..errors import AggregationError
-from ..message import Message
-from ..pads import Pads
+from ..message import Message, take_pads_off
 from .wire import PaddedHalf, PadKeys, ToParty, Total
 
 
@@ -24,18 +21,6 @@ def halves(message: Message) -> tuple[PaddedHalf, PaddedHalf]:
     first = [part[: part.size // 2] for part in body]
     second = [part[part.size // 2 :] for part in body]
     return PaddedHalf({**message, "body": first}), PaddedHalf({**message, "body": second})
-
-
-def take_pads_off(total: Message, keys: Sequence[tuple[bytes, bool]]) -> None:
-    """Takes pads off a sum, in place.
-
-    Args:
-        total: a sum of uploads.
-        keys: of the pads on it, each with whether its pad is subtracted to take it off.
-    """
-    pads = Pads(keys, total["call"])
-    for part in total["body"]:
-        pads.add_to(part)
 
 
 class SumAhead:

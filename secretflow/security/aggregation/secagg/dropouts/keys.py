@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..errors import AggregationError, DisagreementError, wrong_sum
 from ..keyring import KeyRing
 from ..keys import KEY_BYTES, Purpose, unwrap, wrap
-from ..message import Message
+from ..message import Message, take_pads_off
 from ..pads import Pads
 
 _NONCE_BYTES = 12
@@ -149,11 +149,9 @@ class SurvivorKeys(KeyRing):
         if total["call"] != call:
             raise wrong_sum(call, total["call"])
         self._left_on = None
-        body = [part.copy() for part in total["body"]]
-        pads = Pads([(seed, True)], call)
-        for part in body:
-            pads.add_to(part)
-        return {**total, "body": body}
+        opened: Message = {**total, "body": [part.copy() for part in total["body"]]}
+        take_pads_off(opened, [(seed, True)])
+        return opened
 
     @property
     def blinds_server(self) -> bool:

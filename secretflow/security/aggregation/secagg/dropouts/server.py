@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from ..errors import AggregationError
 from ..keys import KEY_BYTES
-from ..message import Message, add_up
-from .ahead import halves, take_pads_off
+from ..message import Message, add_up, take_pads_off
+from .ahead import halves
 from .rules import SurvivorRules
 from .wire import (
     Again,
