@@ -49,7 +49,7 @@ class Host:
             Where the parties reach it.
         """
         self.close()
-        is_own_machine = address is None  # where all parties' work is done
+        sums_ahead = address is not None  # else all parties' work is done on this machine
         if address is None:
             self._folder = tempfile.TemporaryDirectory(prefix="secretflow-")
             address = f"unix:{Path(self._folder.name, 'socket')}"
@@ -57,7 +57,7 @@ class Host:
         hub = self._hub = Hub(
             address,
             names,
-            Session(names, rules, sums_ahead=not is_own_machine),
+            Session(names, rules, sums_ahead=sums_ahead),
             tls,
             round_deadline=round_deadline,
             wait=wait,

@@ -218,8 +218,10 @@ class SurvivorServer:
         if any(len(key) != KEY_BYTES for key, _ in keys):
             return self._end("a party has not released what takes its pads off", too_few=False)
         sealed = b"".join(release.seed for release in self._releases.values() if release.sealed)
-        opens: ToParty = PadKeys(self._call, keys, sealed, self.comers)
-        if not self._sums_ahead:
+        opens: ToParty
+        if self._sums_ahead:
+            opens = PadKeys(self._call, keys, sealed, self.comers)
+        else:
             take_pads_off(self._sum, keys)
             opens = Total(self._sum, sealed, self.comers)
         self._begin(self._survivors)

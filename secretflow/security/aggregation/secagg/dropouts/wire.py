@@ -69,15 +69,17 @@ class Letters:
 
 
 @dataclass(frozen=True, eq=False)
-class Upload:
-    """To the server: padded numbers."""
-
+class _Numbers:
     message: Message
 
     @property
     def call(self) -> int:
         """Number of the call."""
         return self.message["call"]
+
+
+class Upload(_Numbers):
+    """To the server: padded numbers."""
 
 
 @dataclass(frozen=True)
@@ -144,16 +146,8 @@ class Release:
     keys: Mapping[str, bytes] = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class PaddedHalf:
+class PaddedHalf(_Numbers):
     """To each survivor: half of the sum of their numbers, with all pads on it; one half after the other."""
-
-    message: Message
-
-    @property
-    def call(self) -> int:
-        """Number of the call."""
-        return self.message["call"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +167,7 @@ class PadKeys:
 
 
 @dataclass(frozen=True, eq=False)
-class Total:
+class Total(_Numbers):
     """To each survivor: the sum of their numbers.
 
     Attributes:
@@ -182,14 +176,8 @@ class Total:
         comers: whether somebody waits to come in, for whom all say hello again.
     """
 
-    message: Message
     sealed: bytes = field(repr=False, default=b"")
     comers: bool = False
-
-    @property
-    def call(self) -> int:
-        """Number of the call."""
-        return self.message["call"]
 
 
 @dataclass(frozen=True, eq=False)
