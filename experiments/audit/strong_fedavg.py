@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import LayerRound
 
 Row = dict[str, Any]
-PARTIES, HELD, _BATCH, _STEPS, ROUNDS, _TRAININGS = 5, 100, 8, 5, 20, 20
-_LEARNING_RATE, _NEURONS, SEED = 0.5, 1000, 10
+PARTIES, HELD, _BATCH, _STEPS, ROUNDS, TRAININGS = 5, 100, 8, 5, 20, 20
+_LEARNING_RATE, _NEURONS, _SEED = 0.5, 1000, 10
 LEVELS = 255
 _SLACK = 1 / 5120
 """How far a pixel that is read may be from one of the levels of a picture, a twentieth of their distance."""
@@ -36,10 +36,8 @@ def rounds_of_updates(material: Material, images: int) -> Iterator[Row]:
         A row.
     """
     x, y = (part[: PARTIES * HELD] for part in (material.x.flatten(1), material.y))
-    read, started = torch.zeros(0, x.shape[1]), time.perf_counter()
-    for training in range(_TRAININGS):
-        for seen in updates(x, y, SEED + training, [HELD] * PARTIES):
-            read = torch.cat([read, pictures(seen.weight_update, seen.bias_update)]).unique(dim=0)
+    started = time.perf_counter()
+    read = pictures_of(trainings(x, y, [HELD] * PARTIES), x.shape[1])
     seconds = time.perf_counter() - started
     levels = (x * LEVELS).round()
     distances = torch.cdist(levels, read) if len(read) else torch.ones(len(x), 1)
@@ -48,7 +46,7 @@ def rounds_of_updates(material: Material, images: int) -> Iterator[Row]:
     found = torch.where(true[:, None], x, torch.zeros_like(x)).view(-1, *material.x.shape[1:])
     yield {
         "net": "784-1000-10 ReLU",
-        "view": f"averages of updates, {_TRAININGS} trainings of {ROUNDS} rounds",
+        "view": f"averages of updates, {TRAININGS} trainings of {ROUNDS} rounds",
         "knowledge": "nothing pruned",
         "density": 1.0,
         "bits": None,
@@ -78,14 +76,30 @@ def pictures(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return levels[near & (levels.amin(dim=1) >= 0) & (levels.amax(dim=1) <= LEVELS)]
 
 
-def updates(x: torch.Tensor, y: torch.Tensor, seed: int, held: Sequence[int]) -> Iterator[LayerRound]:
-    """Of each round of a training what is seen of the first layer.
+def pictures_of(rounds: Iterable[LayerRound], pixels: int) -> torch.Tensor:
+    """The pictures among the rows of all updates, each once, of shape (read, pixels)."""
+    read = torch.zeros(0, pixels)
+    for seen in rounds:
+        read = torch.cat([read, pictures(seen.weight_update, seen.bias_update)]).unique(dim=0)
+    return read
+
+
+def trainings(x: torch.Tensor, y: torch.Tensor, held: Sequence[int]) -> Iterator[LayerRound]:
+    """Of each round of all trainings what is seen of the first layer; the same each time it is called.
 
     Args:
         x: images, (images, pixels).
         y: their labels.
-        seed: of the net and of the order of the images.
         held: images of each party, which are also its aggregation weights.
+    """
+    for training in range(TRAININGS):
+        yield from _updates(x, y, _SEED + training, held)
+
+
+def _updates(x: torch.Tensor, y: torch.Tensor, seed: int, held: Sequence[int]) -> Iterator[LayerRound]:
+    """Of each round of a training what is seen of the first layer.
+
+    The seed is that of the net and of the order of the images.
     """
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(x.shape[1], _NEURONS), nn.ReLU(), nn.Linear(_NEURONS, CLASSES))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 import torch
 
-from experiments.audit.strong_fedavg import HELD, LEVELS, PARTIES, ROUNDS, SEED, pictures, updates
+from experiments.audit.strong_fedavg import (
+    HELD,
+    LEVELS,
+    PARTIES,
+    ROUNDS,
+    TRAININGS,
+    pictures_of,
+    trainings,
+)
 from experiments.audit.strong_scores import Material
 from secretflow.ml.nn.fl.attacks import group_rows
 from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 
 Row = dict[str, Any]
 _UNEQUAL = (20, 60, 100, 140, 180)
-_TRAININGS = 20
 
 
 def grouped_updates(material: Material, images: int, equal: bool = True) -> Iterator[Row]:
@@ -33,11 +39,9 @@ def grouped_updates(material: Material, images: int, equal: bool = True) -> Iter
     """
     held = [HELD] * PARTIES if equal else list(_UNEQUAL)
     x, y = (part[: sum(held)] for part in (material.x.flatten(1), material.y))
-    started, read = time.perf_counter(), torch.zeros(0, x.shape[1])
-    for seen in chain.from_iterable(updates(x, y, SEED + n, held) for n in range(_TRAININGS)):
-        read = torch.cat([read, pictures(seen.weight_update, seen.bias_update)]).unique(dim=0)
-    again = chain.from_iterable(updates(x, y, SEED + n, held) for n in range(_TRAININGS))
-    groups = group_rows(read / LEVELS, again)
+    started = time.perf_counter()
+    read = pictures_of(trainings(x, y, held), x.shape[1])
+    groups = group_rows(read / LEVELS, trainings(x, y, held))  # trained again: to keep all would take 2.5 GB
     parties = torch.repeat_interleave(torch.arange(len(held)), torch.tensor(held))
     own = parties[torch.cdist(read, (x * LEVELS).round()).argmin(dim=1)]
     pairs = torch.ones(len(read), len(read), dtype=torch.bool).triu(1)
@@ -45,7 +49,7 @@ def grouped_updates(material: Material, images: int, equal: bool = True) -> Iter
     right, said = int((together & same).sum()), int(together.sum())
     yield {
         "net": "784-1000-10 ReLU",
-        "view": f"averages of updates, {_TRAININGS} trainings of {ROUNDS} rounds, pairs of images",
+        "view": f"averages of updates, {TRAININGS} trainings of {ROUNDS} rounds, pairs of images",
         "knowledge": "nothing pruned",
         "density": 1.0,
         "bits": None,
