@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from secretflow import _validate
-from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.attacks.observation import Observation, check_one_step
 from secretflow.ml.nn.fl.attacks.sparse_directions import sparse_directions
 
 _TOLERANCE = 1e-3
@@ -146,8 +146,7 @@ class _Average:
     def of(observation: Observation) -> _Average:
         """Takes apart what was observed, in double precision."""
         _validate.instance("observation", observation, Observation, "an Observation")
-        steps = observation.local_steps
-        _validate.check(steps == 1, "local_steps", steps, "1 to read rows off an average")
+        check_one_step(observation, "read rows off an average")
         net = observation.model()
         layers = [module for module in net.modules() if not list(module.children())]
         kinds = [type(layer) for layer in layers if not isinstance(layer, nn.Flatten)]

@@ -55,12 +55,7 @@ def unmix_rows(observation: Observation, prior: Prior | None = None, seed: int =
     _validate.instance("observation", observation, Observation, "an Observation")
     check_prior(prior)
     _validate.integer("seed", seed, 0)
-    steps, count = observation.local_steps, observation.batch_size
-    _validate.check(steps == 1, "local_steps", steps, "1 to unmix rows")
-    layer = FirstGradient.of(observation)
-    smaller = min(layer.weight.shape)
-    what = f"below the smaller side of the first layer, {smaller}, to unmix rows"
-    _validate.check(count < smaller, "batch_size", count, what)
+    count, layer = observation.batch_size, FirstGradient.of_few_rows(observation, "unmix rows")
     space = _space(layer, count)
     signals = _signals(space[:, :-1], observation)
     found = _unmixed(signals, seed) @ space if len(signals) else space

@@ -9,7 +9,7 @@ import torch
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.completion import EXACT, completed
 from secretflow.ml.nn.fl.attacks.layers import needed_first_layer
-from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.attacks.observation import Observation, check_one_step
 from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 
@@ -39,6 +39,25 @@ class FirstGradient:
         numbers = needed_first_layer(observation)
         weight, bias = (observation.gradients[number].detach().cpu().double() for number in numbers)
         return FirstGradient(numbers, weight, bias, living_arrays(observation)[numbers[0]])
+
+    @staticmethod
+    def of_few_rows(observation: Observation, purpose: str) -> FirstGradient:
+        """Takes it out of an observation whose rows the gradient's can span.
+
+        Args:
+            observation: what the attacker has.
+            purpose: what that is needed for, an infinitive.
+
+        Raises:
+            ValueError: as of :meth:`of`, several local steps were taken, or there are not fewer rows than the
+                layer has neurons and inputs.
+        """
+        check_one_step(observation, purpose)
+        layer = FirstGradient.of(observation)
+        rows, smaller = observation.batch_size, min(layer.weight.shape)
+        what = f"below the smaller side of the first layer, {smaller}, to {purpose}"
+        _validate.check(rows < smaller, "batch_size", rows, what)
+        return layer
 
     def both(self) -> torch.Tensor:
         """The gradient with that of the bias behind it, of shape (neurons, inputs + 1)."""

@@ -17,7 +17,7 @@ import torch
 
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient, with_ones
-from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.attacks.observation import Observation, check_one_step
 
 _AGREE = 1e-3
 """Part of what known rows leave over of a neuron up to which a candidate explains it; float32 keeps 1e-6."""
@@ -47,8 +47,7 @@ def match_neurons(observation: Observation, x: torch.Tensor) -> torch.Tensor:
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     rows = with_ones(observation, x).T.contiguous()
-    steps = observation.local_steps
-    _validate.check(steps == 1, "local_steps", steps, "1 to match candidates with neurons")
+    check_one_step(observation, "match candidates with neurons")
     layer = FirstGradient.of(observation)
     alive = layer.seen().double()
     seen = layer.both() * alive

@@ -193,6 +193,20 @@ def check_observations(observations: object, progress: object = None) -> None:
     )
 
 
+def check_one_step(observation: Observation, purpose: str) -> None:
+    """Refuses what several local steps have come to.
+
+    Args:
+        observation: what the attacker has.
+        purpose: what one step is needed for, an infinitive.
+
+    Raises:
+        ValueError: it is of several.
+    """
+    steps = observation.local_steps
+    _validate.check(steps == 1, "local_steps", steps, f"1 to {purpose}")
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A reconstruction on its way.

@@ -38,12 +38,7 @@ def span_scores(observation: Observation, x: torch.Tensor) -> torch.Tensor:
     """
     _validate.instance("observation", observation, Observation, "an Observation")
     asked = with_ones(observation, x)
-    steps, rows = observation.local_steps, observation.batch_size
-    _validate.check(steps == 1, "local_steps", steps, "1 to tell rows by the space that they span")
-    layer = FirstGradient.of(observation)
-    smaller = min(layer.weight.shape)
-    what = f"below the smaller side of the first layer, {smaller}, to tell rows by their space"
-    _validate.check(rows < smaller, "batch_size", rows, what)
+    rows, layer = observation.batch_size, FirstGradient.of_few_rows(observation, "tell rows by their space")
     if bool(layer.living.all()):
         space = torch.linalg.svd(layer.both(), full_matrices=False).Vh[:rows]
     else:

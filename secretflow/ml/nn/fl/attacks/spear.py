@@ -27,7 +27,7 @@ import torch
 from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient
 from secretflow.ml.nn.fl.attacks.net import by_first_name
-from secretflow.ml.nn.fl.attacks.observation import Observation
+from secretflow.ml.nn.fl.attacks.observation import Observation, check_one_step
 from secretflow.ml.nn.fl.attacks.sparse_directions import sparse_units
 
 _AT_ONCE, _MORE_AT_ONCE = 128, 16
@@ -131,8 +131,7 @@ class _Layer:
     @staticmethod
     def of(observation: Observation) -> _Layer:
         """Checks and takes apart, in double precision."""
-        steps = observation.local_steps
-        _validate.check(steps == 1, "local_steps", steps, "1 to invert a batch exactly")
+        check_one_step(observation, "invert a batch exactly")
         layer = FirstGradient.of(observation)
         net = observation.model()
         names = [name for name, _ in net.named_parameters()]
