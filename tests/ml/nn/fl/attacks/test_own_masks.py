@@ -9,15 +9,9 @@ import torch
 from torch import nn
 
 from secretflow.ml.nn.fl.attacks import Observation, OwnMasksSettings, PublicRows, own_masks_attack
-from secretflow.ml.nn.fl.audit.defences import magnitude_mask
-from secretflow.ml.nn.fl.audit.views import (
-    Knowledge,
-    PartyStep,
-    apply_mask,
-    observe,
-    party_gradient,
-    plain_aggregate,
-)
+from secretflow.ml.nn.fl.audit.views import Knowledge, observe, party_gradient, plain_aggregate
+
+from .kept import pruned_parties
 
 FEATURES, CLASSES, PARTIES, RANK = 40, 4, 4, 6
 QUICK = OwnMasksSettings(noises=(0.3, 0.03), iterations=2, rank=RANK)
@@ -45,12 +39,7 @@ def average() -> tuple[PublicRows, list[dict[str, torch.Tensor]], Observation]:
     """Rows, the masks of their parties, of a quarter of the weights each, and their average."""
     torch.manual_seed(3)
     own, weights = rows(PARTIES, seed=2), dict(net().state_dict())
-    locals_ = [{n: v + 0.05 * torch.randn_like(v) for n, v in weights.items()} for _ in range(PARTIES)]
-    masks = [magnitude_mask(net, each, 0.75) for each in locals_]
-    steps = [
-        PartyStep(net, apply_mask(weights, mask), own.x[k : k + 1], own.y[k : k + 1], mask)
-        for k, mask in enumerate(masks)
-    ]
+    masks, steps = pruned_parties(net, weights, own.x, own.y, density=0.25, apart=0.05)
     seen = plain_aggregate([party_gradient(step) for step in steps])
     union = {name: torch.stack([mask[name] for mask in masks]).amax(dim=0) for name in masks[0]}
     step = replace(steps[0], weights=weights, mask=union)
