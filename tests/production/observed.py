@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,44 +127,71 @@ def _set_up(run: Seen) -> None:
     assert len(run.secrets) >= 7
 
 
-def _run(run: Seen) -> None:
-    """Runs the parties, looks at them when they have trained, and waits for their end."""
-    marks = {party: f"{party}-{uuid.uuid4()}" for party in PARTIES}
-    going: dict[str, subprocess.Popen[bytes]] = {}
+@dataclass
+class Started:
+    """Programs of parties.
+
+    Attributes:
+        marks: of each party a word in the environment of all its processes.
+        going: the programs.
+        left_over: what was still there of them after the end, with command lines; it has been ended.
+    """
+
+    marks: dict[str, str]
+    going: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    left_over: dict[int, str] = field(default_factory=dict)
+
+
+@contextmanager
+def started(home: Path, network: Network, lines: Mapping[str, list[str]]) -> Iterator[Started]:
+    """Programs of parties, each in the folder with a log in ``PARTY.log``; at last none is left.
+
+    Args:
+        home: the folder.
+        network: where the parties are.
+        lines: of each party, without the interpreter.
+    """
+    run = Started({party: f"{party}-{uuid.uuid4()}" for party in lines})
     try:
-        for line in commands("run", run.network):
-            party = party_of(line)
-            with (run.home / f"{party}.log").open("wb") as log:
-                going[party] = subprocess.Popen(
-                    run.network.inside(
-                        party, [sys.executable, *line[1:], "--option", f"until={run.home / 'until'}"]
-                    ),
-                    cwd=run.home,
-                    env=environment(marks[party]),
+        for party, line in lines.items():
+            with (home / f"{party}.log").open("wb") as log:
+                run.going[party] = subprocess.Popen(
+                    network.inside(party, [sys.executable, *line]),
+                    cwd=home,
+                    env=environment(run.marks[party]),
                     stdout=log,
                     stderr=log,
                 )
-        assert set(going) == set(PARTIES)
-        _wait_until(
-            lambda: all((run.home / party / "sums.json").exists() for party in PARTIES),
-            lambda: all(process.poll() is None for process in going.values()),
-        )
-        _look(run, marks)
-        (run.home / "until").touch()
-        for party, process in going.items():
-            run.status[party] = process.wait(SECONDS)
+        yield run
     finally:
-        for party, process in going.items():
+        for party, process in run.going.items():
             process.kill()
             process.wait()
-            run.output[party] = (run.home / f"{party}.log").read_text(errors="replace")
-            print(f"--- {party}\n{run.output[party][-3000:]}")
+            print(f"--- {party}\n{(home / f'{party}.log').read_text(errors='replace')[-3000:]}")
         end = time.monotonic() + 20
-        while time.monotonic() < end and any(map(processes, marks.values())):
+        while time.monotonic() < end and any(map(processes, run.marks.values())):
             time.sleep(0.2)
-        run.left_over = {pid: line for mark in marks.values() for pid, line in processes(mark).items()}
+        run.left_over = {pid: line for mark in run.marks.values() for pid, line in processes(mark).items()}
         for pid in run.left_over:
             os.kill(pid, signal.SIGKILL)
+
+
+def _run(run: Seen) -> None:
+    """Runs the parties, looks at them when they have trained, and waits for their end."""
+    until = ["--option", f"until={run.home / 'until'}"]
+    lines = {party_of(line): [*line[1:], *until] for line in commands("run", run.network)}
+    assert set(lines) == set(PARTIES)
+    with started(run.home, run.network, lines) as programs:
+        _wait_until(
+            lambda: all((run.home / party / "sums.json").exists() for party in PARTIES),
+            lambda: all(process.poll() is None for process in programs.going.values()),
+        )
+        _look(run, programs.marks)
+        (run.home / "until").touch()
+        for party, process in programs.going.items():
+            run.status[party] = process.wait(SECONDS)
+    run.left_over = programs.left_over
+    run.output |= {party: (run.home / f"{party}.log").read_text(errors="replace") for party in PARTIES}
 
 
 def _look(run: Seen, marks: dict[str, str]) -> None:
