@@ -68,7 +68,12 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="the training function's own"
     )
-    run.add_argument("--wait", type=float, default=600, help="seconds until all must be there (default: 600)")
+    run.add_argument(
+        "--wait",
+        type=float,
+        default=600,
+        help="seconds until all must be there, and for who is not reached later on (default: 600)",
+    )
     return parser
 
 

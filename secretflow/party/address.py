@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from secretflow.party.errors import SetupError
 
 _LARGEST_PORT = 2**16 - 1
+_SECONDS_OF_A_TRY = 5.0
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -74,6 +75,14 @@ class Address:
             raise SetupError(
                 f"{name} must be a free port of this machine, got {self}: {error.strerror}"
             ) from None
+
+    def answers(self) -> bool:
+        """Whether somebody listens there, as far as five seconds tell."""
+        try:
+            with socket.create_connection((self.host, self.port), timeout=_SECONDS_OF_A_TRY):
+                return True
+        except OSError:
+            return False
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

@@ -1,4 +1,4 @@
-"""The error of a party's set-up."""
+"""The errors of a party's set-up and of its channels to others."""
 
 from secretflow.errors import PruneError
 
@@ -8,3 +8,7 @@ class SetupError(PruneError, ValueError):
 
     It never holds the content of a file.
     """
+
+
+class UnreachableError(PruneError, ConnectionError):
+    """Another party, of whom a value is waited for, cannot be reached any more."""

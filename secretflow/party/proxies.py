@@ -11,17 +11,23 @@ import asyncio
 import io
 import logging
 import pickle
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
 from fed.proxy.grpc.grpc_proxy import GrpcReceiverProxy, GrpcSenderProxy, fed_pb2, fed_pb2_grpc
 from fed.utils import dict2tuple, load_cert_config
 
+from secretflow.party.address import Address
+from secretflow.party.errors import UnreachableError
 from secretflow.party.messages import MessageError, pack, unpack
 
 _REFUSED = 403
 _SECONDS_UNTIL_SAID = 60.0
 """How long a party waits for another's value before it says so."""
+
+_SECONDS_BETWEEN_LOOKS = 10.0
 
 
 class Sender(GrpcSenderProxy):
@@ -56,7 +62,9 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
         job_name: messages of other jobs are refused.
         tls_config: paths of ``key``, ``cert`` and ``ca_cert``; empty without TLS.
         proxy_config: RayFed's.
-        parties: names of all parties.
+        others: where the other parties are reached.
+        patience: seconds after which a party of whom a value is waited for, and that cannot be reached, has
+            ended.
     """
 
     def __init__(
@@ -67,12 +75,16 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
         tls_config: dict[str, str],
         proxy_config: dict[str, Any],
         *,
-        parties: frozenset[str],
+        others: Mapping[str, Address],
+        patience: float,
     ) -> None:
         super().__init__(listen_addr, party, job_name, tls_config, proxy_config)
-        self._parties = parties
+        self._others = others
+        self._parties = frozenset((party, *others))
+        self._patience = patience
         self._messages: dict[tuple[str, str, str], asyncio.Future[bytes]] = {}
         self._named: set[str] = set()  # of whom it is said that they are late
+        self._watches: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Listens until the process ends."""
@@ -118,6 +130,7 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
 
         Raises:
             MessageError: what came is none.
+            UnreachableError: nothing came, and the party cannot be reached any more.
         """
         sender = src_party if self._tls_config else ""
         message = self._message(sender, upstream_seq_id, curr_seq_id)
@@ -126,8 +139,9 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
         return unpack(_unwrap(data))
 
     async def _arrived(self, src_party: str, message: asyncio.Future[bytes]) -> bytes:
-        """Waits, and says for whom if that is long: who has ended sends nothing, and no error tells of it."""
-        late = not (await asyncio.wait([message], timeout=_SECONDS_UNTIL_SAID))[0]
+        """Waits, says for whom if that is long, and ends with a party that has: it sends nothing, ever."""
+        either: set[asyncio.Future[Any]] = {message, self._watch(src_party)}
+        late = not (await _first_of(either, _SECONDS_UNTIL_SAID))
         if late and src_party not in self._named:
             self._named.add(src_party)
             logging.warning(
@@ -137,9 +151,22 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
                 _SECONDS_UNTIL_SAID,
                 src_party,
             )
-        data = await message
+        await _first_of(either)
+        if not message.done():
+            raise UnreachableError(
+                f"{src_party} must send a value to {self._party}, got none, and for {self._patience:g} "
+                f"seconds no answer at {self._others[src_party]}: it has ended or is cut off"
+            )
         self._named.discard(src_party)
-        return data
+        return message.result()
+
+    def _watch(self, party: str) -> asyncio.Task[None]:
+        """What ends when a party cannot be reached; one for all that wait for it."""
+        watch = self._watches.get(party)
+        if watch is None or watch.done():
+            watch = asyncio.create_task(_until_unreachable(self._others[party], self._patience))
+            self._watches[party] = watch
+        return watch
 
     def _message(self, sender: str, upstream: object, downstream: object) -> asyncio.Future[bytes]:
         return self._messages.setdefault((sender, str(upstream), str(downstream)), asyncio.Future())
@@ -151,6 +178,28 @@ class Receiver(GrpcReceiverProxy, fed_pb2_grpc.GrpcServiceServicer):
         names = context.auth_context().get("x509_subject_alternative_name", ())
         named = [*self._parties.intersection(name.decode(errors="replace") for name in names)]
         return named[0] if len(named) == 1 else None
+
+
+async def _first_of(
+    events: set[asyncio.Future[Any]], seconds: float | None = None
+) -> set[asyncio.Future[Any]]:
+    """Those of several that have come about, as soon as one has or time is over."""
+    done, _ = await asyncio.wait(events, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return done
+
+
+async def _until_unreachable(address: Address, patience: float) -> None:
+    """Waits until every try for so many seconds has failed to reach an address."""
+    failing_since = None
+    while True:
+        # Only tries count, not the clock alone: this process may have stood still itself.
+        if await asyncio.to_thread(address.answers):
+            failing_since = None
+        else:
+            failing_since = failing_since or time.monotonic()
+            if time.monotonic() - failing_since >= patience:
+                return
+        await asyncio.sleep(min(_SECONDS_BETWEEN_LOOKS, patience))
 
 
 class _Unwrapper(pickle.Unpickler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -34,7 +33,8 @@ class Place:
         party: its name.
         listen: where it listens.
         credentials: for TLS with client certificates; None does without.
-        wait: seconds until all other parties must have started.
+        wait: seconds until all other parties must have started; who cannot be reached for as long later on
+            has ended.
         folder: the party's own, for what it keeps; it need not be there.
     """
 
@@ -192,7 +192,7 @@ def _strict_channels(place: Place) -> Iterator[None]:
     init, credentials = fed.init, place.credentials
     ours: dict[str, Any] = {
         "sender_proxy_cls": Sender,
-        "receiver_proxy_cls": partial(Receiver, parties=frozenset(place.cluster.members)),
+        "receiver_proxy_cls": partial(Receiver, others=place.others, patience=place.wait),
     }
     if credentials is not None:
         ours["tls_config"] = {
@@ -220,7 +220,7 @@ def _wait_for(place: Place) -> None:
     end = time.monotonic() + place.wait
     for party, address in place.others.items():
         print(f"{place.party} waits for {party} at {address}", file=sys.stderr, flush=True)
-        while not _answers(address):
+        while not address.answers():  # RayFed's sender would try again ever more rarely
             _pause(
                 end, f"{party} must start within --wait {place.wait:g} seconds, got no answer at {address}"
             )
@@ -231,15 +231,6 @@ def _wait_for(place: Place) -> None:
                 f"same cluster file (fingerprint here {place.cluster.fingerprint}) and certificates of one "
                 "authority that name them",
             )
-
-
-def _answers(address: Address) -> bool:
-    """Whether somebody listens there. RayFed's sender would try again ever more rarely."""
-    try:
-        with socket.create_connection((address.host, address.port), timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def _pause(end: float, error: str) -> None:

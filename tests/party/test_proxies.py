@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import pickle
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 import grpc
@@ -19,6 +21,7 @@ from fed.proxy.grpc.grpc_proxy import fed_pb2, fed_pb2_grpc
 from secretflow.party import proxies
 from secretflow.party.address import Address
 from secretflow.party.authority import make_authority, sign
+from secretflow.party.errors import UnreachableError
 from secretflow.party.keys import make_party
 from secretflow.party.messages import MessageError
 from secretflow.party.proxies import Receiver, Sender
@@ -26,6 +29,7 @@ from secretflow.party.proxies import Receiver, Sender
 JOB = "job"
 PARTIES = frozenset(("alice", "bob", "carol"))
 SECONDS = 10.0
+NOBODY = Address("127.0.0.9", 9)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +74,14 @@ class Party:
 
 
 @asynccontextmanager
-async def alice(credentials: dict[str, str], host: str = "127.0.0.1") -> AsyncIterator[Party]:
+async def alice(
+    credentials: dict[str, str], host: str = "127.0.0.1", others: Address = NOBODY, patience: float = 600
+) -> AsyncIterator[Party]:
+    """Alice's receiver; Bob and Carol are reached at one address."""
     address = f"{host}:{free_port(host)}"
-    receiver = Receiver(address, "alice", JOB, credentials, {}, parties=PARTIES)
+    receiver = Receiver(
+        address, "alice", JOB, credentials, {}, others={"bob": others, "carol": others}, patience=patience
+    )
     serving = asyncio.create_task(receiver.start())
     assert (await receiver.is_ready())[0]
     try:
@@ -181,6 +190,49 @@ def test_who_is_waited_for_long_is_named_once(
     run(test)
 
 
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "_SECONDS_BETWEEN_LOOKS", 0.01)
+
+
+def test_the_wait_for_a_party_that_has_ended_ends_with_its_name(quick_looks: None) -> None:
+    async def test() -> None:
+        async with alice({}, patience=0.2) as party:
+            await party.send({}, "in time", ("1", "3"))
+            waiting = [asyncio.create_task(party.get("carol", ("1", k))) for k in "234"]
+            for one in (waiting[0], waiting[2]):
+                with pytest.raises(UnreachableError, match=f"carol must send .* at {NOBODY}: it has ended"):
+                    await one
+            assert await waiting[1] == "in time"
+
+    run(test)
+
+
+class Flickering(Address):
+    """Answers every other time; ``looks`` counts."""
+
+    looks: ClassVar[Iterator[int]]
+    seen_often: ClassVar[threading.Event]
+
+    def answers(self) -> bool:
+        look = next(Flickering.looks)
+        if look == 100:
+            Flickering.seen_often.set()
+        return look % 2 == 1
+
+
+def test_a_party_that_is_reached_again_is_waited_for(quick_looks: None) -> None:
+    async def test() -> None:
+        Flickering.looks, Flickering.seen_often = itertools.count(), threading.Event()
+        async with alice({}, others=Flickering("127.0.0.9", 9), patience=0.5) as party:
+            waiting = asyncio.create_task(party.get("bob"))
+            assert await asyncio.to_thread(Flickering.seen_often.wait, SECONDS)
+            await party.send({}, "late")
+            assert await waiting == "late"
+
+    run(test)
+
+
 def test_a_sender_refuses_a_receiver_whose_certificate_names_another_party(folders: Path) -> None:
     async def test() -> None:
         async with alice(tls(folders / "carol")) as carol:
@@ -253,7 +305,7 @@ def test_a_receiver_listens_on_its_address_alone() -> None:
 def test_a_port_that_is_taken_is_said() -> None:
     async def test() -> None:
         async with alice({}) as party:
-            second = Receiver(party.address, "alice", JOB, {}, {}, parties=PARTIES)
+            second = Receiver(party.address, "alice", JOB, {}, {}, others={}, patience=600)
             await second.start()
             is_ready, why = await second.is_ready()
             assert not is_ready and party.address in why
