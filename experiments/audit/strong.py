@@ -57,6 +57,10 @@ def _average(parties: int, equal: bool = True) -> Measure:
     return lambda material, images: strong_averages.averages(material, images, parties, equal)
 
 
+def _candidates_in_average(parties: int) -> Measure:
+    return lambda material, images: strong_averages.candidates_in_averages(material, images, parties)
+
+
 def _rounds(rounds: int, parties: int, equal: bool = True) -> Measure:
     return lambda material, _: strong_rounds.rounds_of_averages(material, rounds, parties, equal)
 
@@ -111,16 +115,20 @@ SETTINGS: Mapping[str, Measure] = {
     "baselines": strong_settings.baselines,
     "perceptron 5 %": _perceptron(0.05),
     "perceptron 2 %": _perceptron(0.02),
-    **{f"average of {n}": _average(n) for n in (8, 16, 32, 64, 128)},
+    **{f"average of {n}": _average(n) for n in (1, 2, 4, 8, 16, 32, 64, 128)},
+    **{f"average of {n}, candidates": _candidates_in_average(n) for n in (64, 128, 256, 512)},
     "average of 16, unequal": _average(16, equal=False),
-    "twenty rounds of 32": _rounds(20, 32),
+    **{
+        f"{name} rounds of 32": _rounds(rounds, 32)
+        for name, rounds in (("ten", 10), ("twenty", 20), ("fifty", 50))
+    },
     "ten rounds of 16, unequal": _rounds(10, 16, equal=False),
     **{
         f"average of {parties}, 10 %, {'own masks' if own_masks else 'one mask'}": _pruned(
             0.1, own_masks, parties
         )
         for own_masks in (False, True)
-        for parties in (2, 4, 8, 16)
+        for parties in (2, 4, 8, 16, 32, 64, 128)
     },
     **{
         f"average of {parties}, 10 %, {'own masks' if own_masks else 'one mask'}, exact": _exact_average(
@@ -149,19 +157,19 @@ SETTINGS: Mapping[str, Measure] = {
     "LeNet, 99 % of each gradient pruned": strong_settings.lenet_pruned_gradients,
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
-        for density in (0.05, 0.02, 0.01)
+        for density in (0.1, 0.05, 0.02, 0.01)
         for attack in ("learned", "prior")
     },
     **{
         f"LeNet {_percent(density)}, {bits} bits, {attack}": _lenet(density, (attack,), bits)
         for density, attacks in ((1.0, ("prior", "iDLG")), (0.1, ("learned", "prior")))
-        for bits in (8, 4)
+        for bits in (8, 4, 2)
         for attack in attacks
     },
     **{
         f"LeNet {_percent(density)}{_rounded(bits)}, candidates": _lenet(density, ("candidates",), bits)
         for density, bits in (
-            *((d, None) for d in (0.05, 0.02, 0.01)),
+            *((d, None) for d in (0.1, 0.05, 0.02, 0.01)),
             *((d, b) for d in (1.0, 0.1, 0.01) for b in (8, 4, 2)),
         )
     },
@@ -172,7 +180,7 @@ SETTINGS: Mapping[str, Measure] = {
     },
     **{
         f"ConvNet {_percent(density)}, {epochs} epochs": _trained(epochs, density)
-        for epochs in (1, 3, 10)
+        for epochs in (0, 1, 3, 10)
         for density in (1.0, 0.1)
     },
     **{

@@ -48,7 +48,7 @@ def train(material: Material, epochs: int, density: float) -> Trained:
 
     Args:
         material: candidates and other rows of the parties to train on, public ones for the attacker's Adam.
-        epochs: over all rows.
+        epochs: over all rows; with 0 the net is as it begins, pruned at once.
         density: that ten steps of pruning, each of the same part of what lives, come to in the first half of
             the training, in (0, 1]; the second half trains under the mask.
 
@@ -61,8 +61,10 @@ def train(material: Material, epochs: int, density: float) -> Trained:
     adam = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     squares = [torch.zeros_like(parameter) for parameter in net.parameters()]
     generator, mask = torch.Generator().manual_seed(_SEED), {}
-    orders = torch.cat([torch.randperm(len(x), generator=generator) for _ in range(epochs)])
-    steps = orders.split(BATCH)
+    orders = [torch.randperm(len(x), generator=generator) for _ in range(epochs)]
+    steps = torch.cat(orders).split(BATCH) if orders else ()
+    if density < 1 and not steps:
+        mask = magnitude_mask(ConvNet, net.state_dict(), 1 - density)
     for number, own in enumerate(steps):
         done, left = divmod(number * _PRUNINGS * 2, len(steps))
         if density < 1 and left < _PRUNINGS * 2 and 0 < done <= _PRUNINGS:
