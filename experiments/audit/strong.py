@@ -83,6 +83,10 @@ def _exact(batch: int, dtype: torch.dtype) -> Measure:
     return lambda material, images: strong_exact.exact_batches(material, images, batch, dtype)
 
 
+def _exact_of_one_label(batch: int, neurons: int) -> Measure:
+    return lambda material, images: strong_exact.batches_of_one_label(material, images, batch, neurons)
+
+
 def _exact_average(density: float, own_masks: bool, parties: int) -> Measure:
     return lambda material, images: strong_pruned.exact_averages(
         material, images, density, own_masks, parties
@@ -149,6 +153,10 @@ SETTINGS: Mapping[str, Measure] = {
         f"exact batches of {batch}{name}": _exact(batch, dtype)
         for batch in (16, 20, 25)
         for name, dtype in (("", torch.float32), (", float64", torch.float64))
+    },
+    **{
+        f"exact batches of 8 of one label, {neurons} neurons": _exact_of_one_label(8, neurons)
+        for neurons in (20, 50, 100, 200)
     },
     "updates of five parties": strong_fedavg.rounds_of_updates,
     "updates of five parties, grouped": strong_grouping.grouped_updates,

@@ -165,7 +165,9 @@ def closed_forms(observations: Sequence[Observation], material: Material) -> Ite
 
 
 def prior_search(observations: Sequence[Observation], material: Material, bits: int | None) -> Row:
-    """The search with a Gaussian of public images, on 20 observations at most.
+    """The search with a Gaussian of public images, of full rank, on 20 observations at most.
+
+    What a lower rank leaves over an exact gradient shows as well, and the search explains it by the rest.
 
     Args:
         observations: of one image each, the first ones of the material.
@@ -175,7 +177,8 @@ def prior_search(observations: Sequence[Observation], material: Material, bits: 
     few = observations[:_SLOW]
     noise = PriorSettings().noise if bits is None else relative_noise(bits)
     started = time.perf_counter()
-    prior = fit_gaussian(material.public.x)
+    public = material.public.x
+    prior = fit_gaussian(public, rank=public[0].numel())
     found = prior_attack(few, prior, PriorSettings(noise=noise, lanes=32))
     return {"attack": "Gaussian prior", **scored(found, material, time.perf_counter() - started)}
 
