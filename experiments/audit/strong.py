@@ -75,6 +75,10 @@ def _trained(epochs: int, density: float, steps: int = 1) -> Measure:
     return lambda material, images: strong_trained.trained_gradients(material, images, epochs, density, steps)
 
 
+def _trained_searches(epochs: int, density: float) -> Measure:
+    return lambda material, images: strong_trained.trained_searches(material, images, epochs, density)
+
+
 def _batches(epochs: int, density: float, batch: int) -> Measure:
     return lambda material, images: strong_trained.trained_batches(material, images, epochs, density, batch)
 
@@ -147,7 +151,7 @@ SETTINGS: Mapping[str, Measure] = {
             ("", strong_averages.perceptron, "784-256-10 ReLU"),
             (", LeNet", strong_own_masks.lenet, "LeNet"),
         )
-        for parties in (2, 4, 8, 16)
+        for parties in (2, 4, 8, 16, 32)
     },
     **{
         f"exact batches of {batch}{name}": _exact(batch, dtype)
@@ -189,6 +193,10 @@ SETTINGS: Mapping[str, Measure] = {
     **{
         f"ConvNet {_percent(density)}, {epochs} epochs": _trained(epochs, density)
         for epochs in (0, 1, 3, 10)
+        for density in (1.0, 0.1)
+    },
+    **{
+        f"ConvNet {_percent(density)}, DLG and direction": _trained_searches(3, density)
         for density in (1.0, 0.1)
     },
     **{

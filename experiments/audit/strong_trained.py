@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.audit.strong_attacks import as_layers_were_given, compared, in_batches, inverters
+from experiments.audit.strong_attacks import as_layers_were_given, compared, in_batches, inverters, searches
 from experiments.audit.strong_scores import Material
 from experiments.dgl_utils import CLASSES, ConvNet
 from secretflow.ml.nn.fl.attacks import Observation
@@ -108,6 +108,26 @@ def trained_gradients(
     )
     yield {**common, **compared(observations, material)}
     yield from ({**common, **row} for row in inverters(*as_layers_were_given(observations), material))
+
+
+def trained_searches(material: Material, images: int, epochs: int, density: float) -> Iterator[Row]:
+    """One image's gradient in the trained net, and those who search without public images.
+
+    Args:
+        material: images.
+        images: to attack, at most 20.
+        epochs: of training.
+        density: of the pruned weights, in (0, 1].
+
+    Yields:
+        A row for each attack.
+    """
+    trained = train(material, epochs, density)
+    observations = [
+        _observed(trained, material.x[k : k + 1], material.y[k : k + 1], 1) for k in range(images)
+    ]
+    common = common_columns(trained, density, f"gradient after {_epochs(epochs)}")
+    yield from ({**common, **row} for row in searches(observations, material))
 
 
 def trained_batches(
