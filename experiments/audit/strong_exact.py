@@ -54,7 +54,7 @@ def exact_batches(
     yield {
         "net": "784-200-200-200-200-200-10 ReLU",
         "view": f"gradient of a batch of {batch}" + (" in float64" if dtype is torch.float64 else ""),
-        **_inverted(material, numbers, partial(deep, dtype), dtype),
+        **_inverted(material, numbers, partial(deep, dtype), dtype, _SECONDS),
     }
 
 
@@ -63,7 +63,9 @@ def shallow(neurons: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, neurons), nn.ReLU(), nn.Linear(neurons, CLASSES))
 
 
-def batches_of_one_label(material: Material, images: int, batch: int, neurons: int) -> Iterator[Row]:
+def batches_of_one_label(
+    material: Material, images: int, batch: int, neurons: int, seconds: float = _SECONDS
+) -> Iterator[Row]:
     """Gradients of batches whose images are of one digit each, in a net of few neurons.
 
     Args:
@@ -71,6 +73,7 @@ def batches_of_one_label(material: Material, images: int, batch: int, neurons: i
         images: to attack, in whole batches, of which there are at least 20; the digits take turns.
         batch: images of each.
         neurons: of the first layer.
+        seconds: of each batch at most, about.
 
     Yields:
         A row.
@@ -85,12 +88,16 @@ def batches_of_one_label(material: Material, images: int, batch: int, neurons: i
     yield {
         "net": f"784-{neurons}-10 ReLU",
         "view": f"gradient of a batch of {batch} of one label",
-        **_inverted(material, numbers, partial(shallow, neurons), torch.float32),
+        **_inverted(material, numbers, partial(shallow, neurons), torch.float32, seconds),
     }
 
 
 def _inverted(
-    material: Material, numbers: torch.Tensor, model: Callable[[], nn.Module], dtype: torch.dtype
+    material: Material,
+    numbers: torch.Tensor,
+    model: Callable[[], nn.Module],
+    dtype: torch.dtype,
+    most: float,
 ) -> Row:
     """What comes back of batches whose images have numbers, (batches, images of each), wrong rows as well."""
     torch.manual_seed(_SEED)
@@ -100,7 +107,7 @@ def _inverted(
         party = PartyStep(model, weights, material.x[own].to(dtype), material.y[own], {})
         observation = observe(party, party_gradient(party), Knowledge.MASK_KNOWN, classes=CLASSES)
         started = time.perf_counter()
-        rows = spear_attack(observation, SpearSettings(seconds=_SECONDS)).float()
+        rows = spear_attack(observation, SpearSettings(seconds=most)).float()
         seconds.append(time.perf_counter() - started)
         errors = (rows[:, None] - material.x[own]).square().flatten(2).mean(dim=2)
         wrong += int((errors.amin(dim=1) >= SUCCESS_MSE).sum())
