@@ -15,8 +15,8 @@ from secretflow.ml.nn.fl.attacks.observation import Observation
 from secretflow.ml.nn.fl.attacks.public import PublicRows, living_arrays, public_gradients
 
 TOLERANCE = 1e-4
-"""Relative difference up to which the gradient shows what a row sends back; float32 keeps 1e-7 of it, and 1e-5
-where what is pruned is filled in."""
+"""Relative difference up to which the gradient shows what a row sends back; float32 keeps 1e-7 of it, and
+1e-5 where what is pruned is filled in."""
 WEIGHT_TOLERANCE = 1e-3
 """Relative difference up to which a weight is that of one row."""
 

@@ -10,7 +10,8 @@ begin so, of up to about a tenth as many rows as the layer has neurons.
 Limit: rows that switch on the same neurons, as rows of one label that resemble each other do where the layer
 has few, are not told apart: any mixture of them has the same signs. So each row is put through the net once
 more (:mod:`~.sent_back`), and one that does not send back what the gradient shows counts as not found. Then
-fewer rows come back than there are, or none.
+fewer rows come back than there are, or none. In a pruned layer numbers of a row that too few living weights
+show may be wrong in a row that is right otherwise.
 
 Source: Dimitrov, Baader, Müller, Vechev, "SPEAR: Exact gradient inversion of batches in federated learning",
 NeurIPS 2024, sections 3 and 4: the low rank, the scales by the gradient of the bias, and the choice among
