@@ -147,11 +147,11 @@ SETTINGS: Mapping[str, Measure] = {
     },
     **{
         f"average of {parties}, 10 %, own masks{name}, searched": _searched(parties, model, net)
-        for name, model, net in (
-            ("", strong_averages.perceptron, "784-256-10 ReLU"),
-            (", LeNet", strong_own_masks.lenet, "LeNet"),
+        for name, model, net, counts in (
+            ("", strong_averages.perceptron, "784-256-10 ReLU", (2, 4, 8, 16, 32)),
+            (", LeNet", strong_own_masks.lenet, "LeNet", (2, 4, 8, 16)),
         )
-        for parties in (2, 4, 8, 16, 32)
+        for parties in counts
     },
     **{
         f"exact batches of {batch}{name}": _exact(batch, dtype)
