@@ -57,6 +57,10 @@ def _average(parties: int, equal: bool = True) -> Measure:
     return lambda material, images: strong_averages.averages(material, images, parties, equal)
 
 
+def _candidates_in_average(parties: int) -> Measure:
+    return lambda material, images: strong_averages.candidates_in_averages(material, images, parties)
+
+
 def _rounds(rounds: int, parties: int, equal: bool = True) -> Measure:
     return lambda material, _: strong_rounds.rounds_of_averages(material, rounds, parties, equal)
 
@@ -71,12 +75,20 @@ def _trained(epochs: int, density: float, steps: int = 1) -> Measure:
     return lambda material, images: strong_trained.trained_gradients(material, images, epochs, density, steps)
 
 
+def _trained_searches(epochs: int, density: float) -> Measure:
+    return lambda material, images: strong_trained.trained_searches(material, images, epochs, density)
+
+
 def _batches(epochs: int, density: float, batch: int) -> Measure:
     return lambda material, images: strong_trained.trained_batches(material, images, epochs, density, batch)
 
 
 def _exact(batch: int, dtype: torch.dtype) -> Measure:
     return lambda material, images: strong_exact.exact_batches(material, images, batch, dtype)
+
+
+def _exact_of_one_label(batch: int, neurons: int) -> Measure:
+    return lambda material, images: strong_exact.batches_of_one_label(material, images, batch, neurons)
 
 
 def _exact_average(density: float, own_masks: bool, parties: int) -> Measure:
@@ -111,16 +123,20 @@ SETTINGS: Mapping[str, Measure] = {
     "baselines": strong_settings.baselines,
     "perceptron 5 %": _perceptron(0.05),
     "perceptron 2 %": _perceptron(0.02),
-    **{f"average of {n}": _average(n) for n in (8, 16, 32, 64, 128)},
+    **{f"average of {n}": _average(n) for n in (1, 2, 4, 8, 16, 32, 64, 128)},
+    **{f"average of {n}, candidates": _candidates_in_average(n) for n in (64, 128, 256, 512)},
     "average of 16, unequal": _average(16, equal=False),
-    "twenty rounds of 32": _rounds(20, 32),
+    **{
+        f"{name} rounds of 32": _rounds(rounds, 32)
+        for name, rounds in (("ten", 10), ("twenty", 20), ("fifty", 50))
+    },
     "ten rounds of 16, unequal": _rounds(10, 16, equal=False),
     **{
         f"average of {parties}, 10 %, {'own masks' if own_masks else 'one mask'}": _pruned(
             0.1, own_masks, parties
         )
         for own_masks in (False, True)
-        for parties in (2, 4, 8, 16)
+        for parties in (2, 4, 8, 16, 32, 64, 128)
     },
     **{
         f"average of {parties}, 10 %, {'own masks' if own_masks else 'one mask'}, exact": _exact_average(
@@ -131,16 +147,20 @@ SETTINGS: Mapping[str, Measure] = {
     },
     **{
         f"average of {parties}, 10 %, own masks{name}, searched": _searched(parties, model, net)
-        for name, model, net in (
-            ("", strong_averages.perceptron, "784-256-10 ReLU"),
-            (", LeNet", strong_own_masks.lenet, "LeNet"),
+        for name, model, net, counts in (
+            ("", strong_averages.perceptron, "784-256-10 ReLU", (2, 4, 8, 16, 32)),
+            (", LeNet", strong_own_masks.lenet, "LeNet", (2, 4, 8, 16)),
         )
-        for parties in (2, 4, 8, 16)
+        for parties in counts
     },
     **{
         f"exact batches of {batch}{name}": _exact(batch, dtype)
         for batch in (16, 20, 25)
         for name, dtype in (("", torch.float32), (", float64", torch.float64))
+    },
+    **{
+        f"exact batches of 8 of one label, {neurons} neurons": _exact_of_one_label(8, neurons)
+        for neurons in (20, 50, 100, 200)
     },
     "updates of five parties": strong_fedavg.rounds_of_updates,
     "updates of five parties, grouped": strong_grouping.grouped_updates,
@@ -149,19 +169,19 @@ SETTINGS: Mapping[str, Measure] = {
     "LeNet, 99 % of each gradient pruned": strong_settings.lenet_pruned_gradients,
     **{
         f"LeNet {100 * density:g} %, {attack}": _lenet(density, (attack,))
-        for density in (0.05, 0.02, 0.01)
+        for density in (0.1, 0.05, 0.02, 0.01)
         for attack in ("learned", "prior")
     },
     **{
         f"LeNet {_percent(density)}, {bits} bits, {attack}": _lenet(density, (attack,), bits)
         for density, attacks in ((1.0, ("prior", "iDLG")), (0.1, ("learned", "prior")))
-        for bits in (8, 4)
+        for bits in (8, 4, 2)
         for attack in attacks
     },
     **{
         f"LeNet {_percent(density)}{_rounded(bits)}, candidates": _lenet(density, ("candidates",), bits)
         for density, bits in (
-            *((d, None) for d in (0.05, 0.02, 0.01)),
+            *((d, None) for d in (0.1, 0.05, 0.02, 0.01)),
             *((d, b) for d in (1.0, 0.1, 0.01) for b in (8, 4, 2)),
         )
     },
@@ -172,7 +192,11 @@ SETTINGS: Mapping[str, Measure] = {
     },
     **{
         f"ConvNet {_percent(density)}, {epochs} epochs": _trained(epochs, density)
-        for epochs in (1, 3, 10)
+        for epochs in (0, 1, 3, 10)
+        for density in (1.0, 0.1)
+    },
+    **{
+        f"ConvNet {_percent(density)}, DLG and direction": _trained_searches(3, density)
         for density in (1.0, 0.1)
     },
     **{

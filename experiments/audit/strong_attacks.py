@@ -12,6 +12,7 @@ import torch
 from experiments.audit.strong_scores import CANDIDATES, Material, picked, score
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
+    InvertingSettings,
     LearnedSettings,
     Observation,
     PriorSettings,
@@ -20,8 +21,10 @@ from secretflow.ml.nn.fl.attacks import (
     candidate_scores,
     closed_form_attack,
     compare_candidates,
+    dlg_attack,
     fit_gaussian,
     idlg_attack,
+    inverting_attack,
     learn_row_gradients,
     prior_attack,
 )
@@ -40,6 +43,7 @@ _SLOW = 20
 """Images at most for an attack that searches."""
 _FEATURES = 1500
 _FEW_PUBLIC, _FEW_CANDIDATES = 5000, 2000
+_FROM_GREY = DLGSettings(60, 2, patience=6, start_mean=0.5, start_deviation=0.1, lanes=80)
 _WIDE = LearnedSettings(width=1024, epochs=25)
 """Where a gradient is changed before it is learned from, for then less of what it tells is linear."""
 
@@ -167,6 +171,9 @@ def closed_forms(observations: Sequence[Observation], material: Material) -> Ite
 def prior_search(observations: Sequence[Observation], material: Material, bits: int | None) -> Row:
     """The search with a Gaussian of public images, on 20 observations at most.
 
+    What a Gaussian of a lower rank leaves over an exact gradient shows as well, and the search would explain
+    it by the rest; under the noise of rounding it does not show.
+
     Args:
         observations: of one image each, the first ones of the material.
         material: images.
@@ -175,7 +182,8 @@ def prior_search(observations: Sequence[Observation], material: Material, bits: 
     few = observations[:_SLOW]
     noise = PriorSettings().noise if bits is None else relative_noise(bits)
     started = time.perf_counter()
-    prior = fit_gaussian(material.public.x)
+    public = material.public.x
+    prior = fit_gaussian(public, rank=public[0].numel()) if bits is None else fit_gaussian(public)
     found = prior_attack(few, prior, PriorSettings(noise=noise, lanes=32))
     return {"attack": "Gaussian prior", **scored(found, material, time.perf_counter() - started)}
 
@@ -188,9 +196,27 @@ def idlg(observations: Sequence[Observation], material: Material) -> Row:
         material: images.
     """
     started = time.perf_counter()
-    settings = DLGSettings(60, 2, patience=6, start_mean=0.5, start_deviation=0.1, lanes=80)
-    found = idlg_attack(observations[:_SLOW], settings)
+    found = idlg_attack(observations[:_SLOW], _FROM_GREY)
     return {"attack": "iDLG", **scored(found, material, time.perf_counter() - started)}
+
+
+def searches(observations: Sequence[Observation], material: Material) -> Iterator[Row]:
+    """DLG and Inverting Gradients, which know no public images, on 20 observations at most.
+
+    Args:
+        observations: of one image each, the first ones of the material.
+        material: images.
+
+    Yields:
+        A row for each.
+    """
+    few = observations[:_SLOW]
+    for name, attack in (
+        ("DLG", lambda: dlg_attack(few, _FROM_GREY)),
+        ("Inverting Gradients", lambda: inverting_attack(few, InvertingSettings(lanes=_SLOW))),
+    ):
+        started = time.perf_counter()
+        yield {"attack": name, **scored(attack(), material, time.perf_counter() - started)}
 
 
 def rounding(bits: int | None) -> Distort | None:

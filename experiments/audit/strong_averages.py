@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.audit.strong_attacks import in_wide_batches
 from experiments.audit.strong_scores import Material, score
 from experiments.dgl_utils import CLASSES
 from secretflow.ml.nn.fl.attacks import Observation, distance_from_average, read_average
@@ -85,6 +86,33 @@ def averages(material: Material, images: int, parties: int, equal: bool = True) 
         "identified": right,
         "candidates": 2,
         "interval_identified": [round(end, 3) for end in wilson_interval(right, asked_of)],
+    }
+
+
+def candidates_in_averages(material: Material, images: int, parties: int) -> Iterator[Row]:
+    """Which candidates are in averages as in :func:`averages`, also of more parties than there are neurons.
+
+    Args:
+        material: images.
+        images: to attack, in whole groups of parties, at least one group.
+        parties: behind each average, all with one aggregation weight.
+
+    Yields:
+        A row.
+    """
+    torch.manual_seed(_SEED)
+    weights = dict(perceptron().state_dict())
+    numbers = torch.arange(max(1, images // parties) * parties).view(-1, parties)
+    shares = torch.full((parties,), 1 / parties)
+    observations = [average_of(weights, material, own, shares) for own in numbers]
+    yield {
+        "net": "784-256-10 ReLU",
+        "view": "average",
+        "knowledge": "nothing pruned",
+        "density": 1.0,
+        "bits": None,
+        "parties": parties,
+        **in_wide_batches(observations, numbers, material),
     }
 
 

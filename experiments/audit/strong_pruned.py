@@ -146,7 +146,7 @@ def exact_averages(
     """
     images = min(images, _SLOW)
     common, numbers, observations = _observations(material, images, density, own_masks, parties)
-    settings = SpearSettings(agreement=0.8 if own_masks else 0.95, seconds=_SECONDS)
+    settings = SpearSettings(agreement=0.8 if own_masks else 0.95, seconds=_SECONDS, explained=not own_masks)
     started = time.perf_counter()
     found = [
         in_order(spear_attack(seen, settings).float(), material, own)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.audit.strong_attacks import as_layers_were_given, compared, in_batches, inverters
+from experiments.audit.strong_attacks import as_layers_were_given, compared, in_batches, inverters, searches
 from experiments.audit.strong_scores import Material
 from experiments.dgl_utils import CLASSES, ConvNet
 from secretflow.ml.nn.fl.attacks import Observation
@@ -48,7 +48,7 @@ def train(material: Material, epochs: int, density: float) -> Trained:
 
     Args:
         material: candidates and other rows of the parties to train on, public ones for the attacker's Adam.
-        epochs: over all rows.
+        epochs: over all rows; with 0 the net is as it begins, pruned at once.
         density: that ten steps of pruning, each of the same part of what lives, come to in the first half of
             the training, in (0, 1]; the second half trains under the mask.
 
@@ -61,8 +61,10 @@ def train(material: Material, epochs: int, density: float) -> Trained:
     adam = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     squares = [torch.zeros_like(parameter) for parameter in net.parameters()]
     generator, mask = torch.Generator().manual_seed(_SEED), {}
-    orders = torch.cat([torch.randperm(len(x), generator=generator) for _ in range(epochs)])
-    steps = orders.split(BATCH)
+    orders = [torch.randperm(len(x), generator=generator) for _ in range(epochs)]
+    steps = torch.cat(orders).split(BATCH) if orders else ()
+    if density < 1 and not steps:
+        mask = magnitude_mask(ConvNet, net.state_dict(), 1 - density)
     for number, own in enumerate(steps):
         done, left = divmod(number * _PRUNINGS * 2, len(steps))
         if density < 1 and left < _PRUNINGS * 2 and 0 < done <= _PRUNINGS:
@@ -106,6 +108,26 @@ def trained_gradients(
     )
     yield {**common, **compared(observations, material)}
     yield from ({**common, **row} for row in inverters(*as_layers_were_given(observations), material))
+
+
+def trained_searches(material: Material, images: int, epochs: int, density: float) -> Iterator[Row]:
+    """One image's gradient in the trained net, and those who search without public images.
+
+    Args:
+        material: images.
+        images: to attack, at most 20.
+        epochs: of training.
+        density: of the pruned weights, in (0, 1].
+
+    Yields:
+        A row for each attack.
+    """
+    trained = train(material, epochs, density)
+    observations = [
+        _observed(trained, material.x[k : k + 1], material.y[k : k + 1], 1) for k in range(images)
+    ]
+    common = common_columns(trained, density, f"gradient after {_epochs(epochs)}")
+    yield from ({**common, **row} for row in searches(observations, material))
 
 
 def trained_batches(

@@ -10,7 +10,8 @@ import torch
 
 from experiments.audit import strong, strong_adam, strong_noise, strong_own_masks, strong_trained
 from experiments.audit.strong_attacks import relative_noise
-from experiments.audit.strong_exact import deep, whole_batches
+from experiments.audit.strong_averages import candidates_in_averages
+from experiments.audit.strong_exact import batches_of_one_label, deep, whole_batches
 from experiments.audit.strong_fedavg import pictures
 from experiments.audit.strong_pruned import prune
 from experiments.audit.strong_rounds import Collection
@@ -138,6 +139,25 @@ def test_parties_that_prune_after_training_of_their_own_keep_other_weights(few_i
     own, one = (prune(few_images, 3, 0.1, own_masks=own) for own in (True, False))
     assert 0.3 < own.common() < 1 == one.common()
     assert all(float(mask["1.weight"].mean()) == pytest.approx(0.1, rel=0.01) for mask in own.masks)
+
+
+def test_the_images_of_an_average_are_told_from_candidates(few_images):
+    row = next(candidates_in_averages(few_images, 16, 16))
+    assert row["identified"] == 16 == row["parties"] and row["candidates"] == 200
+
+
+def test_an_untrained_net_is_pruned_as_it_begins(few_images):
+    trained = strong_trained.train(few_images, epochs=0, density=0.1)
+    parts = [float(entry.mean()) for entry in trained.mask.values()]
+    assert min(parts) > 0 and max(parts) < 0.3
+    assert trained.accuracy < 0.3
+    whole = strong_trained.train(few_images, epochs=0, density=1.0)
+    assert not whole.mask and whole.weights["fc.weight"].all()
+
+
+def test_of_batches_of_one_label_no_wrong_image_is_given_where_neurons_are_few(few_images):
+    row = next(batches_of_one_label(few_images, 40, batch=2, neurons=20, seconds=0.1))
+    assert row["wrong"] == 0 and row["images"] == 40 and row["successes"] < 40
 
 
 def test_images_come_back_from_averages_in_which_each_party_has_a_mask_of_its_own(few_images):

@@ -135,15 +135,12 @@ def differentiable_twice(net: nn.Module) -> Iterator[None]:
         yield
 
 
-def check_not_random(net: nn.Module, call: Callable[[], torch.Tensor]) -> None:
-    """Refuses a net whose output is drawn anew in every call, such as with dropout in training mode.
+def is_random(net: nn.Module, call: Callable[[], torch.Tensor]) -> bool:
+    """Whether a net's output is drawn anew in every call, such as with dropout in training mode.
 
     Args:
-        net: for the message.
+        net: whose devices' generators are left as they are.
         call: gives the net's output for one and the same input.
-
-    Raises:
-        ValueError: two outputs differ.
     """
     devices = {value.device.index for value in net.parameters() if value.device.type == "cuda"}
     with torch.random.fork_rng(devices), torch.no_grad():
@@ -151,7 +148,20 @@ def check_not_random(net: nn.Module, call: Callable[[], torch.Tensor]) -> None:
         for seed in range(4):
             torch.manual_seed(seed)
             outputs.append(call())
-    if not all(torch.equal(outputs[0].nan_to_num(), other.nan_to_num()) for other in outputs[1:]):
+    return not all(torch.equal(outputs[0].nan_to_num(), other.nan_to_num()) for other in outputs[1:])
+
+
+def check_not_random(net: nn.Module, call: Callable[[], torch.Tensor]) -> None:
+    """Refuses a net whose output is drawn anew in every call.
+
+    Args:
+        net: for the message.
+        call: see :func:`is_random`.
+
+    Raises:
+        ValueError: two outputs differ.
+    """
+    if is_random(net, call):
         raise ValueError(
             "evaluating must name every module that draws random numbers in training mode, as dropout does, "
             f"got {type(net).__name__}, whose output differs from call to call: no attacker can repeat what "

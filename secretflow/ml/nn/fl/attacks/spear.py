@@ -7,6 +7,12 @@ which about half of the neurons come to zero. Such directions are searched from 
 layer the gradient is filled in first (:mod:`~.completion`). To use for batches and averages in nets that
 begin so, of up to about a tenth as many rows as the layer has neurons.
 
+Limit: rows that switch on the same neurons, as rows of one label that resemble each other do where the layer
+has few, are not told apart: any mixture of them has the same signs. So each row is put through the net once
+more (:mod:`~.sent_back`), and one that does not send back what the gradient shows counts as not found. Then
+fewer rows come back than there are, or none. In a pruned layer numbers of a row that too few living weights
+show may be wrong in a row that is right otherwise.
+
 Source: Dimitrov, Baader, Müller, Vechev, "SPEAR: Exact gradient inversion of batches in federated learning",
 NeurIPS 2024, sections 3 and 4: the low rank, the scales by the gradient of the bias, and the choice among
 candidates by the signs that the rows give. The paper draws neurons until a row switches none of them on,
@@ -21,25 +27,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from secretflow import _validate
+from secretflow.ml.nn.fl.attacks.columns import SAME, ZERO, independent, null, patterns, zeros
 from secretflow.ml.nn.fl.attacks.first_gradients import FirstGradient
 from secretflow.ml.nn.fl.attacks.net import by_first_name
 from secretflow.ml.nn.fl.attacks.observation import Observation, check_one_step
+from secretflow.ml.nn.fl.attacks.sent_back import explained
 from secretflow.ml.nn.fl.attacks.sparse_directions import sparse_units
 
 _AT_ONCE, _MORE_AT_ONCE = 128, 16
-_MOST = 1000
-"""Columns at most that are taken from one lot of starts."""
-_ZERO = 1e-4
-"""Part of the largest number of a column below which another one counts as zero; float32 keeps about 1e-6."""
 _EXACT_ZERO = 1e-5
 """Part of the largest number of a direction of the search below which another one counts as zero."""
 _MORE = 4
 """Neurons where a column must be zero, beside as many as any direction can be zero at."""
-_SAME = 1e-3
 _PAIRED = 64
 """Columns at most of which all pairs are mixed."""
 
@@ -57,6 +59,9 @@ class SpearSettings:
         seed: of the starts.
         seconds: after which the best that was found counts, above 0; some starts are always made. None
             goes on to the last one.
+        explained: whether a row only counts as read if it sends back what the gradient shows of it. Without,
+            mixtures of rows that resemble each other count as rows; for parties with masks of their own,
+            whose nets are others than the one that is seen.
 
     Raises:
         TypeError: a value is of the wrong type.
@@ -67,6 +72,7 @@ class SpearSettings:
     agreement: float = 0.95
     seed: int = 0
     seconds: float | None = None
+    explained: bool = True
 
     def __post_init__(self) -> None:
         _validate.plain_fields(self)
@@ -74,6 +80,7 @@ class SpearSettings:
         _validate.integer("seed", self.seed, 0)
         _validate.number("agreement", self.agreement, above=0, at_most=1)
         _validate.number("seconds", self.seconds, above=0, optional=True)
+        _validate.flag("explained", self.explained)
 
 
 def spear_attack(observation: Observation, settings: SpearSettings = SpearSettings()) -> torch.Tensor:
@@ -86,7 +93,8 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
 
     Returns:
         float64 of shape (read, *image_shape): the rows that switch on just those neurons to which something
-        comes back from them; none where too few columns were found.
+        comes back from them, and that explain it; none where too few columns were found. Rows that were not
+        told apart are missing.
 
     Raises:
         TypeError: something is of the wrong type.
@@ -109,8 +117,11 @@ def spear_attack(observation: Observation, settings: SpearSettings = SpearSettin
                 break
         if time.perf_counter() > end:
             break
-    found = best[agreeing >= settings.agreement]
-    return found.reshape(len(found), *shape)
+    agrees = agreeing >= settings.agreement
+    found = best[agrees].reshape(-1, *shape)
+    if settings.explained:
+        found = found[explained(observation, layer.bias_number, found, layer.shown(best)[agrees])]
+    return found
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,7 @@ class _Layer:
     of_bias: torch.Tensor
     outputs: torch.Tensor
     inputs: torch.Tensor
+    bias_number: int
 
     @property
     def rank(self) -> int:
@@ -147,13 +159,13 @@ class _Layer:
         left, values, right = torch.linalg.svd(of_weight, full_matrices=False)
         kept = min(rows, int((values > 1e-7 * values[0]).sum())) if bool(values[0] > 0) else 0
         inputs = values[:kept, None] * right[:kept]
-        return _Layer(weight, bias, layer.bias, left[:, :kept], inputs)
+        return _Layer(weight, bias, layer.bias, left[:, :kept], inputs, layer.numbers[1])
 
     @cached_property
     def alive(self) -> torch.Tensor:
         """Neurons to which something comes back; to others nothing can where later layers are pruned."""
         lengths = self.outputs.norm(dim=1)
-        return lengths > _ZERO * lengths.max() if self.rank else lengths > 0
+        return lengths > ZERO * lengths.max() if self.rank else lengths > 0
 
     def searched(self, settings: SpearSettings) -> Iterator[torch.Tensor]:
         """Candidates for columns of the matrix, of unit length, (candidates, rank), start by start."""
@@ -172,10 +184,10 @@ class _Layer:
             shape = (min(at_once, settings.starts - first), self.rank)
             starts = torch.randn(shape, generator=generator, dtype=basis.dtype, device=device)
             values = sparse_units(basis, starts) @ basis.T
-            zeros = _zeros(values.T, _EXACT_ZERO).T
-            sparse = zeros.sum(dim=1) >= self.rank - 1 + _MORE
+            off = zeros(values.T, _EXACT_ZERO).T
+            sparse = off.sum(dim=1) >= self.rank - 1 + _MORE
             # Two, for where two rows of one class are both off their difference is zero as well.
-            rows = [_null(basis[own], 2) for own in _patterns(zeros[sparse])]
+            rows = [null(basis[own], 2) for own in patterns(off[sparse])]
             found = torch.cat(rows) if rows else basis[:0]
             found = torch.linalg.solve_triangular(mixed, found.T, upper=True).T
             yield (found / found.norm(dim=1, keepdim=True)).cpu()
@@ -184,9 +196,9 @@ class _Layer:
         """Each direction once, those of most zeros first."""
         if not len(columns):
             return columns
-        zeros = _zeros(self.outputs @ columns.T).sum(dim=0)
-        columns = columns[zeros.argsort(descending=True, stable=True)]
-        close = (columns @ columns.T).abs() > 1 - _SAME
+        counts = zeros(self.outputs @ columns.T).sum(dim=0)
+        columns = columns[counts.argsort(descending=True, stable=True)]
+        close = (columns @ columns.T).abs() > 1 - SAME
         return columns[close.int().argmax(dim=1) == torch.arange(len(columns))]
 
     def simpler(self, columns: torch.Tensor) -> torch.Tensor:
@@ -203,21 +215,21 @@ class _Layer:
             return columns[:0]
         some = columns[:_PAIRED]
         values = outputs @ some.T
-        zero = _zeros(values)
+        zero = zeros(values)
         found = []
         for number, column in enumerate(some):
             ratios = torch.where(zero, torch.inf, values[:, number, None] / values)
             ratios = torch.where(zero[:, number, None], torch.inf, ratios).sort(dim=0).values
             gaps, places = (ratios[_MORE:] - ratios[:-_MORE]).nan_to_num(torch.inf).min(dim=0)
             part = ratios.gather(0, places[None])[0]
-            same = gaps < _ZERO * part.abs()
+            same = gaps < ZERO * part.abs()
             found.append(column - part[same, None] * some[same])
         mixed = torch.cat(found) if found else columns[:0]
-        mixed = mixed[mixed.norm(dim=1) > _SAME]
+        mixed = mixed[mixed.norm(dim=1) > SAME]
         mixed = mixed / mixed.norm(dim=1, keepdim=True)
-        zeros = _zeros(outputs @ mixed.T)
-        more = zeros.sum(dim=0) >= self.rank - 1 + _MORE
-        rows = [_null(outputs[own], 1) for own in _patterns(zeros[:, more].T)]
+        off = zeros(outputs @ mixed.T)
+        more = off.sum(dim=0) >= self.rank - 1 + _MORE
+        rows = [null(outputs[own], 1) for own in patterns(off[:, more].T)]
         return torch.cat(rows) if rows else columns[:0]
 
     def chosen(self, columns: torch.Tensor, enough: float, end: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -232,7 +244,7 @@ class _Layer:
             Rows, (rank, inputs), and the part of the neurons that each switches on where it should, (rank,);
             none where the candidates do not span the space.
         """
-        own = _independent(columns, self.rank)
+        own = independent(columns, self.rank)
         if len(own) < self.rank:
             return self.inputs[:0], self.inputs.new_zeros(0)
         rows, agreeing = self._rows(columns[own])
@@ -241,12 +253,16 @@ class _Layer:
             if agreeing[worst] >= enough or time.perf_counter() > end:
                 break
             other = [*own[:worst], candidate, *own[worst + 1 :]]
-            if len(_independent(columns[other], self.rank)) < self.rank:
+            if len(independent(columns[other], self.rank)) < self.rank:
                 continue
             changed, agree = self._rows(columns[other])
             if agree.sum() > agreeing.sum():
                 own, rows, agreeing = other, changed, agree
         return rows, agreeing
+
+    def shown(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the gradient shows to come back from each of all rows, (rows, neurons)."""
+        return (self.outputs @ self.inputs @ torch.linalg.pinv(rows)).T
 
     def _rows(self, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of as many columns, scaled by the gradient of the bias, and how far each agrees."""
@@ -255,35 +271,5 @@ class _Layer:
         rows = torch.linalg.pinv(matrix) @ self.inputs
         back = (self.outputs @ matrix).abs()
         on = rows @ self.weight.T + self.bias > 0
-        shown = (back > _ZERO * back.amax(dim=0)).T
+        shown = (back > ZERO * back.amax(dim=0)).T
         return rows, (on == shown)[:, self.alive].double().mean(dim=1)
-
-
-def _zeros(values: torch.Tensor, below: float = _ZERO) -> torch.Tensor:
-    """Which numbers count as zero beside the largest of their column, bool of the shape of ``values``."""
-    sizes = values.abs()
-    return sizes < below * sizes.amax(dim=0)
-
-
-def _patterns(zeros: torch.Tensor) -> torch.Tensor:
-    """Each pattern once, for many starts end at one column, those of most zeros first."""
-    distinct = torch.from_numpy(np.unique(zeros.numpy(force=True), axis=0))
-    return distinct[distinct.sum(dim=1).argsort(descending=True)[:_MOST]].to(zeros.device)
-
-
-def _null(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Unit vectors of the smallest products with some rows, (count, rank)."""
-    return torch.linalg.svd(rows, full_matrices=True).Vh[-count:]
-
-
-def _independent(columns: torch.Tensor, rank: int) -> list[int]:
-    """Numbers of the first columns that do not depend on those before, as many as the rank at most."""
-    own: list[int] = []
-    basis = columns[:0]
-    for number, column in enumerate(columns):
-        left = column - basis.T @ (basis @ column)
-        if left.norm() > _SAME:
-            basis, own = torch.cat([basis, (left / left.norm())[None]]), [*own, number]
-        if len(own) == rank:
-            break
-    return own

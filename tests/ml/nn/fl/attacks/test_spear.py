@@ -28,6 +28,18 @@ def smooth() -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, 100), nn.Sigmoid(), nn.Linear(100, CLASSES))
 
 
+def narrow() -> nn.Module:
+    """So few neurons that rows that resemble each other switch on the same ones."""
+    return nn.Sequential(nn.Linear(FEATURES, 20), nn.ReLU(), nn.Linear(20, 2))
+
+
+def random() -> nn.Module:
+    """What was dropped cannot be repeated, so that no row can be put through the net once more."""
+    return nn.Sequential(
+        nn.Linear(FEATURES, 100), nn.ReLU(), nn.Linear(100, 40), nn.Dropout(0.2), nn.Linear(40, CLASSES)
+    )
+
+
 def observed(
     net: Callable[[], nn.Module], parties: int, batch: int, density: float = 1.0
 ) -> tuple[torch.Tensor, Observation]:
@@ -47,6 +59,26 @@ def observed(
 @pytest.mark.parametrize(("parties", "batch"), [(1, 1), (1, 4), (2, 4)])
 def test_every_row_of_a_batch_or_average_comes_back_exactly(parties: int, batch: int) -> None:
     x, observation = observed(deep, parties, batch)
+    found = spear_attack(observation)
+    assert len(found) == len(x)
+    assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
+
+
+def test_rows_of_unequal_weights_come_back_if_all_do() -> None:
+    torch.manual_seed(2)
+    weights = dict(deep().state_dict())
+    x, y = torch.randn(3, FEATURES), torch.randint(CLASSES, (3,))
+    members = [PartyStep(deep, weights, x[k : k + 1], y[k : k + 1], {}) for k in range(3)]
+    updates = [weight_update(member, 1, 1.0) for member in members]
+    shares = (0.5, 0.3, 0.2)
+    seen = [sum(s * a for s, a in zip(shares, arrays, strict=True)) for arrays in zip(*updates, strict=True)]
+    found = spear_attack(observe(members[0], seen, Knowledge.MASK_KNOWN, classes=CLASSES, parties=3))
+    assert len(found) == 3
+    assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
+
+
+def test_rows_come_back_through_dropout_if_all_do() -> None:
+    x, observation = observed(random, 1, 4)
     found = spear_attack(observation)
     assert len(found) == len(x)
     assert float(torch.cdist(x.double(), found).min(dim=1).values.max()) < 1e-2
@@ -79,6 +111,22 @@ def test_from_a_twentieth_of_the_gradient_none_comes_back() -> None:
 
 def test_where_every_row_switches_all_neurons_on_none_comes_back() -> None:
     assert len(spear_attack(observed(smooth, 1, 4)[1], SpearSettings(starts=400))) == 0
+
+
+def test_of_rows_that_few_neurons_do_not_tell_apart_no_mixture_is_given_as_a_row() -> None:
+    """The limit of the attack: rows of one label that resemble each other, in a narrow layer."""
+    mixtures = 0
+    for seed in range(12):
+        torch.manual_seed(seed)
+        weights = dict(narrow().state_dict())
+        x = torch.randn(1, FEATURES) + 0.1 * torch.randn(3, FEATURES)
+        party = PartyStep(narrow, weights, x, torch.zeros(3, dtype=torch.int64), {})
+        seen = observe(party, weight_update(party, 1, 1.0), Knowledge.MASK_KNOWN, classes=2)
+        by_signs = spear_attack(seen, SpearSettings(starts=128, explained=False))
+        mixtures += int((torch.cdist(by_signs, x.double()) > 1e-2).all(dim=1).sum())
+        found = spear_attack(seen, SpearSettings(starts=128))
+        assert bool((torch.cdist(found, x.double()).amin(dim=1) < 1e-2).all() if len(found) else True)
+    assert mixtures >= 3
 
 
 def test_nothing_comes_back_from_noise() -> None:

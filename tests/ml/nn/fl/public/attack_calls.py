@@ -236,7 +236,13 @@ ATTACK: dict[str, Call] = {
     "SpearSettings": Call(
         attacks.SpearSettings,
         lambda *_: {},
-        {"starts": COUNT, "agreement": [*NUMBER, 0.0, 1.5], "seed": [-1, 0.5], "seconds": [*NUMBER, 0.0]},
+        {
+            "starts": COUNT,
+            "agreement": [*NUMBER, 0.0, 1.5],
+            "seed": [-1, 0.5],
+            "seconds": [*NUMBER, 0.0],
+            "explained": [None, 1],
+        },
     ),
     "gradient_of_adam": Call(
         attacks.gradient_of_adam,
