@@ -18,7 +18,7 @@ _SCENE = ("data", "view", "defence", "level")
 _OF_SCENE = ("images", "view", "defence", "removed or noise", "living")
 
 
-def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def render(content: Mapping[str, Any], pictures: Mapping[Said, str]) -> str:
     """The page.
 
     Args:
@@ -43,9 +43,9 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     return document(words.TITLE, parts)
 
 
-def _figure(caption: str, address: str) -> str:
-    text = escape(caption)
-    return f'<figure class="plot"><img src="{address}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+def _figure(caption: Said, address: str) -> str:
+    picture = f'<img src="{address}" alt="{escape(caption.en)}">'
+    return f'<figure class="plot">{picture}<figcaption>{caption.html()}</figcaption></figure>'
 
 
 def _views(rows: Sequence[Row]) -> str:
@@ -54,7 +54,8 @@ def _views(rows: Sequence[Row]) -> str:
     for row in rows:
         scenes.setdefault(tuple(str(row[name]) for name in _SCENE), []).append(row)
     best = [
-        [min(own, key=worst_first), max(own, key=lambda row: row["successes"])] for own in scenes.values()
+        [min(own, key=worst_first), min(own, key=lambda row: (-row["successes"], worst_first(row)))]
+        for own in scenes.values()
     ]
     body = [
         [*_scene(one), _score(one, "identified", by=True), _score(other, "successes", by=True)]

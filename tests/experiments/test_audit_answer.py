@@ -1,15 +1,18 @@
 import json
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from experiments import leakage_audit
-from experiments.audit import answer, page, strongest
+from experiments.audit import answer, figures, page, strongest, words
 from experiments.audit.cells import (
+    INFERRED,
     KNOWN,
     OBLIVIOUS,
     PRUNING,
+    REMOVED,
     WEIGHTS_ONLY,
     Cell,
 )
@@ -94,6 +97,46 @@ def test_the_committed_page_is_drawn_from_the_committed_figures():
     content = json.loads((folder / "report.json").read_text())
     for sentence in answer.sentences(content):
         assert escape(sentence.en) in html and escape(sentence.zh) in html
+
+
+def test_no_label_of_the_curves_touches_another_and_the_legend_hides_none_of_them():
+    rows = [made_up_row(KNOWN, level, 10, 20) for level in REMOVED]
+    rows += [made_up_row(who, level, 1, 2) for who in (INFERRED, WEIGHTS_ONLY, OBLIVIOUS) for level in (0.5,)]
+    figure = figures.success_curves(
+        rows, "DLG on MNIST: images identified and got back, against living weights"
+    )
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "chance",
+        KNOWN,
+        INFERRED,
+        WEIGHTS_ONLY,
+        OBLIVIOUS,
+    ]
+    for axes in figure.axes:
+        assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
+        places = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert all(one.x1 + 2 < other.x0 for one, other in pairwise(places))
+
+
+def test_captions_and_steps_are_said_in_both_languages_and_in_good_grammar():
+    html = page.render(
+        {**made_up(), "settings": {}, "versions": {}, "missing": []},
+        {words.curves_of(words.said("closed form"), words.said("MNIST")): "data:image/png;base64,"},
+    )
+    assert "closed form on MNIST: images identified" in html and "\u95ed\u5f0f\uff0cMNIST" in html
+    assert words.said("update k=1").en == "update of 1 local step"
+    assert words.said("update k=5").en == "update of 5 local steps"
+
+
+def test_of_attackers_that_get_as_much_back_the_page_names_the_one_that_identifies_most():
+    content = {
+        **made_up(made_up_row(OBLIVIOUS, 0.95, 0, 0), made_up_row(KNOWN, 0.95, 0, 20)),
+        **{"settings": {}, "versions": {}, "missing": []},
+    }
+    views = page.render(content, {}).partition("By view")[2].partition("All rows")[0]
+    assert views.count("DLG (mask-aware)") == 2 and "mask-oblivious" not in views
 
 
 def test_names_on_the_page_cannot_break_it():
