@@ -71,7 +71,7 @@ def success_curves(rows: Sequence[Row], title: str) -> Any:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained", sharey=True)
     _curves(left, rows, "identified")
     left.axhline(100 / candidates, color="0.4", linestyle=":", linewidth=1, label="chance")
-    left.set_title(f"identified: nearest of {candidates} candidates", fontsize=9)
+    left.set_title(f"identified: nearest of {candidates:,} candidates", fontsize=9)
     left.set_ylabel("Images (%)")
     figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
     _curves(right, rows, "successes")

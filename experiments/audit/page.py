@@ -7,7 +7,15 @@ from html import escape
 from typing import Any
 
 from experiments.audit import words
-from experiments.audit.answer import Row, attacker, beyond_chance, sentences, through, worst_first
+from experiments.audit.answer import (
+    Row,
+    attacker,
+    beyond_chance,
+    sentences,
+    through,
+    with_chance,
+    worst_first,
+)
 from experiments.audit.words import said
 from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.audit.judging import MARGIN
@@ -25,7 +33,7 @@ def render(content: Mapping[str, Any], pictures: Mapping[Said, str]) -> str:
         content: of ``report.json``.
         pictures: caption and ``data:`` address of each picture.
     """
-    rows = content["rows"]
+    rows, baselines = (with_chance(content[name], content["baselines"]) for name in ("rows", "baselines"))
     missing = len(content["missing"])
     state = Said(f"Not complete: {missing} rows are missing.", f"尚未完成：缺少 {missing} 行。")  # noqa: RUF001
     verdict = "leaks" if any(map(beyond_chance, rows)) else "undecided"
@@ -35,7 +43,7 @@ def render(content: Mapping[str, Any], pictures: Mapping[Said, str]) -> str:
         (words.ANSWER, answered(verdict, sentences(content))),
         (words.VIEWS, _views(rows)),
         (words.FIGURES, f'<div class="figures">{figures}</div>'),
-        (words.ROWS, _rows(rows, content["baselines"])),
+        (words.ROWS, _rows(rows, baselines)),
         (words.ACCURACY, _accuracies(content["accuracies"], rows)),
         (words.LIMITS, items(words.NOT_MEASURED)),
         (words.METHOD, paragraphs(words.HOW) + _settings(content)),
@@ -99,7 +107,7 @@ def _scores(row: Row) -> list[Cell]:
 
 
 def _score(row: Row, score: str, by: bool = False) -> Cell:
-    chance = 1 / row["candidates"] if score == "identified" else 0.0
+    chance = row["chance"] if score == "identified" else 0.0
     interval = wilson_interval(row[score], row["images"])
     at_chance = "chance" if interval[1] <= chance + MARGIN else "undecided"
     kind = "leaks" if interval[0] > chance else at_chance
