@@ -27,13 +27,30 @@ def sentences(content: Mapping[str, Any]) -> list[Said]:
     Returns:
         Sentences for which there are rows.
     """
-    chosen = pruned_gradients(content["rows"])
+    chosen = pruned_gradients(with_chance(content["rows"], content["baselines"]))
     return [_of_data(data, chosen) for data in dict.fromkeys(row["data"] for row in chosen)]
 
 
+def with_chance(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Row]:
+    """Rows with the part of the images that is identified without seeing anything.
+
+    Args:
+        rows: of attackers, or baselines themselves.
+        baselines: who sees nothing; one is near some images by itself.
+
+    Returns:
+        The rows, each with "chance": one in as many as there are candidates, or more if a baseline of its
+        images has more.
+    """
+    blind: dict[str, float] = {}
+    for row in baselines:
+        blind[row["data"]] = max(blind.get(row["data"], 0.0), row["identified"] / row["images"])
+    return [{**row, "chance": max(1 / row["candidates"], blind.get(row["data"], 0.0))} for row in rows]
+
+
 def beyond_chance(row: Row) -> bool:
-    """Whether the 95 % interval of identified images lies above what guessing among the candidates gives."""
-    return wilson_interval(row["identified"], row["images"])[0] > 1 / row["candidates"]
+    """Whether the 95 % interval of identified images lies above chance, see :func:`with_chance`."""
+    return wilson_interval(row["identified"], row["images"])[0] > row["chance"]
 
 
 def worst_first(row: Row) -> tuple[float, float]:

@@ -12,7 +12,9 @@ import numpy as np
 
 from experiments.audit.cells import INFERRED, KNOWN, OBLIVIOUS, PRUNING, SECURE, WEIGHTS_ONLY
 from experiments.audit.scoring import SHOWN
+from experiments.audit.words import CONTACT_SHEET, curves_of, said
 from secretflow.ml.nn.fl.audit.intervals import wilson_interval
+from secretflow.ml.nn.fl.audit.words import Said
 
 matplotlib.use("Agg")  # files only, no window
 
@@ -26,7 +28,7 @@ _COLORS = {KNOWN: "#0b6e4f", INFERRED: "#3d7fc4", WEIGHTS_ONLY: "#d98324", OBLIV
 _SHEET_LEVELS = (0.0, 0.05, 0.5, 0.9, 0.95, 0.99)
 
 
-def draw_all(content: Mapping[str, Any], examples: Sequence[Row], out: Path) -> dict[str, str]:
+def draw_all(content: Mapping[str, Any], examples: Sequence[Row], out: Path) -> dict[Said, str]:
     """Draws what the rows allow.
 
     Args:
@@ -37,17 +39,16 @@ def draw_all(content: Mapping[str, Any], examples: Sequence[Row], out: Path) -> 
     Returns:
         Caption and picture of each file, as a ``data:`` address of a PNG.
     """
-    rows, pictures = content["rows"], {}
+    rows = content["rows"]
+    pictures: dict[Said, str] = {}
     for data, attack in dict.fromkeys((row["data"], row["attack"]) for row in rows):
         pruned = [r for r in rows if (r["data"], r["attack"]) == (data, attack) and _is_pruned_gradient(r)]
         if len({row["level"] for row in pruned}) > 1:
-            caption = f"{attack} on {data}: images identified and got back, against living weights"
-            pictures[caption] = _save(
-                _success_curves(pruned, caption), out / f"success_{_slug(attack, data)}.png"
-            )
+            caption = curves_of(said(attack), said(data))
+            curves = success_curves(pruned, caption.en)
+            pictures[caption] = _save(curves, out / f"success_{_slug(attack, data)}.png")
     if examples:
-        caption = "True image, reconstruction and absolute difference"
-        pictures[caption] = _save(_contact_sheet(examples), out / "contact_sheet.png")
+        pictures[CONTACT_SHEET] = _save(_contact_sheet(examples), out / "contact_sheet.png")
     return pictures
 
 
@@ -59,14 +60,20 @@ def _slug(*names: str) -> str:
     return "_".join(names).lower().replace(" ", "_").replace("-", "")
 
 
-def _success_curves(rows: Sequence[Row], title: str) -> Any:
+def success_curves(rows: Sequence[Row], title: str) -> Any:
+    """A figure of the images identified and got back through pruning.
+
+    Args:
+        rows: of one attack on the gradients of one data set.
+        title: above.
+    """
     candidates = rows[0]["candidates"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained", sharey=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained", sharey=True)
     _curves(left, rows, "identified")
     left.axhline(100 / candidates, color="0.4", linestyle=":", linewidth=1, label="chance")
-    left.set_title(f"identified: nearest of {candidates} candidates", fontsize=9)
+    left.set_title(f"identified: nearest of {candidates:,} candidates", fontsize=9)
     left.set_ylabel("Images (%)")
-    left.legend(fontsize=8, loc="best")
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
     _curves(right, rows, "successes")
     right.set_title("got back: MSE < 0.01", fontsize=9)
     figure.suptitle(title, fontsize=10)
@@ -98,7 +105,7 @@ def _curves(axes: Any, rows: Sequence[Row], score: str) -> None:
         )
     axes.set_xscale("log")
     ticks = sorted({round(100 * row["density"], 1) for row in rows})
-    shown = [tick for tick in ticks if tick <= 50 or tick in (80, 100)]
+    shown = [tick for tick in ticks if tick <= 50 or tick == 100]  # others would touch each other
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.minorticks_off()
     axes.set_xlabel("Living weights (%)")
@@ -154,8 +161,8 @@ def _contact_sheet(rows: Sequence[Row]) -> Any:
         title = places[line, 0].text(
             0,
             -0.04,
-            f"{row['data']}, {what}: identified {row['identified']}, got back {row['successes']} "
-            f"of {row['images']}",
+            f"{row['data']}, {row['attack']}, {what}: identified {row['identified']}, "
+            f"got back {row['successes']} of {row['images']}",
             transform=places[line, 0].transAxes,
             fontsize=8,
             va="top",

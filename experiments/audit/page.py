@@ -7,7 +7,15 @@ from html import escape
 from typing import Any
 
 from experiments.audit import words
-from experiments.audit.answer import Row, attacker, beyond_chance, sentences, through, worst_first
+from experiments.audit.answer import (
+    Row,
+    attacker,
+    beyond_chance,
+    sentences,
+    through,
+    with_chance,
+    worst_first,
+)
 from experiments.audit.words import said
 from secretflow.ml.nn.fl.audit.intervals import wilson_interval
 from secretflow.ml.nn.fl.audit.judging import MARGIN
@@ -18,14 +26,14 @@ _SCENE = ("data", "view", "defence", "level")
 _OF_SCENE = ("images", "view", "defence", "removed or noise", "living")
 
 
-def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def render(content: Mapping[str, Any], pictures: Mapping[Said, str]) -> str:
     """The page.
 
     Args:
         content: of ``report.json``.
         pictures: caption and ``data:`` address of each picture.
     """
-    rows = content["rows"]
+    rows, baselines = (with_chance(content[name], content["baselines"]) for name in ("rows", "baselines"))
     missing = len(content["missing"])
     state = Said(f"Not complete: {missing} rows are missing.", f"尚未完成：缺少 {missing} 行。")  # noqa: RUF001
     verdict = "leaks" if any(map(beyond_chance, rows)) else "undecided"
@@ -35,7 +43,7 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         (words.ANSWER, answered(verdict, sentences(content))),
         (words.VIEWS, _views(rows)),
         (words.FIGURES, f'<div class="figures">{figures}</div>'),
-        (words.ROWS, _rows(rows, content["baselines"])),
+        (words.ROWS, _rows(rows, baselines)),
         (words.ACCURACY, _accuracies(content["accuracies"], rows)),
         (words.LIMITS, items(words.NOT_MEASURED)),
         (words.METHOD, paragraphs(words.HOW) + _settings(content)),
@@ -43,9 +51,9 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     return document(words.TITLE, parts)
 
 
-def _figure(caption: str, address: str) -> str:
-    text = escape(caption)
-    return f'<figure class="plot"><img src="{address}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+def _figure(caption: Said, address: str) -> str:
+    picture = f'<img src="{address}" alt="{escape(caption.en)}">'
+    return f'<figure class="plot">{picture}<figcaption>{caption.html()}</figcaption></figure>'
 
 
 def _views(rows: Sequence[Row]) -> str:
@@ -54,7 +62,8 @@ def _views(rows: Sequence[Row]) -> str:
     for row in rows:
         scenes.setdefault(tuple(str(row[name]) for name in _SCENE), []).append(row)
     best = [
-        [min(own, key=worst_first), max(own, key=lambda row: row["successes"])] for own in scenes.values()
+        [min(own, key=worst_first), min(own, key=lambda row: (-row["successes"], worst_first(row)))]
+        for own in scenes.values()
     ]
     body = [
         [*_scene(one), _score(one, "identified", by=True), _score(other, "successes", by=True)]
@@ -98,7 +107,7 @@ def _scores(row: Row) -> list[Cell]:
 
 
 def _score(row: Row, score: str, by: bool = False) -> Cell:
-    chance = 1 / row["candidates"] if score == "identified" else 0.0
+    chance = row["chance"] if score == "identified" else 0.0
     interval = wilson_interval(row[score], row["images"])
     at_chance = "chance" if interval[1] <= chance + MARGIN else "undecided"
     kind = "leaks" if interval[0] > chance else at_chance

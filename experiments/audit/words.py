@@ -60,13 +60,23 @@ def said(name: str) -> Said:
     if average:
         return Said(f"average of {average[1]} parties", f"{average[1]} 方的平均")
     if update:
-        return Said(f"update of {update[1]} local steps", f"本地 {update[1]} 步的更新")
+        steps = "step" if update[1] == "1" else "steps"
+        return Said(f"update of {update[1]} local {steps}", f"本地 {update[1]} 步的更新")
     return Said(name, CHINESE.get(name, name))
+
+
+def curves_of(attack: Said, data: Said) -> Said:
+    """The caption of the curves of an attack on a data set."""
+    return Said(
+        f"{attack.en} on {data.en}: images identified and got back, against living weights",
+        f"{attack.zh}，{data.zh}：被识别和被还原的图像，横轴为存活权重",
+    )
 
 
 TITLE = Said("Leakage audit: gradients of single images", "泄露审计：单幅图像的梯度")
 ANSWER = Said("Answer", "结论")
 FIGURES = Said("Figures", "图")
+CONTACT_SHEET = Said("True image, reconstruction and absolute difference", "真实图像、还原结果和绝对差")
 VIEWS = Said("By view, worst first", "按视角排列，最坏的在前")
 ROWS = Said("All rows", "全部数据")
 ACCURACY = Said(

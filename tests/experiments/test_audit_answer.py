@@ -1,15 +1,20 @@
 import json
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from experiments import leakage_audit
-from experiments.audit import answer, page, strongest
+from experiments.audit import answer, figures, page, strongest, words
 from experiments.audit.cells import (
+    INFERRED,
     KNOWN,
+    NOTHING,
     OBLIVIOUS,
+    PADDED,
     PRUNING,
+    REMOVED,
     WEIGHTS_ONLY,
     Cell,
 )
@@ -53,6 +58,16 @@ def test_pictures_that_name_their_originals_leak_whatever_their_error():
     assert "no attacker tried identifies images beyond chance where weights are pruned" in said
 
 
+def test_what_is_identified_without_seeing_anything_is_chance():
+    content = made_up(made_up_row(KNOWN, 0.95, successes=0, identified=4))
+    assert "at 1 of 1 rates of pruning" in answer.sentences(content)[0].en
+    blind = {"data": "MNIST", "baseline": "mean image", "images": 20, "candidates": 100, "successes": 0}
+    content["baselines"] = [{**blind, "identified": 3, "median_mse": 0.1}]
+    assert "no attacker tried identifies images beyond chance" in answer.sentences(content)[0].en
+    html = page.render({**content, "settings": {}, "versions": {}, "missing": []}, {})
+    assert "chance 15 %" in html and 'class="leaks"' not in html
+
+
 def test_the_worst_attacker_comes_first():
     rows = [
         made_up_row(KNOWN, 0.95, successes=3, identified=2),
@@ -94,6 +109,71 @@ def test_the_committed_page_is_drawn_from_the_committed_figures():
     content = json.loads((folder / "report.json").read_text())
     for sentence in answer.sentences(content):
         assert escape(sentence.en) in html and escape(sentence.zh) in html
+
+
+def test_no_label_of_the_curves_touches_another_and_the_legend_hides_none_of_them():
+    rows = [made_up_row(KNOWN, level, 10, 20) for level in REMOVED]
+    rows += [made_up_row(who, level, 1, 2) for who in (INFERRED, WEIGHTS_ONLY, OBLIVIOUS) for level in (0.5,)]
+    figure = figures.success_curves(
+        rows, "DLG on MNIST: images identified and got back, against living weights"
+    )
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "chance",
+        KNOWN,
+        INFERRED,
+        WEIGHTS_ONLY,
+        OBLIVIOUS,
+    ]
+    for axes in figure.axes:
+        assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
+        places = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert all(one.x1 + 2 < other.x0 for one, other in pairwise(places))
+
+
+def test_captions_and_steps_are_said_in_both_languages_and_in_good_grammar():
+    html = page.render(
+        {**made_up(), "settings": {}, "versions": {}, "missing": []},
+        {words.curves_of(words.said("closed form"), words.said("MNIST")): "data:image/png;base64,"},
+    )
+    assert "closed form on MNIST: images identified" in html and "\u95ed\u5f0f\uff0cMNIST" in html
+    assert words.said("update k=1").en == "update of 1 local step"
+    assert words.said("update k=5").en == "update of 5 local steps"
+
+
+def test_of_attackers_that_get_as_much_back_the_page_names_the_one_that_identifies_most():
+    content = {
+        **made_up(made_up_row(OBLIVIOUS, 0.95, 0, 0), made_up_row(KNOWN, 0.95, 0, 20)),
+        **{"settings": {}, "versions": {}, "missing": []},
+    }
+    views = page.render(content, {}).partition("By view")[2].partition("All rows")[0]
+    assert views.count("DLG (mask-aware)") == 2 and "mask-oblivious" not in views
+
+
+def test_the_sentences_that_quote_the_report_have_its_figures():
+    content = json.loads((ROOT / "dgl/audit/report.json").read_text())
+    assert content["complete"]
+    rows = {(row["attack"], row["view"], row["level"], row["knowledge"]): row for row in content["rows"]}
+    dlg = rows["DLG", "gradient", 0.95, KNOWN]
+    padded = [rows[attack, PADDED, 0.0, NOTHING] for attack in ("DLG", "iDLG", "Inverting Gradients")]
+    back, found, images = (dlg[name] for name in ("successes", "identified", "images"))
+    chance, candidates = f"{padded[0]['images'] / padded[0]['candidates']:g}", f"{dlg['candidates']:,}"
+    assert back == sum(row["successes"] + row["identified"] for row in padded) == 0  # the sentences say none
+    english, chinese, leakage = (
+        " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        for name in ("README.md", "README.zh-CN.md", "docs/results/leakage.md")
+    )
+    assert f"DLG gets back 0 of {images} images at 5 % living, and identifies {found} of them" in english
+    assert f"of them among {candidates} (`make audit`" in english
+    assert (
+        f"of {padded[0]['images']} images they identify none (chance {chance}) and get back none" in english
+    )
+    assert f"0/{images} \u5f20\u56fe\u50cf\uff0c\u5374\u5728 {candidates} \u4e2a\u5019\u9009\u4e2d" in chinese
+    assert f"\u8bc6\u522b\u51fa {found} \u5f20" in chinese
+    assert f"{padded[0]['images']} \u5f20\u56fe\u50cf\u4e2d\u8bc6\u522b\u51fa 0 \u5f20" in chinese
+    assert f"\u968f\u673a\u6c34\u5e73 {chance}\uff09\uff0c\u6062\u590d 0 \u5f20" in chinese
+    assert f"DLG, without public images, gets back none of {images} at 5 %" in leakage
 
 
 def test_names_on_the_page_cannot_break_it():

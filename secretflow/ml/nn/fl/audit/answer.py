@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from secretflow.ml.nn.fl.audit.judging import Row, standing, verdict
+from secretflow.ml.nn.fl.audit.reasons import NO_TIME, minutes_needed, reason
 from secretflow.ml.nn.fl.audit.words import Said, count, say
 
 _SEVERITY = {"leaks": 0, "undecided": 1, "chance": 2}
@@ -26,7 +26,7 @@ def best(rows: Sequence[Row], score: str) -> Row | None:
 
 
 def named(row: Row) -> Said:
-    """The view of a row."""
+    """The view of a row, or of an attacker that was not tried."""
     parts = {"batch": row["batch_size"], "parties": row["parties"], "name": row["scene"]}
     return say(row["view"], **parts)
 
@@ -108,11 +108,11 @@ def not_measured(content: Mapping[str, Any]) -> Iterator[Said]:
         Sentences.
     """
     yield say("no other attackers")
-    refused = sorted(content["not_measured"], key=lambda each: (each["attack"], each["why"]))
-    for (attack, why), each in groupby(refused, key=lambda one: (one["attack"], one["why"])):
-        scenes = ", ".join(one["scene"] for one in each)
-        needed, _, _ = why.partition(", got ")
-        yield say("no attack", attack=say(attack), scenes=scenes, why=needed)
+    reasons: dict[tuple[str, Said], list[Row]] = {}
+    for one in sorted(content["not_measured"], key=lambda one: (one["attack"], one["why"])):
+        reasons.setdefault((one["attack"], reason(one)), []).append(one)
+    for (attack, why), each in reasons.items():
+        yield say("no attack", attack=say(attack), views=_listed(map(named, each)), why=why)
     for row in content["rows"]:
         if row["effort"]:
             kind = "spared rows" if "public" in row["effort"] else "spared search"
@@ -148,15 +148,33 @@ def tried(content: Mapping[str, Any]) -> Iterator[Said]:
     """
     left_out = [*content["not_measured"], *content["not_for_it"]]
     for scene, rows in by_scene(content).items():
-        view = named(rows[0]) if rows else Said(scene, scene)
+        others = [one for one in left_out if one["scene"] == scene]
         attackers = _listed(say(row["attack"]) for row in rows) if rows else say("nobody")
-        yield say("tried", view=view, attackers=attackers)
-        reasons: dict[str, list[str]] = {}
-        for one in left_out:
-            if one["scene"] == scene:
-                reasons.setdefault(one["why"].partition(", got ")[0], []).append(one["attack"])
+        yield say("tried", view=named((rows or others)[0]), attackers=attackers)
+        reasons: dict[Said, list[str]] = {}
+        for one in others:
+            reasons.setdefault(reason(one), []).append(one["attack"])
         for why, attacks in reasons.items():
             yield say("not tried", attackers=_listed(map(say, attacks)), why=why)
+
+
+def not_run(content: Mapping[str, Any]) -> Iterator[Said]:
+    """For whom the time was too short.
+
+    Args:
+        content: of ``report.json``.
+
+    Yields:
+        A sentence for each view of which there is somebody.
+    """
+    views: dict[Said, list[Said]] = {}
+    for one in content["not_measured"]:
+        if one["why"] == NO_TIME:
+            attack, minutes = say(one["attack"]), minutes_needed(one)
+            said = attack if minutes is None else say("takes", attack=attack, minutes=minutes)
+            views.setdefault(named(one), []).append(said)
+    for view, attacks in views.items():
+        yield say("not run", view=view, attacks=_listed(attacks))
 
 
 def _listed(names: Iterable[Said]) -> Said:

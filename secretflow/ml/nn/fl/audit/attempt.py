@@ -24,6 +24,18 @@ _WARM, _TIMED = 8, 128
 """Public rows on which the speed of the net is taken, before and when."""
 
 
+class OutOfTimeError(Exception):
+    """A search does not fit into its time.
+
+    Args:
+        needed: seconds that it takes at least; None is unknown.
+    """
+
+    def __init__(self, needed: float | None) -> None:
+        super().__init__(needed)
+        self.needed = needed
+
+
 @dataclass(frozen=True)
 class Guess:
     """What came back of one observation.

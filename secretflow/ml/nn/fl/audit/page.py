@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secretflow.ml.nn.fl.audit import shown
-from secretflow.ml.nn.fl.audit.answer import answer, best, named, not_measured, sorted_scenes
+from secretflow.ml.nn.fl.audit.answer import answer, best, named, not_measured, not_run, sorted_scenes
 from secretflow.ml.nn.fl.audit.judging import Row, standing, verdict, worst_first
 from secretflow.ml.nn.fl.audit.layout import answered, counted, document, items, paragraphs, table
 from secretflow.ml.nn.fl.audit.rows import Rows
@@ -32,7 +32,7 @@ def render(content: Mapping[str, Any], examples: Sequence[Row], rows: Rows) -> s
         say("title"),
         [
             *([(None, private)] if private else []),
-            (say("answer"), answered(worst, answer(content))),
+            (say("answer"), answered(worst, [*answer(content), *not_run(content)])),
             (say("views"), _views(scenes) + paragraphs([_scores(content)], "note")),
             *([(say("evidence"), evidence)] if evidence else []),
             (say("attackers"), _attackers(scenes)),

@@ -17,20 +17,19 @@ from secretflow import _validate
 from secretflow.ml.nn.fl.attacks.observation import Progress
 from secretflow.ml.nn.fl.audit import report
 from secretflow.ml.nn.fl.audit.attackers import ATTACKERS
-from secretflow.ml.nn.fl.audit.attempt import Attacker, Attempt, Learned
+from secretflow.ml.nn.fl.audit.attempt import Attacker, Attempt, Learned, OutOfTimeError
 from secretflow.ml.nn.fl.audit.captured import class_numbers
 from secretflow.ml.nn.fl.audit.finished import Finished, key_of
 from secretflow.ml.nn.fl.audit.judging import SCORES, Judge, Row, chances
+from secretflow.ml.nn.fl.audit.reasons import NO_TIME
 from secretflow.ml.nn.fl.audit.rows import Rows
 from secretflow.ml.nn.fl.audit.scenes import Scene, captured_scenes, scenes_of
 from secretflow.ml.nn.fl.audit.settings import AuditSettings
+from secretflow.ml.nn.fl.audit.shares import LEAST_SECONDS, Shares
 from secretflow.ml.nn.fl.audit.split import Split, split
 from secretflow.ml.nn.fl.audit.subject import Subject, Weights
 from secretflow.ml.nn.fl.worker.capture_files import Capture, load_capture
 
-_LEAST_SECONDS = 1.0
-_PART_WITHOUT_SEARCH = 1 / 6
-"""Of the time that an attacker may take who does not search; few take so long."""
 _CHANGES_NOTHING = ("minutes", "show_rows")
 """Settings that leave what is measured as it is."""
 
@@ -116,12 +115,9 @@ class _Bench:
     def measure(self, scenes: Sequence[Scene]) -> dict[str, Any]:
         """Tries all attackers that fit; returns what the report needs."""
         judge = Judge(self.dealt.candidates, self.dealt.public, self.settings.seed)
-        end = time.monotonic() + 60 * self.settings.minutes
         counts = torch.bincount(self.dealt.candidates.y)
         most_frequent = float(counts.max() / counts.sum())
-        rows: list[Row] = []
         baselines: list[Row] = []
-        refused: list[dict[str, str]] = []
         blind: dict[str, Mapping[str, Row]] = {}
         for scene in scenes:
             blind[scene.name] = dict(judge.blind(scene))
@@ -129,24 +125,12 @@ class _Bench:
                 baselines.append(
                     {"scene": scene.name, "baseline": name, **_without(row, "examples", "columns")}
                 )
-        cells = list(self._cells(scenes))
-        learned: dict[str, Learned] = {}
-        with tqdm(total=len(cells), unit="attack", disable=not self.verbose) as bar:
-            for number, (scene, attacker) in enumerate(cells):
-                bar.set_description(f"{attacker.name} on {scene.name}")
-                bar.set_postfix_str("")
-                share = (end - time.monotonic()) / (len(cells) - number)
-
-                def progress(part: float, bar: Any = bar) -> None:
-                    bar.set_postfix_str(f"{part:.0%}")
-
-                found = self._row(scene, attacker, judge, share, learned, progress)
-                if isinstance(found, str):
-                    refused.append({"scene": scene.name, "attack": attacker.name, "why": found})
-                else:
-                    own = chances(found, blind[scene.name], most_frequent)
-                    rows.append({**found, **{f"chance_{score}": own[score] for score in SCORES}})
-                bar.update()
+        tried = self._tried(list(self._cells(scenes)), judge)
+        rows: list[Row] = []
+        for row in tried:
+            if "why" not in row:
+                own = chances(row, blind[row["scene"]], most_frequent)
+                rows.append({**row, **{f"chance_{score}": own[score] for score in SCORES}})
         numbers = torch.arange(self.dealt.attacked)
         return {
             "net": self.subject.name,
@@ -159,9 +143,35 @@ class _Bench:
             "most_frequent": most_frequent,
             "rows": rows,
             "baselines": baselines,
-            "not_measured": refused,
+            "not_measured": [row for row in tried if "why" in row],
             "not_for_it": self._not_for_it(scenes),
         }
+
+    def _tried(self, cells: Sequence[tuple[Scene, Attacker]], judge: Judge) -> list[Row]:
+        """What each attacker comes to, or why it was not tried; searches short of time come again, last."""
+        searching = sum(attacker.searches for _, attacker in cells)
+        shares = Shares(self.settings.minutes, len(cells) - searching, searching)
+        learned: dict[str, Learned] = {}
+        with tqdm(total=len(cells), unit="attack", disable=not self.verbose) as bar:
+
+            def progress(part: float) -> None:
+                bar.set_postfix_str(f"{part:.0%}")
+
+            def one(scene: Scene, attacker: Attacker, seconds: float) -> Row:
+                bar.set_description(f"{attacker.name} on {scene.name}")
+                bar.set_postfix_str("")
+                return self._row(scene, attacker, judge, seconds, learned, progress)
+
+            found: list[Row] = []
+            for scene, attacker in cells:
+                found.append(one(scene, attacker, shares.next(attacker.searches)))
+                bar.update()
+            late = [number for number, row in enumerate(found) if row.get("seconds_needed") is not None]
+            for place, number in enumerate(late):
+                seconds = shares.again(found[number]["seconds_needed"], len(late) - place)
+                if seconds is not None:
+                    found[number] = one(*cells[number], seconds)
+        return found
 
     def _left_out(self, scenes: Sequence[Scene]) -> list[int]:
         """Numbers of parties for whose average there were too few rows."""
@@ -179,11 +189,11 @@ class _Bench:
                     if attacker.searches is searches and fits:
                         yield scene, attacker
 
-    def _not_for_it(self, scenes: Sequence[Scene]) -> list[dict[str, str]]:
+    def _not_for_it(self, scenes: Sequence[Scene]) -> list[Row]:
         """Attackers that are for other rows or other views."""
         kind = self.dealt.candidates.kind
         return [
-            {"scene": scene.name, "attack": attacker.name, "why": why}
+            {**_seen(scene), "attack": attacker.name, "why": why}
             for scene in scenes
             for attacker in ATTACKERS
             if (why := attacker.unfit(kind, scene.rows_together)) is not None
@@ -197,16 +207,15 @@ class _Bench:
         seconds: float,
         learned: dict[str, Learned],
         progress: Progress,
-    ) -> Row | str:
-        """What an attacker comes to; or, in words, why it was not tried."""
+    ) -> Row:
+        """What an attacker comes to; or "why" it was not tried."""
         key = self._key(scene, attacker)
         kept = self.finished.get(key)
         if kept is not None and (not kept["effort"] or kept["minutes"] >= self.settings.minutes):
             return kept
-        if seconds < _LEAST_SECONDS and attacker.searches:
-            return f"minutes must be more, got {self.settings.minutes:g}"
-        if not attacker.searches:
-            seconds = max(seconds, 60 * self.settings.minutes * _PART_WITHOUT_SEARCH, _LEAST_SECONDS)
+        refused: Row = {**_seen(scene), "attack": attacker.name, "why": NO_TIME, "seconds_needed": None}
+        if seconds < LEAST_SECONDS and attacker.searches:
+            return refused
         candidates = self.dealt.candidates
         attempt = Attempt(
             scene,
@@ -220,17 +229,17 @@ class _Bench:
         started = time.perf_counter()
         try:
             findings = attacker.run(attempt)
+        except OutOfTimeError as error:
+            needed = error.needed
+            return refused | {"seconds_needed": None if needed is None else round(needed, 1)}
         except (ValueError, RuntimeError) as error:  # a net or scene that the attacker cannot take
-            return str(error)
+            return {**_seen(scene), "attack": attacker.name, "why": str(error)}
         row = {
-            "scene": scene.name,
-            "view": scene.view,
+            **_seen(scene),
             "attack": attacker.name,
             "knowledge": "mask, net and public rows",
             "density": round(scene.density, 6),
             "bits": scene.bits,
-            "parties": scene.parties,
-            "batch_size": scene.batch_size,
             "local_steps": scene.local_steps,
             **judge.scored(findings, scene),
             "effort": dict(findings.effort),
@@ -258,6 +267,16 @@ def _digest(tensors: Sequence[torch.Tensor]) -> str:
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _seen(scene: Scene) -> Row:
+    """What is said of a view beside each attacker."""
+    return {
+        "scene": scene.name,
+        "view": scene.view,
+        "parties": scene.parties,
+        "batch_size": scene.batch_size,
+    }
 
 
 def _without(row: Row, *names: str) -> Row:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from secretflow.errors import ArgumentError
+import torch
+
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
     InvertingSettings,
@@ -19,15 +20,19 @@ from secretflow.ml.nn.fl.attacks import (
     inverting_attack,
     prior_attack,
 )
+from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
+from secretflow.ml.nn.fl.attacks.objective import Objective
 from secretflow.ml.nn.fl.attacks.observation import Progress
-from secretflow.ml.nn.fl.audit.attempt import Attempt, Findings, all_of
+from secretflow.ml.nn.fl.audit.attempt import Attempt, Findings, OutOfTimeError, all_of
 
 Search = Callable[[Sequence[Observation], int, Progress | None], list[Reconstruction]]
 """From observations, steps and progress to what came back."""
 
 
-class _OutOfTimeError(Exception):
-    """A search took twice the time that it was given."""
+_MOVES = 20
+"""In a step of each of these attacks, of one evaluation at least."""
+_ENOUGH_SECONDS = 5.0
+"""An evaluation that takes so long needs no second one to say how long one takes."""
 
 
 def _searched(attempt: Attempt, search: Search, steps: int, least: int) -> Findings:
@@ -38,30 +43,48 @@ def _searched(attempt: Attempt, search: Search, steps: int, least: int) -> Findi
         search: the attack.
         steps: of a search that is not short of time.
         least: steps below which it is not worth trying.
+
+    Raises:
+        OutOfTimeError: there is not even time for the least steps, or they took twice the time.
     """
     observations = attempt.scene.observations
-    started = time.perf_counter()
-    search(observations[:1], 1, None)
-    each = time.perf_counter() - started
+    # Few evaluations tell who has no chance, before a step of many is made.
+    each = _MOVES * _seconds_of_an_evaluation(observations[0])
+    if least * each <= attempt.seconds:
+        started = time.perf_counter()
+        search(observations[:1], 1, None)
+        each = time.perf_counter() - started
     steps = min(steps, int(attempt.seconds / each))
     if steps < least:
-        raise ArgumentError(f"minutes must be more for a search that takes {each:.0f} s a step, got too few")
+        raise OutOfTimeError((least + 1) * each)
     count = max(1, min(len(observations), 20, int(attempt.seconds / each / steps)))
     end = time.perf_counter() + 2 * attempt.seconds
 
     def progress(part: float) -> None:
         attempt.progress(part)
         if time.perf_counter() > end:
-            raise _OutOfTimeError
+            raise OutOfTimeError(None)
 
-    try:
-        found = search(observations[:count], steps, progress)
-    except _OutOfTimeError:
-        raise ArgumentError("minutes must be more for this search, got too few") from None
+    found = search(observations[:count], steps, progress)
     return all_of(found, {"observations": count, "of": len(observations), "steps": steps})
 
 
+def _seconds_of_an_evaluation(observation: Observation) -> float:
+    """Of a guess and the gradient of its match, in which a search spends nearly all its time."""
+    objective = Objective([observation])
+    evaluate, seconds = objective.bind([0]), 0.0
+    guess = torch.zeros(1, objective.size, device=objective.device, dtype=objective.dtype)
+    for _ in range(2):  # the first one takes longer
+        started = time.perf_counter()
+        float(evaluate(guess)[0])  # waits for a GPU
+        seconds = time.perf_counter() - started
+        if seconds > _ENOUGH_SECONDS:
+            break
+    return seconds
+
+
 def prior_search(attempt: Attempt) -> Findings:
+    labels_or_a_guess(attempt.scene.observations[0])  # refuses at once what has labels that cannot be read
     prior, bits = fit_gaussian(attempt.public.x), attempt.scene.bits
     noise = PriorSettings().noise if bits is None else 1 / (2 ** (bits - 1) - 1) / math.sqrt(6)
 
@@ -72,6 +95,7 @@ def prior_search(attempt: Attempt) -> Findings:
 
 
 def search_by_direction(attempt: Attempt) -> Findings:
+    labels_or_a_guess(attempt.scene.observations[0])
     low, high = attempt.scene.observations[0].bounds
     rate = 0.1 * (high - low if math.isfinite(high - low) else 1.0)
 

@@ -21,7 +21,7 @@ class AuditSettings:
         rows: that are attacked, at most; at least 2.
         candidates: among which they are sought, at most; at least 2. Attacked rows are among them.
         public: other rows, which the attacker has, at most; at least 10.
-        minutes: after which no further attack starts, above 0; whoever searches gets his share of them.
+        minutes: after which no further attack starts, above 0; half of them is left for searches.
         seed: of everything that is drawn.
         show_rows: whether the report shows rows and what came back of them.
 

@@ -194,12 +194,26 @@ TEXTS: dict[str, Said] = {
     "tried": Said("Tried on the {view}: {attackers}.", "对{view}尝试了：{attackers}。"),
     "not tried": Said("  not {attackers}: {why}", "  未试{attackers}：{why}"),
     "nobody": Said("nobody", "无"),
+    "lack of time": Said("lack of time", "时间不够"),
+    "lack of time, needs": Said(
+        "lack of time, takes {minutes} min at least", "时间不够，至少需要 {minutes} 分钟"
+    ),
+    "for tokens": Said("for tokens", "只用于词元"),
+    "for images": Said("for images", "只用于图像"),
+    "for images and table": Said("for images and tables", "只用于图像和表格"),
+    "for one row alone": Said("for one row alone", "只用于单独一行"),
+    "for several rows together": Said("for several rows together", "只用于合在一起的多行"),
+    "not run": Said(
+        "Not run on the {view} for lack of time: {attacks}. With more minutes the same audit goes on.",
+        "因时间不够，对{view}没有运行：{attacks}。增加分钟数，同一审计便接着进行。",
+    ),
+    "takes": Said("{attack} (at least {minutes} min)", "{attack}（至少 {minutes} 分钟）"),
     # what was not measured
     "no other attackers": Said(
         "Other attackers. Stronger ones than these exist or will; where none got through, only these failed.",
         "其他攻击者。更强的攻击者已经存在或将会出现；没有攻击成功之处，只说明这些攻击者失败了。",
     ),
-    "no attack": Said("{attack}, on: {scenes} ({why}).", "{attack}，视角：{scenes}（{why}）。"),
+    "no attack": Said("{attack}, on the {views} ({why}).", "{attack}，视角：{views}（{why}）。"),
     "no training": Said(
         "A trained net: weights were fresh. Give a checkpoint to audit one.",
         "训练过的网络：此处用的是初始权重。给出检查点即可审计。",

@@ -98,8 +98,10 @@ def test_the_page_is_one_private_file_in_two_languages_with_the_answer_first(fin
 
 def test_what_was_not_tried_for_want_of_time_is_said(finished: AuditReport) -> None:
     refused = {row["attack"]: row["why"] for row in finished.content["not_measured"]}
-    assert refused["DLG"] == "minutes must be more, got 0.001"
-    assert "minutes must be more" in finished.html.read_text(encoding="utf-8")
+    assert refused["DLG"] == "lack of time"
+    first_part = finished.html.read_text(encoding="utf-8").partition("By who sees what")[0]
+    for view in ("upload of one party, batch of 1", "average of 4 parties, batches of 1"):
+        assert f"Not run on the {view} for lack of time: " in first_part
 
 
 def test_it_says_who_was_tried_on_a_view_and_why_others_were_not(finished: AuditReport) -> None:
@@ -109,7 +111,7 @@ def test_it_says_who_was_tried_on_a_view_and_why_others_were_not(finished: Audit
     )
     assert "regression on what fully connected layers were given" in upload
     assert re.search(r"  not rows read off one by one, .*: for several rows together\n", upload)
-    assert re.search(r"  not .*search by distance \(DLG\): minutes must be more\n", upload)
+    assert re.search(r"  not .*search by distance \(DLG\): lack of time\n", upload)
     assert "rows read off one by one" in average.split("\n")[0]
     assert "  not tokens read off the embedding: for tokens" in average
     assert finished.tried("zh").startswith("\u5bf9\u4e00\u65b9\u7684\u4e0a\u4f20")
