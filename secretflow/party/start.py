@@ -90,24 +90,18 @@ def started(place: Place, ray_options: Mapping[str, Any]) -> Iterator[None]:
         SetupError: the port is taken, or another party did not come in time.
     """
     import secretflow as sf
+    from secretflow.party.ending import Ending
     from secretflow.security.aggregation.secagg.dropouts.survival import set_streams
     from secretflow.security.aggregation.secagg.identity import set_identities
 
     try:
         with _strict_channels(place):
             _init(place, ray_options)
-        if place.cluster.streams is None:
-            _wait_for(place)
-        else:
-            print(
-                f"{place.party} meets the others at {place.cluster.streams}: fit waits for all of them, for "
-                f"--wait {place.wait:g} seconds, and then for as many as it needs",
-                file=sys.stderr,
-                flush=True,
-            )
-        set_identities(_identities(place))
-        set_streams(_streams(place))
-        yield
+        with Ending().watched():
+            _meet(place)
+            set_identities(_identities(place))
+            set_streams(_streams(place))
+            yield
     except BaseException:
         # No barrier: the others may be waiting for what will not come.
         sf.shutdown(barrier_on_shutdown=False, on_error=True)
@@ -206,6 +200,19 @@ def _strict_channels(place: Place) -> Iterator[None]:
 
     with mock.patch.object(fed, "init", with_ours):
         yield
+
+
+def _meet(place: Place) -> None:
+    """Waits for all other parties where all are needed; else ``fit`` does."""
+    if place.cluster.streams is None:
+        _wait_for(place)
+        return
+    print(
+        f"{place.party} meets the others at {place.cluster.streams}: fit waits for all of them, for "
+        f"--wait {place.wait:g} seconds, and then for as many as it needs",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _wait_for(place: Place) -> None:
