@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,8 @@ from secretflow.ml.nn.fl.epoch_reports import SurvivorReport
 from secretflow.ml.nn.fl.worker.progress import Progress, Taken
 from secretflow.ml.nn.fl.worker.totals import Told
 from secretflow.security.aggregation.secagg.errors import AggregationError
+
+SECONDS_OF_A_LOOK = 1.0
 
 _LAST_WORDS = 5.0  # seconds for those who have an error of their own, when one has been met
 
@@ -109,6 +111,7 @@ class Crew:
         workers: by party; who is lost is taken out of it, and put back when it has come back.
         deadline: seconds for which those who are behind are waited for.
         patience: seconds in which one must have come further.
+        look: called about every second while all are at work; what it raises ends the wait for them.
 
     Attributes:
         passed: how many entries of the plan are behind the one that is furthest.
@@ -119,7 +122,13 @@ class Crew:
         totals: by number of the epoch what was added up of it, see :class:`~.worker.progress.Progress`.
     """
 
-    def __init__(self, workers: dict[PYU, Any], deadline: float, patience: float) -> None:
+    def __init__(
+        self,
+        workers: dict[PYU, Any],
+        deadline: float,
+        patience: float,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
         self.passed = -1
         self.planned = self.trained = 0
         self.taken: dict[tuple[int, int], Taken] = {}
@@ -129,6 +138,7 @@ class Crew:
         self._all = dict(workers)
         self._deadline = deadline
         self._patience = patience
+        self._look = look
         self._reached = dict.fromkeys(workers, -1)
         self._there: tuple[str, ...] = ()
         self._calls: dict[ray.ObjectRef, PYU] = {}
@@ -141,7 +151,7 @@ class Crew:
 
         Raises:
             Exception: a worker's own error.
-            AggregationError: no worker is left, or none has come further in time.
+            AggregationError: none has come further in time, or the look has raised it.
         """
         end = time.monotonic() + self._patience
         while True:
@@ -150,12 +160,15 @@ class Crew:
             furthest = max((self._reached[device] for device in self._all), default=-1)
             if furthest >= until and (not late or time.monotonic() >= end):
                 break
-            ready, _ = ray.wait(list(self._calls), timeout=max(0.0, end - time.monotonic()))
+            seconds = min(SECONDS_OF_A_LOOK, max(0.0, end - time.monotonic()))
+            ready, _ = ray.wait(list(self._calls), timeout=seconds)
             for call in ready:
                 self._hear(call)
             if ready:
                 reached = max((self._reached[device] for device in self._all), default=-1) >= until
                 end = time.monotonic() + (self._deadline if reached else self._patience)
+            elif time.monotonic() < end:
+                self._look()
             elif furthest < until:
                 raise AggregationError(
                     f"a party must come further within {self._patience:g} seconds, got none that has"

@@ -19,7 +19,14 @@ from tqdm import tqdm
 from secretflow.device import PYU, PYUObject, proxy
 from secretflow.ml.nn.callbacks.callbacklist import CallbackList
 from secretflow.ml.nn.fl.callbacks import Checkpoint, needs_model_each_round
-from secretflow.ml.nn.fl.crew import Crew, be_patient, over_a_network, reference_of, value_within
+from secretflow.ml.nn.fl.crew import (
+    SECONDS_OF_A_LOOK,
+    Crew,
+    be_patient,
+    over_a_network,
+    reference_of,
+    value_within,
+)
 from secretflow.ml.nn.fl.epoch_reports import (
     SurvivorReport,
     record_epoch,
@@ -41,7 +48,6 @@ from secretflow.security.aggregation.secagg.dropouts.survival import Streams, Su
 from secretflow.security.aggregation.secagg.errors import AggregationError, TooFewSurvivorsError
 
 _SECONDS_AT_ONCE = 0.5  # see LocalTransport
-_SECONDS_OF_A_LOOK = 1.0
 _SECONDS_OF_A_START = 300.0  # of a process, on a machine that is busy
 
 
@@ -81,6 +87,8 @@ class SurvivingSession:
             history=self._history,
             round_deadline=self._survival.round_deadline,
         )
+        self._sign: ray.ObjectRef | None = None  # of life, that the server's process was asked for
+        self._serves_until = math.inf
         self._round_by_round = any(map(needs_model_each_round, options.own_callbacks))
         self._at_once = 1
         self._epochs = 0  # that were recorded
@@ -95,7 +103,7 @@ class SurvivingSession:
         streams, serves = self._open()
         try:
             if self._workers:
-                self._train(streams)
+                self._train(streams, serves)
             if serves:
                 self._serve(waits=not self._workers)
         finally:
@@ -133,14 +141,16 @@ class SurvivingSession:
             message = f"{self._server.party} must answer, but its process has ended"
             raise AggregationError(message) from None
 
-    def _train(self, streams: Streams) -> None:
+    def _train(self, streams: Streams, serves: bool) -> None:
         options, survival, callbacks = self._options, self._survival, self._callbacks
         freq = 0 if options.validation_data is None else options.validation_freq
         patience = streams.wait + 9 * survival.round_deadline
         be_patient(self._workers, patience)
         for worker in self._workers.values():
             worker.begin_surviving_fit(survival, streams, self._fit, freq, over_a_network())
-        crew = Crew(self._workers, survival.round_deadline, patience)
+        # In a simulation the parties themselves wait no longer than a round for a server.
+        look = self._look_at_server if serves and over_a_network() else (lambda: None)
+        crew = Crew(self._workers, survival.round_deadline, patience, look)
         try:
             crew.go_on(0)
             callbacks.on_train_begin()
@@ -155,6 +165,28 @@ class SurvivingSession:
         finally:
             crew.leave()
             be_patient(self._workers, None)
+
+    def _look_at_server(self) -> None:
+        """Whether there is a server: the parties would wait for one that nobody but this program can start.
+
+        Raises:
+            AggregationError: its process has ended, or it has served to an end that nobody here was told of.
+        """
+        self._sign = self._sign or reference_of(self._host.wait(0.0))
+        if not ray.wait([self._sign], timeout=0)[0]:
+            return  # it may stand still, and go on
+        sign, self._sign, why = self._sign, None, "its process has ended"
+        try:
+            if not ray.get(sign):
+                return
+        except RayActorError:
+            self._serves_until = 0.0
+        except AggregationError as error:
+            why = f"it has ended: {error}"
+        # Who was told of an end says so within a round.
+        self._serves_until = min(self._serves_until, time.monotonic() + self._survival.round_deadline)
+        if time.monotonic() > self._serves_until:
+            raise AggregationError(f"{self._server.party} must serve, but {why}")
 
     def _train_epoch(self, crew: Crew) -> None:
         """Goes on to the end of an epoch, some rounds at a time."""
@@ -221,8 +253,8 @@ class SurvivingSession:
         while waits or time.monotonic() < end:
             seconds = self._survival.round_deadline
             try:
-                looks = self._host.wait(_SECONDS_OF_A_LOOK)
-                over = self._answer_within(_SECONDS_OF_A_LOOK + seconds, looks)
+                looks = self._host.wait(SECONDS_OF_A_LOOK)
+                over = self._answer_within(SECONDS_OF_A_LOOK + seconds, looks)
             except AggregationError:
                 if waits:
                     raise
