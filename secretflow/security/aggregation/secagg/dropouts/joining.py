@@ -117,6 +117,10 @@ class Session:
         self._over = False
         self._steps = 0
 
+    def anew(self) -> Session:
+        """One of the same parties that has not begun."""
+        return Session(self._names, self._rules, self._sums_ahead)
+
     @property
     def steps(self) -> int:
         """How many steps have ended."""

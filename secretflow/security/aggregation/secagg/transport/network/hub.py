@@ -22,6 +22,8 @@ from .stream import METHOD
 from .tls import KEEP_ALIVE, Tls, check_loopback, sender_of
 
 _OVERSLEPT = 1.0  # seconds: if this process stood still for longer, the parties are not to blame
+_SECONDS_OF_A_LOOK = 1.0
+_STOOD_STILL = 10.0  # seconds: after as long streams break, one by one, of parties that are there
 
 
 @dataclass(eq=False)
@@ -41,7 +43,8 @@ class Hub:
     """Serves one session of parties.
 
     A party whose stream ends is gone at once; one that is silent is gone when the step's time is over. A
-    connection that answers no keep-alive for 20 seconds counts as ended.
+    connection that answers no keep-alive for 20 seconds counts as ended. If this process stands still for so
+    long that streams may have broken, all parties come anew, as to a server that was started again.
 
     Args:
         address: host and port to listen on; port 0 takes a free one.
@@ -106,19 +109,28 @@ class Hub:
         """
         self._grpc.start()
         try:
-            end, steps = time.monotonic() + self._wait, self._session.steps
+            before, worked = time.monotonic(), time.process_time()
+            end, steps = before + self._wait, self._session.steps
             while not self._session.has_ended:
+                seconds = min(_SECONDS_OF_A_LOOK, max(0.0, end - time.monotonic()))
                 try:
-                    event = self._events.get(timeout=max(0.0, end - time.monotonic()))
-                except queue.Empty:
-                    if time.monotonic() > end + _OVERSLEPT:
-                        end = time.monotonic() + self._round_deadline
-                    else:
-                        self._send(self._session.time_out())
-                else:
+                    event = self._events.get(timeout=seconds)
                     if event is None:
                         break
+                except queue.Empty:
+                    event = None
+                now, work = time.monotonic(), time.process_time()
+                idle = now - before - (work - worked)
+                before, worked = now, work
+                if idle > _SECONDS_OF_A_LOOK + _STOOD_STILL:
+                    self._begin_anew()
+                    steps, end = self._session.steps, now + self._round_deadline
+                elif event is not None:
                     self._take(*event)
+                elif now > end + _OVERSLEPT:
+                    end = now + self._round_deadline
+                elif now >= end:
+                    self._send(self._session.time_out())
                 if reports := self._session.take_reports():
                     self._on_reports(reports)
                 if self._session.steps != steps:
@@ -130,6 +142,13 @@ class Hub:
     def stop(self) -> None:
         """Has :meth:`serve` end soon; for another thread."""
         self._events.put(None)
+
+    def _begin_anew(self) -> None:
+        with self._lock:
+            for line in self._lines.values():
+                line.outgoing.put(None)
+            self._lines.clear()
+        self._session = self._session.anew()
 
     def _take(self, line: _Line, message: ToServer | None) -> None:
         if self._lines.get(line.party) is not line:
