@@ -69,7 +69,7 @@ test-production: $(READY) ## three parties in network namespaces, which take roo
 test-faults: $(READY) ## parties, links and disks that fail, a server that lies, random schedules (half an hour)
 	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/security/aggregation/dropouts -m "faults or not faults"
 	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/simulation/test_survivors.py tests/simulation/test_signals.py -m "faults or not faults"
-	$(PYTHON) -m pytest tests/production/test_survivors.py tests/production/test_unreachable.py -m faults
+	$(PYTHON) -m pytest tests/production/test_survivors.py tests/production/test_unreachable.py tests/production/test_signals.py -m faults
 
 bench-aggregator: $(READY) ## the aggregator beside upstream's, into benchmarks/results/aggregator.json
 	$(PYTHON) -m benchmarks.aggregator

@@ -36,10 +36,11 @@ class Scene:
     Args:
         home: their folder.
         network: where they are.
+        train: module of the training, beside this one.
         changed: settings that are not those of the guide, for there is less time.
     """
 
-    def __init__(self, home: Path, network: Network, **changed: object) -> None:
+    def __init__(self, home: Path, network: Network, train: str = "own_survivors", **changed: object) -> None:
         self.home, self._network = home, network
         self._going: dict[str, subprocess.Popen[bytes]] = {}
         self._marks: list[str] = []
@@ -51,8 +52,8 @@ class Scene:
         known = json.loads((home / "cluster.json").read_text())
         cluster["parties"] = known["parties"]
         cluster["settings"] |= changed
-        cluster["train"] = "own_survivors:train"  # what the guide's does, and says what its driver is told
-        shutil.copy(HERE / "own_survivors.py", home)
+        cluster["train"] = f"{train}:train"  # what the guide's does, and says what its driver is told
+        shutil.copy(HERE / f"{train}.py", home)
         (home / "cluster.json").write_text(json.dumps(cluster))
 
     def start(self, party: str) -> None:
@@ -70,12 +71,20 @@ class Scene:
 
     def kill(self, party: str) -> None:
         self._going[party].kill()
-        self._going[party].wait()
-        mark = [mark for mark in self._marks if mark.startswith(party)][-1]
+        self.end(party)
+
+    def processes(self, party: str) -> dict[int, str]:
+        """Command lines, by number, of a party's processes."""
+        return processes([mark for mark in self._marks if mark.startswith(party)][-1])
+
+    def end(self, party: str) -> int:
+        """Waits until a party's program has ended, and all its processes; returns the status."""
+        status = self._going[party].wait(SECONDS)
         end = time.monotonic() + 60
-        while found := processes(mark):  # its Ray goes with it, so that the port is free
+        while found := self.processes(party):  # its Ray goes with it, so that the port is free
             assert time.monotonic() < end, found
             time.sleep(0.2)
+        return status
 
     def wait_for(self, text: str, party: str) -> None:
         """Waits until a party has said something."""
