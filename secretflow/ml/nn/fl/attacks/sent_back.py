@@ -6,19 +6,20 @@ to the first layer, with one label or another, does: the gradient must show just
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
+from torch import nn
+from torch.func import grad, vmap
 
-from secretflow.ml.nn.fl.attacks.net import called, in_mode, is_random
+from secretflow.ml.nn.fl.attacks.net import by_first_name, called, differentiable_twice, in_mode, is_random
 from secretflow.ml.nn.fl.attacks.observation import Observation
-from secretflow.ml.nn.fl.attacks.public import PublicRows, living_arrays, public_gradients
+from secretflow.ml.nn.fl.attacks.public import living_arrays
 
 TOLERANCE = 1e-4
 """Relative difference up to which the gradient shows what a row sends back; float32 keeps 1e-7 of it, and
 1e-5 where what is pruned is filled in."""
 WEIGHT_TOLERANCE = 1e-3
 """Relative difference up to which a weight is that of one row."""
+_AT_ONCE = 256
 
 
 def explained(observation: Observation, bias: int, rows: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
@@ -57,18 +58,28 @@ def explained(observation: Observation, bias: int, rows: torch.Tensor, shown: to
 
 
 def _is_random(observation: Observation, rows: torch.Tensor) -> bool:
-    net = in_mode(observation.model(), observation.evaluating)
-    weights = {name: value.detach().cpu() for name, value in observation.pruned_weights().items()}
-    rows = rows.to(observation.gradients[0].dtype)
-    return is_random(net, lambda: called(net, weights, rows))
+    net, tensors = _net(observation)
+    return is_random(net, lambda: called(net, tensors, rows.to(observation.gradients[0].dtype)))
 
 
 def _sent_back(observation: Observation, bias: int, rows: torch.Tensor) -> torch.Tensor:
     """The gradient of the bias for each row and label, float64 of shape (rows, classes, neurons seen)."""
+    net, tensors = _net(observation)
+    name = [name for name, _ in net.named_parameters()][bias]
+
+    def cross_entropy(own: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(called(net, {**tensors, name: own}, x[None]), y[None])
+
     classes = observation.classes
+    labelled = rows.repeat_interleave(classes, dim=0).to(observation.gradients[0].dtype)
     labels = torch.arange(classes).repeat(len(rows))
-    labelled = PublicRows(rows.repeat_interleave(classes, dim=0), labels)
-    counts = [int(here.sum()) for here in living_arrays(observation)]
-    alone = replace(observation, batch_size=1)
-    found = [array.split(counts, dim=1)[bias] for array in public_gradients(alone, labelled)]
-    return torch.cat(found).double().view(len(rows), classes, -1)
+    with differentiable_twice(net):
+        each = vmap(grad(cross_entropy), in_dims=(None, 0, 0), chunk_size=_AT_ONCE)
+        found: torch.Tensor = each(tensors[name], labelled, labels)
+    return found[:, living_arrays(observation)[bias]].double().view(len(rows), classes, -1)
+
+
+def _net(observation: Observation) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    net = in_mode(observation.model(), observation.evaluating)
+    weights = {name: value.detach().cpu() for name, value in observation.pruned_weights().items()}
+    return net, by_first_name(net, weights)
