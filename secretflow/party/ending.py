@@ -33,6 +33,7 @@ class Ending:
 
     def __init__(self) -> None:
         self._lost = ""  # what Ray has lost
+        self._status: int | None = None  # with which the program ends, if it does before its time
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -45,6 +46,10 @@ class Ending:
         threading.Thread(target=self._watch, args=(needed, over), daemon=True, name="watch over Ray").start()
         try:
             yield
+        except BaseException:
+            if self._status is None:
+                raise
+            raise SystemExit(self._status) from None  # Ray makes 1 of it, and what is cut off may have errors
         finally:
             over.set()  # before Ray is shut down
 
@@ -62,6 +67,7 @@ class Ending:
             why = "a value could not be sent to another party, which has ended or is cut off"
         if not why:
             why, status = f"told to end by {signal.Signals(number).name}", _ENDED_BY_SIGNAL + number
+        self._status = status
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda *_: os._exit(status))
         threading.Thread(target=_end_at_last, args=(status,), daemon=True).start()
