@@ -19,6 +19,7 @@ from secretflow.ml.nn.fl.attacks import (
 )
 from secretflow.ml.nn.fl.attacks.candidates import compare_candidates
 from secretflow.ml.nn.fl.attacks.cocktail import unmix_rows
+from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.inverter import attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
 from secretflow.ml.nn.fl.attacks.membership import candidate_scores
@@ -126,8 +127,8 @@ ATTACKERS: tuple[Attacker, ...] = (
     Attacker("regression on activations", False, _activations, together=False),
     Attacker("candidates", False, _candidates, ("images", "table", "tokens")),
     Attacker("learned inverter", True, _learned, together=False),
-    Attacker("Gaussian prior", True, prior_search),
-    Attacker("Inverting Gradients", True, search_by_direction),
+    Attacker("Gaussian prior", True, prior_search, refuses=labels_or_a_guess),
+    Attacker("Inverting Gradients", True, search_by_direction, refuses=labels_or_a_guess),
     Attacker("DLG", True, search_by_distance),
 )
 """In the order in which they are tried; those that search come when all others are through all scenes."""

@@ -160,6 +160,7 @@ class Attacker:
         run: attacks a scene.
         kinds: of rows.
         together: whether it takes several rows in an observation; None is both.
+        refuses: raises ValueError, at once, for an observation that it cannot attack however long it takes.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Attacker:
     run: Callable[[Attempt], Findings]
     kinds: tuple[str, ...] = ("images", "table")
     together: Literal[True, False] | None = None
+    refuses: Callable[[Observation], object] = lambda _: None
 
     def unfit(self, kind: str, rows_together: int) -> str | None:
         """Why it is not for such a view; None if it is.

@@ -104,8 +104,10 @@ class Judge:
             "recognised": int(named.sum(dim=1).max()),
         }
         row = self._row(counts, places, errors.tolist())
+        filled = self.public.x.mean(dim=0)
         row["examples"] = [
-            [int(number), found[k].tolist()] for k, number in enumerate(flat[:EXAMPLES].tolist())
+            [int(number), None if torch.equal(found[k], filled) else found[k].tolist()]
+            for k, number in enumerate(flat[:EXAMPLES].tolist())
         ]
         if self.rows.kind == "table":
             row["columns"] = self._columns(found, self.rows.x[flat])

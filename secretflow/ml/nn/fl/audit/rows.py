@@ -55,7 +55,10 @@ class Column:
         """What a person reads in the column of a row as the net gets it, (inputs,)."""
         if self.categories:
             return self.categories[int(row[self.start : self.start + self.width].argmax())]
-        return f"{float(row[self.start]) * self.scale + self.offset:.4g}"
+        number = float(row[self.start]) * self.scale + self.offset
+        if abs(number) < 1e-6 * abs(self.scale):
+            return "0"  # what is left of it is float32's rounding
+        return f"{number:.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
 
 
 @dataclass(frozen=True)

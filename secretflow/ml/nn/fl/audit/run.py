@@ -215,6 +215,10 @@ class _Bench:
             return kept
         refused: Row = {**_seen(scene), "attack": attacker.name, "why": NO_TIME, "seconds_needed": None}
         if seconds < LEAST_SECONDS and attacker.searches:
+            try:  # more time does not help whom the net or scene does not suit
+                attacker.refuses(scene.observations[0])
+            except (ValueError, RuntimeError) as error:
+                return {**_seen(scene), "attack": attacker.name, "why": str(error)}
             return refused
         candidates = self.dealt.candidates
         attempt = Attempt(

@@ -57,7 +57,8 @@ class Subject:
 
     Raises:
         TypeError: a value is of the wrong type.
-        ValueError: the net cannot be built, its loss is another one, or the weights are not its own.
+        ValueError: the net cannot be built, does not take the rows, its loss is another one, or the weights
+            are not its own.
     """
 
     def __init__(
@@ -85,6 +86,21 @@ class Subject:
         self.weights = _state(net) if weights is None else _own(net, weights)
         self.mask = _mask_of(net, self.weights) if self.trained else {}
         self.evaluating = tuple(name for name, module in net.named_modules() if _draws(module))
+        self._check_takes(net, rows)
+
+    def _check_takes(self, net: nn.Module, rows: Rows) -> None:
+        """Calls the net once, in evaluation, where one row is enough for normalisation by batch."""
+        try:
+            with torch.random.fork_rng([]), torch.no_grad():
+                scores = net.eval()(rows.x[:1])
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise ArgumentError(
+                f"model must be a net that takes these rows, got one that refuses a row of shape "
+                f"{rows.shape}: {error}"
+            ) from error
+        one = isinstance(scores, torch.Tensor) and scores.numel() == 1 and len(rows.labels) == 2
+        what = "'bce_with_logits' or 'bce' for a net that gives one score for two classes"
+        _validate.check(not one, "loss", self.loss, what)
 
     def build(self) -> nn.Module:
         """The net, which takes numbers and gives a score for each class, to be put into the cross entropy."""

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from html import escape
 
 ENGLISH, CHINESE = "en", "zh"
 LANGUAGES = (ENGLISH, CHINESE)
+_BEFORE_A_NUMBER = re.compile(r"(?<=[一-鿿])(?=\d)")
+"""Between a Chinese character and a number, where Chinese is set with a space."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def say(key: str, **values: object) -> Said:
     english = {name: value.en if isinstance(value, Said) else value for name, value in values.items()}
     chinese = {name: value.zh if isinstance(value, Said) else value for name, value in values.items()}
     text = TEXTS[key]
-    return Said(text.en.format(**english), text.zh.format(**chinese))
+    return Said(text.en.format(**english), _BEFORE_A_NUMBER.sub(" ", text.zh.format(**chinese)))
 
 
 def count(number: int, images: int, interval: tuple[float, float]) -> Said:
@@ -86,6 +89,8 @@ TEXTS: dict[str, Said] = {
     "known blind": Said("right by guessing the mean", "猜平均值即对"),
     "true": Said("true", "真实"),
     "came back": Said("came back", "还原结果"),
+    "nothing": Said("nothing", "无"),
+    "white": Said("(white where nothing came back)", "（白色表示没有还原出）"),
     "picked": Said("picked by the attacker among the candidates", "攻击者从候选中选出的"),
     "upload": Said("upload of one party, batch of {batch}", "一方的上传（批大小 {batch}）"),
     "average": Said(
@@ -128,7 +133,7 @@ TEXTS: dict[str, Said] = {
         "从 {candidates} 个候选中认出 {count}",
     ),
     "does successes": Said("rebuild {count}", "还原 {count}"),
-    "does recognised": Said("name the class of {count}", "说对 {count} 的类别"),
+    "does recognised": Said("name the class of {count}", "说对类别 {count}"),
     "did nothing": Said("no attacker could be tried", "没有能尝试的攻击者"),
     "and": Said(", ", "，"),
     "scores": Said(

@@ -20,7 +20,7 @@ from secretflow.ml.nn.fl.audit.attackers import ATTACKERS
 from secretflow.ml.nn.fl.audit.callback import LeakageAudit
 from secretflow.ml.nn.fl.audit.judging import MARGIN, standing, verdict
 from secretflow.ml.nn.fl.audit.subject import Subject
-from secretflow.ml.nn.fl.audit.words import TEXTS
+from secretflow.ml.nn.fl.audit.words import TEXTS, say
 from secretflow.ml.nn.fl.worker.capture_files import write_capture
 
 from ..conftest import CLASSES, FEATURES, Mlp, Task, model_def
@@ -102,6 +102,15 @@ def test_what_was_not_tried_for_want_of_time_is_said(finished: AuditReport) -> N
     first_part = finished.html.read_text(encoding="utf-8").partition("By who sees what")[0]
     for view in ("upload of one party, batch of 1", "average of 4 parties, batches of 1"):
         assert f"Not run on the {view} for lack of time: " in first_part
+
+
+def test_nobody_is_promised_more_time_whom_the_rows_do_not_suit(tmp_path: Path) -> None:
+    settings = replace(QUICK, parties=(8,))
+    report = audit(perceptron, table(classes=2), settings, out=tmp_path, verbose=False)
+    why = {row["attack"]: row["why"] for row in report.content["not_measured"] if row["parties"] == 8}
+    for name in ("Gaussian prior", "Inverting Gradients"):
+        assert why[name].startswith("batch_size must be at most the number of classes, 2")
+    assert why["DLG"] == "lack of time"
 
 
 def test_it_says_who_was_tried_on_a_view_and_why_others_were_not(finished: AuditReport) -> None:
@@ -282,12 +291,28 @@ def test_settings_out_of_range_are_refused(arguments: dict, message: str) -> Non
         ("nowhere.py:net", None, "model must name a file that is there"),
         (lambda wrong: nn.Linear(1, 1), None, "model must be built from"),
         (perceptron, "mse", "loss must be one of"),
+        (lambda: nn.Linear(FEATURES + 1, CLASSES), None, "model must be a net that takes these rows"),
         (TorchModel(Mlp, nn.MSELoss, None), None, "another loss cannot be audited yet"),
     ],
 )
 def test_a_model_that_cannot_be_audited_is_refused(model: object, loss: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Subject(model, table(), loss)
+
+
+def test_a_net_of_one_score_is_told_the_loss_that_it_needs() -> None:
+    with pytest.raises(ValueError, match=r"loss must be 'bce_with_logits' or .*, got 'cross_entropy'"):
+        Subject(lambda: nn.Linear(FEATURES, 1), table(classes=2))
+
+
+def test_normalisation_by_batch_takes_a_row_alone_when_the_net_is_looked_at() -> None:
+    net = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
+    assert Subject(lambda: net, table()).weights["1.num_batches_tracked"] == 0
+
+
+def test_chinese_sets_a_space_before_a_number() -> None:
+    view = say("average", parties=8, batch=1)
+    assert say("also leaks", view=view, what="").zh.partition("从")[2].startswith(" 8 方的平均")
 
 
 def test_every_attacker_has_words_for_the_report() -> None:

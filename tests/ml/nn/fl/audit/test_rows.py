@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from secretflow.ml.nn.fl.audit import Rows, read_arrays, read_csv, read_images
+from secretflow.ml.nn.fl.audit.rows import Column
 
 TABLE = """age,town,income,died
 20,Bern,1000,no
@@ -115,3 +116,10 @@ def test_rows_that_do_not_fit_are_refused(parts: dict, message: str) -> None:
     good = {"x": torch.rand(4, 3), "y": torch.tensor([0, 1, 1, 0]), "kind": "table", "labels": ("a", "b")}
     with pytest.raises((ValueError, TypeError), match=message):
         Rows(**{**good, **parts})
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(-5.7e-8, "0"), (0.5, "0.5"), (52_341, "52341"), (87.25, "87.25")]
+)
+def test_a_number_is_shown_as_it_was_written(number: float, text: str) -> None:
+    assert Column("income", 0).shown(torch.tensor([number])) == text

@@ -18,3 +18,10 @@ def test_candidates_that_an_attacker_picked_are_not_said_to_have_come_back(rows:
     picked = examples({**row, "picks": True}, rows)
     assert "picked by the attacker" in picked and "came back" not in picked
     assert "came back" in examples(row, rows)
+
+
+def test_a_row_that_did_not_come_back_is_not_shown_as_a_guess() -> None:
+    row = {"examples": [[0, None], [1, TABLE.x[1].tolist()]]}
+    assert examples(row, TABLE).count('<span class="en">nothing</span>') == 1
+    row = {"examples": [[0, None], [1, IMAGES.x[1].tolist()]]}
+    assert "white where nothing came back" in examples(row, IMAGES)
