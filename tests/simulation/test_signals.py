@@ -214,10 +214,10 @@ def test_signals_at_random_moments_end_a_fit_with_the_survivors_result_or_the_na
     pids = {device.party: process_of(worker.data) for device, worker in model._workers.items()}
     over, sent = threading.Event(), list[threading.Thread]()
 
-    def begun(self: Any, streams: Any) -> None:
+    def begun(self: Any, *arguments: Any) -> None:
         pids[SERVER] = process_of(self._host.data)
         sent.append(sending(faults, pids, over))
-        train(self, streams)
+        train(self, *arguments)
 
     monkeypatch.setattr(surviving_session.SurvivingSession, "_train", begun)
     touched = {fault.who for fault in faults}

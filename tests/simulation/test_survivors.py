@@ -235,9 +235,9 @@ def test_a_server_that_dies_ends_the_run_within_the_deadline(
     sessions: list[Any] = []
     run = surviving_session.SurvivingSession._train
 
-    def kept(self: Any, streams: Any) -> None:
+    def kept(self: Any, *arguments: Any) -> None:
         sessions.append(self)
-        run(self, streams)
+        run(self, *arguments)
 
     monkeypatch.setattr(surviving_session.SurvivingSession, "_train", kept)
     model, clock = make_model(ray_devices, tmp_path, round_deadline=5.0), Clock()
