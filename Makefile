@@ -17,7 +17,7 @@ SLOW := 'slow and not production and not install and not index and not faults'
 .PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults test-faults-here test-faults-network lint bench bench-aggregator bench-attack bench-attack-peers bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-peers bench-quick bench-small audit evaluate release clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
 
 env: $(READY) ## make the environment
 
