@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,15 +35,20 @@ class Network:
 
 def loopback() -> Network:
     """Three free ports of this machine."""
-    sockets = [socket.socket() for _ in PARTIES]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    ports = free_ports(len(PARTIES))
     return Network({party: f"127.0.0.1:{port}" for party, port in zip(PARTIES, ports, strict=True)})
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nobody listens, below those that systems give to whoever asks for any."""
+    found: list[int] = []
+    for port in random.sample(range(10000, 30000), 1000):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 @contextmanager

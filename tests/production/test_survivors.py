@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ import pytest
 
 from secretflow.ml.nn.fl.backend.torch.checkpoint import read_checkpoint
 from secretflow.security.aggregation.secagg.dropouts.opened_sums import NAME
-from tests.production.network import PARTIES, Network, loopback, namespaces, processes
+from tests.production.network import PARTIES, Network, free_ports, loopback, namespaces, processes
 from tests.production.observed import GUIDE, HERE, commands, environment, in_guide, party_of, set_up
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.faults]
@@ -46,7 +45,7 @@ class Scene:
         self._marks: list[str] = []
         set_up(home, network)
         host = network.addresses["carol"].rpartition(":")[0]
-        streams = f"{host}:20002" if network.namespaces else f"{host}:{free_port()}"
+        streams = f"{host}:20002" if network.namespaces else f"{host}:{free_ports(1)[0]}"
         found = re.findall(r"```json\n(.*?)```", GUIDE, flags=re.DOTALL)[1]
         cluster = json.loads(in_guide(network, found.replace(STREAMS, streams)))
         known = json.loads((home / "cluster.json").read_text())
@@ -127,13 +126,6 @@ class Scene:
         for mark in self._marks:
             for pid in processes(mark):
                 os.kill(pid, signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @pytest.fixture(params=["loopback", pytest.param("namespaces", marks=pytest.mark.namespaces)])
