@@ -14,7 +14,7 @@ FAST := 'not slow and not production and not install and not index and not fault
 SLOW := 'slow and not production and not install and not index and not faults'
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults test-faults-here test-faults-network lint bench bench-aggregator bench-attack bench-attack-peers bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-peers bench-quick bench-small audit evaluate release clean
+.PHONY: help env demo experiment docs test test-models test-rest test-slow test-fast test-other-python test-install test-production test-faults test-faults-protocol test-faults-fit lint bench bench-aggregator bench-attack bench-attack-peers bench-bytes bench-channels bench-contributors bench-dropouts bench-flower bench-leaving bench-parties bench-peers bench-quick bench-small audit evaluate release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -67,14 +67,14 @@ test-production: $(READY) ## three parties in network namespaces, which take roo
 	$(PYTHON) -m pytest tests/production -m "namespaces and not faults"
 
 test-faults: ## parties, links and disks that fail, a server that lies, random schedules (45 minutes)
-	$(MAKE) test-faults-here
-	$(MAKE) test-faults-network
+	$(MAKE) test-faults-protocol
+	$(MAKE) test-faults-fit
 
-test-faults-here: $(READY) ## the half of it that needs one machine: the protocol, and simulations (quarter of an hour)
+test-faults-protocol: $(READY) ## the part of it that no fit is needed for (ten minutes)
 	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/security/aggregation/dropouts -m "faults or not faults"
-	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/simulation/test_survivors.py tests/simulation/test_signals.py -m "faults or not faults"
 
-test-faults-network: $(READY) ## the other half: three parties over a network, some of them in namespaces as root
+test-faults-fit: $(READY) ## the rest of it: fits in a simulation and over a network, some in namespaces as root
+	FAULTS_TABLE=docs/production.md $(PYTHON) -m pytest tests/simulation/test_survivors.py tests/simulation/test_signals.py -m "faults or not faults"
 	$(PYTHON) -m pytest tests/production/test_survivors.py tests/production/test_unreachable.py tests/production/test_signals.py -m faults
 
 bench-aggregator: $(READY) ## the aggregator beside upstream's, into benchmarks/results/aggregator.json
