@@ -160,7 +160,8 @@ class Attacker:
         run: attacks a scene.
         kinds: of rows.
         together: whether it takes several rows in an observation; None is both.
-        refuses: raises ValueError, at once, for an observation that it cannot attack however long it takes.
+        refuses: asked before ``run``: raises ValueError, at once, for an observation that it cannot attack
+            however long it takes.
     """
 
     name: str

@@ -213,17 +213,10 @@ class _Bench:
         kept = self.finished.get(key)
         if kept is not None and (not kept["effort"] or kept["minutes"] >= self.settings.minutes):
             return kept
-        refused: Row = {**_seen(scene), "attack": attacker.name, "why": NO_TIME, "seconds_needed": None}
-        if seconds < LEAST_SECONDS and attacker.searches:
-            try:  # more time does not help whom the net or scene does not suit
-                attacker.refuses(scene.observations[0])
-            except (ValueError, RuntimeError) as error:
-                return {**_seen(scene), "attack": attacker.name, "why": str(error)}
-            return refused
-        candidates = self.dealt.candidates
+        refused = {**_seen(scene), "attack": attacker.name}
         attempt = Attempt(
             scene,
-            candidates,
+            self.dealt.candidates,
             self.dealt.public,
             seconds,
             self.settings.seed,
@@ -232,12 +225,15 @@ class _Bench:
         )
         started = time.perf_counter()
         try:
+            attacker.refuses(scene.observations[0])  # first: more time does not help whom a net does not suit
+            if seconds < LEAST_SECONDS and attacker.searches:
+                raise OutOfTimeError(None)
             findings = attacker.run(attempt)
         except OutOfTimeError as error:
-            needed = error.needed
-            return refused | {"seconds_needed": None if needed is None else round(needed, 1)}
+            needed = None if error.needed is None else round(error.needed, 1)
+            return {**refused, "why": NO_TIME, "seconds_needed": needed}
         except (ValueError, RuntimeError) as error:  # a net or scene that the attacker cannot take
-            return {**_seen(scene), "attack": attacker.name, "why": str(error)}
+            return {**refused, "why": str(error)}
         row = {
             **_seen(scene),
             "attack": attacker.name,

@@ -20,7 +20,6 @@ from secretflow.ml.nn.fl.attacks import (
     inverting_attack,
     prior_attack,
 )
-from secretflow.ml.nn.fl.attacks.idlg import labels_or_a_guess
 from secretflow.ml.nn.fl.attacks.objective import Objective
 from secretflow.ml.nn.fl.attacks.observation import Progress
 from secretflow.ml.nn.fl.audit.attempt import Attempt, Findings, OutOfTimeError, all_of
@@ -84,7 +83,6 @@ def _seconds_of_an_evaluation(observation: Observation) -> float:
 
 
 def prior_search(attempt: Attempt) -> Findings:
-    labels_or_a_guess(attempt.scene.observations[0])  # refuses at once what has labels that cannot be read
     prior, bits = fit_gaussian(attempt.public.x), attempt.scene.bits
     noise = PriorSettings().noise if bits is None else 1 / (2 ** (bits - 1) - 1) / math.sqrt(6)
 
@@ -95,7 +93,6 @@ def prior_search(attempt: Attempt) -> Findings:
 
 
 def search_by_direction(attempt: Attempt) -> Findings:
-    labels_or_a_guess(attempt.scene.observations[0])
     low, high = attempt.scene.observations[0].bounds
     rate = 0.1 * (high - low if math.isfinite(high - low) else 1.0)
 

@@ -46,6 +46,7 @@ def refusals(net: Callable[[], nn.Module], settings: AuditSettings) -> dict[str,
     for attacker in ATTACKERS:
         if attacker.unfit("images", scene.rows_together) is None:
             try:
+                attacker.refuses(scene.observations[0])
                 attacker.run(Attempt(scene, dealt.candidates, dealt.public, 1e-9, 0, lambda part: None))
             except OutOfTimeError as error:
                 assert error.needed is not None and error.needed > 1e-9
