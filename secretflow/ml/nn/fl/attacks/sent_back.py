@@ -40,10 +40,15 @@ def explained(observation: Observation, bias: int, rows: torch.Tensor, shown: to
         single rows: there all are, if as many were read as there are, or else none.
     """
     whole = len(rows) == observation.batch_size
-    if not len(rows) or _is_random(observation, rows):
+    net = in_mode(observation.model(), observation.evaluating)
+    tensors = {name: value.detach().cpu() for name, value in observation.pruned_weights().items()}
+    tensors = by_first_name(net, tensors)
+    rows = rows.to(observation.gradients[0].dtype)
+    if not len(rows) or is_random(net, lambda: called(net, tensors, rows)):
         return torch.full((len(rows),), whole)
-    back = _sent_back(observation, bias, rows)
-    shown = shown[:, living_arrays(observation)[bias]].to(back)
+    seen = living_arrays(observation)[bias]
+    back = _sent_back(net, tensors, bias, rows, observation.classes)[:, :, seen]
+    shown = shown[:, seen].to(back)
     weights = (back * shown[:, None]).sum(dim=2) / back.square().sum(dim=2).clamp(min=1e-300)
     left = (shown[:, None] - weights[:, :, None] * back).norm(dim=2) / shown.norm(dim=1).clamp(min=1e-300)[
         :, None
@@ -57,29 +62,17 @@ def explained(observation: Observation, bias: int, rows: torch.Tensor, shown: to
     return fits & ((own * observation.batch_size - 1).abs() < WEIGHT_TOLERANCE)
 
 
-def _is_random(observation: Observation, rows: torch.Tensor) -> bool:
-    net, tensors = _net(observation)
-    return is_random(net, lambda: called(net, tensors, rows.to(observation.gradients[0].dtype)))
-
-
-def _sent_back(observation: Observation, bias: int, rows: torch.Tensor) -> torch.Tensor:
-    """The gradient of the bias for each row and label, float64 of shape (rows, classes, neurons seen)."""
-    net, tensors = _net(observation)
+def _sent_back(
+    net: nn.Module, tensors: dict[str, torch.Tensor], bias: int, rows: torch.Tensor, classes: int
+) -> torch.Tensor:
+    """The gradient of the bias for each row and label, float64 of shape (rows, classes, neurons)."""
     name = [name for name, _ in net.named_parameters()][bias]
 
     def cross_entropy(own: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(called(net, {**tensors, name: own}, x[None]), y[None])
 
-    classes = observation.classes
-    labelled = rows.repeat_interleave(classes, dim=0).to(observation.gradients[0].dtype)
     labels = torch.arange(classes).repeat(len(rows))
     with differentiable_twice(net):
         each = vmap(grad(cross_entropy), in_dims=(None, 0, 0), chunk_size=_AT_ONCE)
-        found: torch.Tensor = each(tensors[name], labelled, labels)
-    return found[:, living_arrays(observation)[bias]].double().view(len(rows), classes, -1)
-
-
-def _net(observation: Observation) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    net = in_mode(observation.model(), observation.evaluating)
-    weights = {name: value.detach().cpu() for name, value in observation.pruned_weights().items()}
-    return net, by_first_name(net, weights)
+        found: torch.Tensor = each(tensors[name], rows.repeat_interleave(classes, dim=0), labels)
+    return found.double().view(len(rows), classes, -1)
