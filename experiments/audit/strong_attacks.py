@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from secretflow.ml.nn.fl.attacks import (
     prior_attack,
 )
 from secretflow.ml.nn.fl.attacks.activations import as_activations
-from secretflow.ml.nn.fl.attacks.gaussian import LocalPrior
+from secretflow.ml.nn.fl.attacks.gaussian import LocalPrior, Prior
 from secretflow.ml.nn.fl.attacks.inverter import Inverter, attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
 from secretflow.ml.nn.fl.attacks.public import Distort, flat, living_coordinates
@@ -157,15 +158,17 @@ def closed_forms(observations: Sequence[Observation], material: Material) -> Ite
         A row for each.
     """
     public = material.public.x
-    priors = {
+    priors: dict[str, Callable[[], Prior | None]] = {
         "closed form": lambda: None,
         "closed form, Gaussian": lambda: fit_gaussian(public),
         "closed form, Gaussian of the nearest": lambda: LocalPrior(public),
     }
+
+    def attack(make: Callable[[], Prior | None]) -> list[Reconstruction]:
+        return closed_form_attack(observations, prior=make())
+
     for name, make in priors.items():
-        started = time.perf_counter()
-        found = closed_form_attack(observations, prior=make())
-        yield {"attack": name, **scored(found, material, time.perf_counter() - started)}
+        yield _attacked(name, partial(attack, make), material)
 
 
 def prior_search(observations: Sequence[Observation], material: Material, bits: int | None) -> Row:
@@ -179,13 +182,14 @@ def prior_search(observations: Sequence[Observation], material: Material, bits: 
         material: images.
         bits: of a rounded coordinate, whose noise the attacker knows; None is not rounded.
     """
-    few = observations[:_SLOW]
     noise = PriorSettings().noise if bits is None else relative_noise(bits)
-    started = time.perf_counter()
-    public = material.public.x
-    prior = fit_gaussian(public, rank=public[0].numel()) if bits is None else fit_gaussian(public)
-    found = prior_attack(few, prior, PriorSettings(noise=noise, lanes=32))
-    return {"attack": "Gaussian prior", **scored(found, material, time.perf_counter() - started)}
+
+    def search() -> list[Reconstruction]:
+        public = material.public.x
+        prior = fit_gaussian(public, rank=public[0].numel()) if bits is None else fit_gaussian(public)
+        return prior_attack(observations[:_SLOW], prior, PriorSettings(noise=noise, lanes=32))
+
+    return _attacked("Gaussian prior", search, material)
 
 
 def idlg(observations: Sequence[Observation], material: Material) -> Row:
@@ -195,9 +199,7 @@ def idlg(observations: Sequence[Observation], material: Material) -> Row:
         observations: of one image each, the first ones of the material.
         material: images.
     """
-    started = time.perf_counter()
-    found = idlg_attack(observations[:_SLOW], _FROM_GREY)
-    return {"attack": "iDLG", **scored(found, material, time.perf_counter() - started)}
+    return _attacked("iDLG", lambda: idlg_attack(observations[:_SLOW], _FROM_GREY), material)
 
 
 def searches(observations: Sequence[Observation], material: Material) -> Iterator[Row]:
@@ -211,12 +213,17 @@ def searches(observations: Sequence[Observation], material: Material) -> Iterato
         A row for each.
     """
     few = observations[:_SLOW]
-    for name, attack in (
-        ("DLG", lambda: dlg_attack(few, _FROM_GREY)),
-        ("Inverting Gradients", lambda: inverting_attack(few, InvertingSettings(lanes=_SLOW))),
-    ):
-        started = time.perf_counter()
-        yield {"attack": name, **scored(attack(), material, time.perf_counter() - started)}
+    yield _attacked("DLG", lambda: dlg_attack(few, _FROM_GREY), material)
+    yield _attacked(
+        "Inverting Gradients", lambda: inverting_attack(few, InvertingSettings(lanes=_SLOW)), material
+    )
+
+
+def _attacked(name: str, attack: Callable[[], Sequence[Reconstruction]], material: Material) -> Row:
+    """A row of an attack and of the seconds that it takes."""
+    started = time.perf_counter()
+    found = attack()
+    return {"attack": name, **scored(found, material, time.perf_counter() - started)}
 
 
 def rounding(bits: int | None) -> Distort | None:
