@@ -35,7 +35,7 @@ from secretflow.ml.nn.fl.attacks.inverter import Inverter, attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
 from secretflow.ml.nn.fl.attacks.public import Distort, flat, living_coordinates
 from secretflow.ml.nn.fl.attacks.ridge import regress
-from secretflow.ml.nn.fl.audit.defences import round_stochastically
+from secretflow.ml.nn.fl.audit.defences import relative_noise, round_stochastically
 
 Row = dict[str, Any]
 _MANY = 4000
@@ -235,17 +235,6 @@ def rounding(bits: int | None) -> Distort | None:
     if bits is None:
         return None
     return lambda arrays: round_stochastically(arrays, bits)
-
-
-def relative_noise(bits: int) -> float:
-    """Deviation that rounding adds to a coordinate, relative to the largest one of its array.
-
-    Stochastic rounding to steps of 1 has a variance of 1/6 where the fraction is uniform.
-
-    Args:
-        bits: of a rounded coordinate, at least 2.
-    """
-    return float((1 / (2 ** (bits - 1) - 1)) / 6**0.5)
 
 
 def scored(found: Sequence[Reconstruction], material: Material, seconds: float) -> Row:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from experiments.audit import strong, strong_adam, strong_noise, strong_own_masks, strong_trained
-from experiments.audit.strong_attacks import relative_noise
 from experiments.audit.strong_averages import candidates_in_averages
 from experiments.audit.strong_exact import batches_of_one_label, deep, whole_batches
 from experiments.audit.strong_fedavg import pictures
@@ -20,7 +19,7 @@ from experiments.audit.strong_settings import largest_hundredth
 from experiments.audit.strong_tables import tables
 from experiments.dgl_utils import ConvNet
 from secretflow.ml.nn.fl.attacks import OwnMasksSettings, PublicRows, spear_attack
-from secretflow.ml.nn.fl.audit.defences import round_stochastically
+from secretflow.ml.nn.fl.audit.defences import relative_noise, round_stochastically
 from secretflow.ml.nn.fl.audit.views import Knowledge, PartyStep, observe, party_gradient
 
 KEYS = {

@@ -152,6 +152,17 @@ def round_stochastically(upload: Sequence[torch.Tensor], bits: int, seed: int | 
     return tuple(found)
 
 
+def relative_noise(bits: int) -> float:
+    """Deviation that rounding at random adds to a coordinate, relative to the largest one of its array.
+
+    Stochastic rounding to steps of 1 has a variance of 1/6 where the fraction is uniform.
+
+    Args:
+        bits: of a rounded coordinate, at least 2.
+    """
+    return float((1 / (2 ** (bits - 1) - 1)) / 6**0.5)
+
+
 def support(upload: Sequence[torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
     """The support that an upload in the clear shows by its zeros: 0 where it is zero and 1 elsewhere.
 

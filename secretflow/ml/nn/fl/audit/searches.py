@@ -23,6 +23,7 @@ from secretflow.ml.nn.fl.attacks import (
 from secretflow.ml.nn.fl.attacks.objective import Objective
 from secretflow.ml.nn.fl.attacks.observation import Progress
 from secretflow.ml.nn.fl.audit.attempt import Attempt, Findings, OutOfTimeError, all_of
+from secretflow.ml.nn.fl.audit.defences import relative_noise
 
 Search = Callable[[Sequence[Observation], int, Progress | None], list[Reconstruction]]
 """From observations, steps and progress to what came back."""
@@ -84,7 +85,7 @@ def _seconds_of_an_evaluation(observation: Observation) -> float:
 
 def prior_search(attempt: Attempt) -> Findings:
     prior, bits = fit_gaussian(attempt.public.x), attempt.scene.bits
-    noise = PriorSettings().noise if bits is None else 1 / (2 ** (bits - 1) - 1) / math.sqrt(6)
+    noise = PriorSettings().noise if bits is None else relative_noise(bits)
 
     def search(some: Sequence[Observation], steps: int, progress: Progress | None) -> list[Reconstruction]:
         return prior_attack(some, prior, PriorSettings(steps, noise=noise, seed=attempt.seed), progress)
