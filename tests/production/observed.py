@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.production.network import PARTIES, Network, listening, processes
+from tests.production.network import PARTIES, Network, listening, loopback, processes
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -65,11 +65,12 @@ def party_of(command: list[str]) -> str:
     return command[command.index("--party") + 1]
 
 
-def _wait_until(condition: Callable[[], bool], alive: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
+def wait_until(condition: Callable[[], bool], alive: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Waits for what happens while others are alive, some seconds at most."""
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end and alive()
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 def environment(mark: str = "") -> dict[str, str]:
@@ -141,6 +142,10 @@ class Started:
     going: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     left_over: dict[int, str] = field(default_factory=dict)
 
+    def alive(self) -> bool:
+        """Whether no program has ended."""
+        return all(process.poll() is None for process in self.going.values())
+
 
 @contextmanager
 def started(home: Path, network: Network, lines: Mapping[str, list[str]]) -> Iterator[Started]:
@@ -176,15 +181,32 @@ def started(home: Path, network: Network, lines: Mapping[str, list[str]]) -> Ite
             os.kill(pid, signal.SIGKILL)
 
 
+@contextmanager
+def in_mid_training(home: Path, patience: float) -> Iterator[Started]:
+    """Programs of the guide's parties on loopback in a long training without ``min_survivors``, one epoch in.
+
+    Args:
+        home: a folder.
+        patience: seconds for which each waits for one that is not reached.
+    """
+    network = loopback()
+    set_up(home, network, settings={"rows": 500, "epochs": 3000})
+    lines = {party_of(line): [*line[1:], "--wait", f"{patience:g}"] for line in commands("run", network)}
+    with started(home, network, lines) as programs:
+        log = home / "alice.log"
+        wait_until(lambda: "Epoch 2/" in log.read_text(errors="replace"), programs.alive)
+        yield programs
+
+
 def _run(run: Seen) -> None:
     """Runs the parties, looks at them when they have trained, and waits for their end."""
     until = ["--option", f"until={run.home / 'until'}"]
     lines = {party_of(line): [*line[1:], *until] for line in commands("run", run.network)}
     assert set(lines) == set(PARTIES)
     with started(run.home, run.network, lines) as programs:
-        _wait_until(
+        wait_until(
             lambda: all((run.home / party / "sums.json").exists() for party in PARTIES),
-            lambda: all(process.poll() is None for process in programs.going.values()),
+            programs.alive,
         )
         _look(run, programs.marks)
         (run.home / "until").touch()

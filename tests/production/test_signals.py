@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.production.network import PARTIES, loopback, processes
-from tests.production.observed import commands, party_of, set_up, started
+from tests.production.observed import in_mid_training, wait_until
 from tests.production.own_signals import FREE
 from tests.production.test_survivors import Scene
-from tests.production.test_unreachable import wait_for
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.faults]
 
@@ -53,17 +52,14 @@ def rounds(scene: Scene, party: str) -> list[list[str]]:
     return [json.loads(line)["last"] for line in lines if line.startswith('{"last"') and line.endswith("\n")]
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
-
-
 def wait_for_round(scene: Scene, of: list[str]) -> None:
     """Waits until those who took part say that there was a further epoch with nobody else."""
     before = {party: len(rounds(scene, party)) for party in of}
-    until(lambda: all(of in rounds(scene, party)[before[party] :] for party in of), f"a round of {of}")
+    wait_until(
+        lambda: all(of in rounds(scene, party)[before[party] :] for party in of),
+        lambda: scene.alive(of),
+        SECONDS,
+    )
 
 
 def process(found: dict[int, str], kind: str) -> int:
@@ -128,11 +124,7 @@ def kill_one(found: dict[int, str]) -> None:
 def test_without_min_survivors_all_end(
     tmp_path: Path, fault: Callable[[dict[int, str]], None], status: int
 ) -> None:
-    network = loopback()
-    set_up(tmp_path, network, settings={"rows": 500, "epochs": 3000})
-    lines = {party_of(line): [*line[1:], "--wait", f"{PATIENCE:g}"] for line in commands("run", network)}
-    with started(tmp_path, network, lines) as programs:
-        wait_for("Epoch 2/", tmp_path / "alice.log")
+    with in_mid_training(tmp_path, PATIENCE) as programs:
         fault(processes(programs.marks["bob"]))
         assert programs.going["bob"].wait(SECONDS) == status
         assert [programs.going[party].wait(SECONDS) for party in OTHERS] == [1, 1]

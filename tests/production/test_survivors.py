@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,7 +20,16 @@ import pytest
 from secretflow.ml.nn.fl.backend.torch.checkpoint import read_checkpoint
 from secretflow.security.aggregation.secagg.dropouts.opened_sums import NAME
 from tests.production.network import PARTIES, Network, free_ports, loopback, namespaces, processes
-from tests.production.observed import GUIDE, HERE, commands, environment, in_guide, party_of, set_up
+from tests.production.observed import (
+    GUIDE,
+    HERE,
+    commands,
+    environment,
+    in_guide,
+    party_of,
+    set_up,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.faults]
 
@@ -87,10 +96,11 @@ class Scene:
 
     def wait_for(self, text: str, party: str) -> None:
         """Waits until a party has said something."""
-        end = time.monotonic() + SECONDS
-        while text not in self.said(party):
-            assert time.monotonic() < end and self._going[party].poll() is None, self.said(party)[-3000:]
-            time.sleep(0.1)
+        wait_until(lambda: text in self.said(party), lambda: self.alive([party]), SECONDS)
+
+    def alive(self, parties: Sequence[str]) -> bool:
+        """Whether the programs of parties have not ended."""
+        return all(self._going[party].poll() is None for party in parties)
 
     def said(self, party: str) -> str:
         path = self.home / f"{party}.log"
