@@ -35,7 +35,8 @@ from secretflow.ml.nn.fl.attacks.inverter import Inverter, attack_with
 from secretflow.ml.nn.fl.attacks.learned import learn
 from secretflow.ml.nn.fl.attacks.public import Distort, flat, living_coordinates
 from secretflow.ml.nn.fl.attacks.ridge import regress
-from secretflow.ml.nn.fl.audit.defences import relative_noise, round_stochastically
+from secretflow.ml.nn.fl.audit.defences import round_stochastically
+from secretflow.ml.nn.fl.audit.searches import prior_and_noise
 
 Row = dict[str, Any]
 _MANY = 4000
@@ -174,19 +175,14 @@ def closed_forms(observations: Sequence[Observation], material: Material) -> Ite
 def prior_search(observations: Sequence[Observation], material: Material, bits: int | None) -> Row:
     """The search with a Gaussian of public images, on 20 observations at most.
 
-    What a Gaussian of a lower rank leaves over an exact gradient shows as well, and the search would explain
-    it by the rest; under the noise of rounding it does not show.
-
     Args:
         observations: of one image each, the first ones of the material.
         material: images.
         bits: of a rounded coordinate, whose noise the attacker knows; None is not rounded.
     """
-    noise = PriorSettings().noise if bits is None else relative_noise(bits)
 
     def search() -> list[Reconstruction]:
-        public = material.public.x
-        prior = fit_gaussian(public, rank=public[0].numel()) if bits is None else fit_gaussian(public)
+        prior, noise = prior_and_noise(material.public.x, bits)
         return prior_attack(observations[:_SLOW], prior, PriorSettings(noise=noise, lanes=32))
 
     return _attacked("Gaussian prior", search, material)

@@ -11,6 +11,7 @@ import torch
 
 from secretflow.ml.nn.fl.attacks import (
     DLGSettings,
+    GaussianPrior,
     InvertingSettings,
     Observation,
     PriorSettings,
@@ -83,9 +84,26 @@ def _seconds_of_an_evaluation(observation: Observation) -> float:
     return seconds
 
 
+def prior_and_noise(public: torch.Tensor, bits: int | None) -> tuple[GaussianPrior, float]:
+    """The Gaussian of public rows that suits a search, and the noise that the search expects.
+
+    What a Gaussian of a lower rank leaves over shows in an exact gradient, and the search would explain it by
+    the rest. Under the noise of rounding it does not show.
+
+    Args:
+        public: float of shape (rows, ...), at least two.
+        bits: of a rounded coordinate of what is attacked; None is not rounded.
+
+    Returns:
+        The Gaussian, and :attr:`PriorSettings.noise`.
+    """
+    if bits is None:
+        return fit_gaussian(public, rank=public[0].numel()), PriorSettings().noise
+    return fit_gaussian(public), relative_noise(bits)
+
+
 def prior_search(attempt: Attempt) -> Findings:
-    prior, bits = fit_gaussian(attempt.public.x), attempt.scene.bits
-    noise = PriorSettings().noise if bits is None else relative_noise(bits)
+    prior, noise = prior_and_noise(attempt.public.x, attempt.scene.bits)
 
     def search(some: Sequence[Observation], steps: int, progress: Progress | None) -> list[Reconstruction]:
         return prior_attack(some, prior, PriorSettings(steps, noise=noise, seed=attempt.seed), progress)
