@@ -67,6 +67,7 @@ def epoch_batches(
     batches: int,
     epoch: int,
     device: str = "cpu",
+    apart: bool = False,
 ) -> tuple[list[Batches], np.ndarray]:
     """The batches of an epoch.
 
@@ -77,6 +78,7 @@ def epoch_batches(
         batches: of an epoch.
         epoch: from 0.
         device: where they are used.
+        apart: whether each model stands by itself, so that nothing is filled up.
 
     Returns:
         The batches, models with batches of about one size together, so that little is filled up; sizes, int64
@@ -86,7 +88,8 @@ def epoch_batches(
     largest = sizes.max(0)
     parts: list[list[int]] = []
     for model in np.argsort(-largest, kind="stable").tolist():
-        if not parts or (len(parts[-1]) >= _TOGETHER and largest[model] < _ALIKE * largest[parts[-1][0]]):
+        full = parts and (len(parts[-1]) >= _TOGETHER and largest[model] < _ALIKE * largest[parts[-1][0]])
+        if apart or not parts or full:
             parts.append([])
         parts[-1].append(model)
     made = []

@@ -174,7 +174,9 @@ class _Fit:
         """Trains all rounds of an epoch, counted from 0, and looks at the accuracies."""
         held = [part for run in self._runs for part in run.held]
         seeds = self._of_models([run.seed for run in self._runs])
-        batches, sizes = epoch_batches(held, seeds, self._rate, self._steps, epoch, self._device)
+        batches, sizes = epoch_batches(
+            held, seeds, self._rate, self._steps, epoch, self._device, self._stack.apart
+        )
         self._training.begin_epoch(batches)
         for number in range(self._rounds):
             self._train_round(epoch, number, sizes)
