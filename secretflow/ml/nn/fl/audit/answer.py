@@ -25,6 +25,18 @@ def best(rows: Sequence[Row], score: str) -> Row | None:
     return max(taken, key=lambda row: row[f"interval_{score}"][0], default=None)
 
 
+def most_telling(rows: Sequence[Row]) -> Row | None:
+    """The attacker whose findings tell most: who gets most rows back or, if nobody does, identifies most.
+
+    Args:
+        rows: of one view.
+    """
+    rebuilds = best(rows, "successes")
+    if rebuilds is None or not rebuilds["successes"]:
+        return best(rows, "identified") or rebuilds
+    return rebuilds
+
+
 def named(row: Row) -> Said:
     """The view of a row, or of an attacker that was not tried."""
     parts = {"batch": row["batch_size"], "parties": row["parties"], "name": row["scene"]}

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secretflow.ml.nn.fl.audit import shown
-from secretflow.ml.nn.fl.audit.answer import answer, best, named, not_measured, not_run, sorted_scenes
+from secretflow.ml.nn.fl.audit.answer import (
+    answer,
+    best,
+    most_telling,
+    named,
+    not_measured,
+    not_run,
+    sorted_scenes,
+)
 from secretflow.ml.nn.fl.audit.judging import Row, standing, verdict, worst_first
 from secretflow.ml.nn.fl.audit.layout import answered, counted, document, items, paragraphs, table
 from secretflow.ml.nn.fl.audit.rows import Rows
@@ -95,9 +103,8 @@ def _score(row: Row | None, score: str, by: bool = False) -> tuple[str, str]:
 
 
 def _evidence(scene: Sequence[Row], examples: Sequence[Row], rows: Rows) -> str:
-    """Pictures or tables of the attacker that rebuilds most."""
-    own = [row for row in examples if row["scene"] == scene[0]["scene"]]
-    row = best(own, "successes") or (own[0] if own else None)
+    """Pictures or tables of what the most telling attacker has."""
+    row = most_telling([row for row in examples if row["scene"] == scene[0]["scene"]])
     if row is None:
         return ""
     caption = f"{named(row).html()}: {say(row['attack']).html()}"
