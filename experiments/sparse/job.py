@@ -13,6 +13,10 @@ from secretflow.security.aggregation.secagg.ballot import Ballot
 NUMBER = 4
 """Bytes of a weight on the wire: an element of a ring of 32 bits."""
 
+_DRAWN = 15_485_863
+"""Added to the seed of what is drawn. The initial weights are drawn with the seed itself, and a mask of the same
+numbers would keep the smallest of each layer."""
+
 
 class Job:
     """One run: its parties' weights and masks, and what a party has uploaded.
@@ -49,7 +53,7 @@ class Job:
         self.parties = first.shape[0]
         self.samples = torch.ones(self.parties, dtype=torch.float64, device=first.device)
         self.losses = torch.zeros(self.parties, device=first.device)
-        self.draw = torch.Generator(first.device).manual_seed(seed)
+        self.draw = torch.Generator(first.device).manual_seed(seed + _DRAWN)
         self._seed = seed
         self._updates: RoundedUpdates | None = None
         self._partial_known: Tensor | None = None
