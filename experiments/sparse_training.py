@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from experiments.sparse.document import write_document
 from experiments.sparse.grid import PARTS, cells
 from experiments.sparse.results import Results
-from experiments.sparse.running import run_cells, stacks
+from experiments.sparse.running import run_cells, run_stacks, stacks
 
 RESULTS = "sparse.json"
 INTERRUPTED = 130
+_MODELS_ON_GPU = 80
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,13 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     missing = [cell for cell in wanted if cell not in results.done]
     print(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them done before", file=sys.stderr)
-    started = time.monotonic()
+    on_gpu, end = chosen.device == "cuda", time.monotonic() + 60 * chosen.minutes
+    models = chosen.models or (_MODELS_ON_GPU if on_gpu else 1)
+    processes = chosen.workers or (1 if on_gpu else min(os.cpu_count() or 1, max(1, len(missing))))
+    in_time = itertools.takewhile(lambda _: time.monotonic() < end, stacks(missing, models))
+    run = partial(run_cells, device=chosen.device, fashion_mnist=chosen.data)
     try:
-        for some in stacks(missing, chosen.models):
-            if time.monotonic() - started > 60 * chosen.minutes:
-                break
-            results.add(run_cells(some, chosen.device, chosen.data))
-            print(f"{len(wanted) - len(missing)} + {len(results.rows)} rows", file=sys.stderr)
+        with tqdm(total=len(missing), unit="run") as bar:
+            for rows in run_stacks(in_time, run, processes):
+                results.add(rows)
+                bar.update(len(rows))
     except KeyboardInterrupt:
         print(f"\nBroken off. The finished runs are in {chosen.out / RESULTS}.", file=sys.stderr)
         return INTERRUPTED
@@ -76,7 +85,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="values between commas that a run must have: mnist,10,ours",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what computes")
-    parser.add_argument("--models", type=int, default=80, help="how many models are trained at once")
+    parser.add_argument(
+        "--models",
+        type=_count,
+        default=0,
+        help=f"how many models are trained at once, whole runs of them; 0 is {_MODELS_ON_GPU} on a GPU and "
+        "one run on a CPU",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=0,
+        help="processes, of one thread each; 0 is one on a GPU and one for each core on a CPU",
+    )
     parser.add_argument("--minutes", type=float, default=1e6, help="after which no more runs are begun")
     parser.add_argument(
         "--data",
@@ -85,6 +106,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for what is made")
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {number}")
+    return number
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ class Following(Method):
         layers: how weights of several layers are compared: "" by magnitude, "lamp" as the product's
             criterion, "fan" by magnitude times the root of a unit's inputs, "erk" not at all: each layer has
             its Erdős-Rényi-Kernel count.
+        calm: whether steps, once nothing is pruned any more, come back to what the optimiser makes them,
+            evenly over the rounds that are left.
         votes: whether parties vote for what lives, with masks of their own largest weights; the average's
             magnitudes decide between weights of as many votes.
     """
@@ -54,6 +56,7 @@ class Following(Method):
         tail_end: int = 0,
         exponent: float = 1.0,
         step_power: float = 0.0,
+        calm: bool = False,
         regrow: str = "none",
         candidates: float = 0.02,
         exchanged: float = 0.2,
@@ -66,7 +69,7 @@ class Following(Method):
         self._density, self._warm_up, self._span, self._geometric = density, warm_up, span, geometric
         self._regrow, self._candidates, self._exchanged = regrow, candidates, exchanged
         self._every, self._until, self._votes = every, until, votes
-        self._layers = layers
+        self._layers, self._calm = layers, calm
         self._tail, self._tail_end = tail, max(tail_end, span)
         self._started = None if isinstance(warm_up, str) else warm_up
         self._on_trial = False
@@ -88,6 +91,9 @@ class Following(Method):
         probe = self._probe(job, masks) if probes else None
         ballots = self._ballots(job, masks) if self._votes and falls else None
         job.average_shared()
+        if self._calm and self._done > self._tail_end:
+            left = (self._rounds - self._done) / (self._rounds - self._tail_end)
+            job.scale_steps(self.step_power * left)
         if not (falls or probes or self._on_trial):
             if step and self._regrow == "trial" and self._regrows_at(self._done + 1):
                 self._try_out(job, masks)

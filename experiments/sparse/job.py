@@ -14,8 +14,8 @@ NUMBER = 4
 """Bytes of a weight on the wire: an element of a ring of 32 bits."""
 
 _DRAWN = 15_485_863
-"""Added to the seed of what is drawn. The initial weights are drawn with the seed itself, and a mask of the same
-numbers would keep the smallest of each layer."""
+"""Added to the seed of what is drawn. The initial weights are drawn with the seed itself, and a mask of the
+same numbers would keep the lowest of each layer."""
 
 
 class Job:
@@ -98,11 +98,16 @@ class Job:
         for (name, own), new in zip(self.masks.items(), masks, strict=True):
             own.flatten(1).copy_(new.expand(self.parties, -1))
             self.weights[name].mul_(own)
-            if name in self._factors:
-                factor = own.flatten(1).mean(1).pow(-self._step_power)
-                self._factors[name].copy_(factor.view(-1, *[1] * (own.dim() - 1)))
+        self.scale_steps(self._step_power)
         if self._updates is not None:
             self._updates.prune(self.masks)
+
+    def scale_steps(self, power: float) -> None:
+        """Multiplies steps in a layer with its density to the power of minus this."""
+        for name, own in self.masks.items():
+            if name in self._factors:
+                factor = own.flatten(1).mean(1).pow(-power)
+                self._factors[name].copy_(factor.view(-1, *[1] * (own.dim() - 1)))
 
     def round_updates(self, bits: int) -> None:
         """Has :meth:`average_shared` round updates.

@@ -18,8 +18,8 @@ class Tried(NamedTuple):
         parties: how many.
         optimizer: with which.
         learning_rates: of the optimiser.
-        methods: "dense", or arguments of :class:`~experiments.sparse.following.Following`; ``span=8`` is left
-            out.
+        methods: of :data:`~experiments.sparse.grid.METHODS`, or arguments of
+            :class:`~experiments.sparse.following.Following`; ``span=8`` is left out.
         densities: of each method.
         decay: see :class:`~experiments.sparse.grid.Cell`.
         seeds: of each.
@@ -113,6 +113,34 @@ _TRIED = (
         for density in densities
     ),
     Tried(*_RESNET, (3e-3,), ("dense",), (1.0,), seeds=_MORE_SEEDS),
+    # The same times the density for all densities, for fewer bytes, beside the best peer for as many.
+    Tried(*_RESNET, (3e-3,), (f"span=4,tail=4.0,tail_end=60,{_HALF}{_LAMP}",), (0.1,), seeds=_MORE_SEEDS),
+    Tried(
+        *_RESNET,
+        (3e-3,),
+        (f"span=2,tail=4.0,tail_end=60,{_HALF}{_LAMP}",),
+        (0.05, 0.02, 0.01),
+        seeds=_MORE_SEEDS,
+    ),
+    Tried(*_RESNET, (3e-3,), (f"span=2,tail=2.0,tail_end=60,{_HALF}{_LAMP}",), (0.03,), seeds=_MORE_SEEDS),
+    Tried(*_RESNET, (3e-3,), ("FedDST",), (0.05,), seeds=_MORE_SEEDS),
+    # Steps that come back to the optimiser's once nothing is pruned any more.
+    *(
+        Tried(*_RESNET, (3e-3,), (_slow(density, 4, 1 / 2, 60) + ",calm=1",), (density,), seeds=_MORE_SEEDS)
+        for density in (0.1, 0.05)
+    ),
+    # Many parties.
+    Tried("digits", "lstm", 30, "adam", (1e-2,), ("dense",), (1.0,), seeds=_MORE_SEEDS),
+    *(
+        Tried(
+            *("digits", "lstm", 30, "adam"),
+            (1e-2,),
+            (f"span=4,tail=4.47,tail_end=60,step_power={power}{_LAMP}",),
+            (0.05,),
+            seeds=_MORE_SEEDS,
+        )
+        for power in (0.5, 0.75, 1.0)
+    ),
     Tried(*_RESNET, (3e-3,), (f"warm_up=8,{_HALF}{_LAMP}", f"warm_up=loss,{_HALF}{_LAMP}"), (0.1, 0.02)),
     # Shorter steps, reparametrisation and more regrowth with LAMP.
     Tried(*_RESNET, (3e-3,), ("step_power=0.0" + _LAMP, "step_power=0.25" + _LAMP), (0.1, 0.02)),
@@ -179,7 +207,7 @@ def runs() -> list[tuple[str, str, str, int, str, float, int, str, float, str]]:
         for rate, method, density, seed in itertools.product(
             tried.learning_rates, tried.methods, tried.densities, tried.seeds
         ):
-            name = method if method == "dense" else f"following:{_with_span(method)}"
+            name = f"following:{_with_span(method)}" if "=" in method else method
             task = (tried.dataset, tried.model, "dirichlet-0.5", tried.parties)
             found.append((*task, name, density, seed, tried.optimizer, rate, tried.decay))
     first = [(f"following:{method}", density) for method in _FIRST for density in (0.05, 0.01)]
