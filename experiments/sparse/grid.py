@@ -146,7 +146,7 @@ def cells(part: str = "measured") -> list[Cell]:
             seeds than those of "measured", "why" what local masks were studied with.
     """
     if part == "tuning":
-        return [Cell(*run) for run in tuning.runs()]
+        return list(dict.fromkeys(Cell(*run) for run in tuning.runs()))
     found: list[Cell] = []
     if part == "why":
         for split in ("dirichlet-0.5", "iid"):

@@ -47,11 +47,12 @@ _SLOW_PARTS = ((8, 1 / 3, 60), (4, 1 / 2, 60), (4, 1 / 2, 72), (2, 1 / 2, 60))
 """Rounds of the fast part, what part of the way the slow one is, counted in factors, and when it ends."""
 
 
-def _slow(density: float, span: int, part: float, end: int) -> str:
-    return f"span={span},tail={density**-part:.2f},tail_end={end},{_HALF}{_LAMP}"
+def _slow(density: float, span: int, part: float, end: int, power: str = _HALF) -> str:
+    return f"span={span},tail={density**-part:.2f},tail_end={end},{power}{_LAMP}"
 
 
-_POWERS = (_HALF, _MORE, _WHOLE, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
+_POWER = (_HALF, _MORE, _WHOLE)
+_POWERS = (*_POWER, _HALF + _LAMP, _MORE + _LAMP, _WHOLE + _LAMP)
 
 _TRIED = (
     # How fast to learn.
@@ -129,17 +130,17 @@ _TRIED = (
         Tried(*_RESNET, (3e-3,), (_slow(density, 4, 1 / 2, 60) + ",calm=1",), (density,), seeds=_MORE_SEEDS)
         for density in (0.1, 0.05)
     ),
-    # Many parties.
-    Tried("digits", "lstm", 30, "adam", (1e-2,), ("dense",), (1.0,), seeds=_MORE_SEEDS),
+    # Longer steps where there are many parties, and so few steps.
     *(
-        Tried(
-            *("digits", "lstm", 30, "adam"),
-            (1e-2,),
-            (f"span=4,tail=4.47,tail_end=60,step_power={power}{_LAMP}",),
-            (0.05,),
-            seeds=_MORE_SEEDS,
+        Tried("digits", "lstm", parties, "adam", (1e-2,), methods, (density,), seeds=_MORE_SEEDS)
+        for parties in (10, 30)
+        for methods, density in (
+            (("dense",), 1.0),
+            *(
+                (tuple(_slow(density, 4, 1 / 2, 60, power) for power in _POWER), density)
+                for density in (0.1, 0.05)
+            ),
         )
-        for power in (0.5, 0.75, 1.0)
     ),
     Tried(*_RESNET, (3e-3,), (f"warm_up=8,{_HALF}{_LAMP}", f"warm_up=loss,{_HALF}{_LAMP}"), (0.1, 0.02)),
     # Shorter steps, reparametrisation and more regrowth with LAMP.
