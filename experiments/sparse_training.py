@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from experiments.sparse.document import write_document
 from experiments.sparse.grid import PARTS, cells
 from experiments.sparse.results import Results
-from experiments.sparse.running import run_cells, run_stacks, stacks
+from experiments.sparse.running import run_cells, stacks
+from experiments.workers import in_workers
 
 RESULTS = "sparse.json"
 INTERRUPTED = 130
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = partial(run_cells, device=chosen.device, fashion_mnist=chosen.data)
     try:
         with tqdm(total=len(missing), unit="run") as bar:
-            for rows in run_stacks(in_time, run, processes):
+            for _, rows in in_workers(run, in_time, processes, torch.set_num_threads, (1,)):
                 results.add(rows)
                 bar.update(len(rows))
     except KeyboardInterrupt:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from experiments.audit.code import digest_of_code
 from experiments.audit.data import Dataset, cifar100, crops, mnist
 from experiments.audit.effort import Effort
 from experiments.data import load_images
+from experiments.workers import in_workers
 from secretflow.ml.nn.fl.audit.finished import Finished, key_of
 
 _TRAININGS = 3
@@ -99,49 +100,18 @@ def _work(task: Task, effort: Effort) -> dict[str, Any]:
     return accuracy_under(task.cell.defence, task.cell.level, load_images(), seeds)
 
 
-class _InThisProcess(Executor):
-    """Does the work at once: for one worker, to whom another process would bring nothing but its start."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Calls the function."""
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-def _executor(workers: int, folder: Path | None) -> Executor:
-    if workers == 1:
-        _start_worker(folder)
-        return _InThisProcess()
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (folder,))
-
-
 def run(tasks: Sequence[Task], effort: Effort, rows: Finished, chosen: argparse.Namespace) -> None:
     """Measures what is not there yet, several rows at a time, until it is done or the time is over."""
     waiting = [task for task in tasks if rows.get(task.key) is None]
     end = time.monotonic() + 60 * chosen.minutes
+    in_time = takewhile(lambda _: time.monotonic() < end, waiting)
+    if chosen.workers == 1:
+        _start_worker(chosen.data)
+    work = partial(_work, effort=effort)
     total = sum(task.cost for task in waiting)
     bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}"
-    with (
-        tqdm(total=total, desc="Attacking", bar_format=bar_format) as bar,
-        _executor(chosen.workers, chosen.data) as pool,
-    ):
-        under_way: dict[Future[dict[str, Any]], Task] = {}
-        try:
-            while waiting or under_way:
-                while waiting and len(under_way) < chosen.workers and time.monotonic() < end:
-                    task = waiting.pop(0)
-                    under_way[pool.submit(_work, task, effort)] = task
-                if not under_way:
-                    break
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    task = under_way.pop(future)
-                    rows.add(task.key, {"kind": task.kind, **future.result()})
-                    bar.set_postfix_str(
-                        f"{task.cell.attack or 'training'}, {task.cell.defence}", refresh=False
-                    )
-                    bar.update(task.cost)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with tqdm(total=total, desc="Attacking", bar_format=bar_format) as bar:
+        for task, row in in_workers(work, in_time, chosen.workers, _start_worker, (chosen.data,)):
+            rows.add(task.key, {"kind": task.kind, **row})
+            bar.set_postfix_str(f"{task.cell.attack or 'training'}, {task.cell.defence}", refresh=False)
+            bar.update(task.cost)

@@ -1,13 +1,11 @@
-"""Runs cells, many at once, on one or several processes."""
+"""Runs cells, many at once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -68,38 +66,6 @@ def run_cells(cells: Sequence[Cell], device: str = "cpu", fashion_mnist: Path | 
         }
         for cell, run, outcome in zip(cells, runs, outcomes, strict=True)
     ]
-
-
-def run_stacks(
-    some: Iterable[Sequence[Cell]], run: Callable[[Sequence[Cell]], list[Row]], processes: int
-) -> Iterator[list[Row]]:
-    """Runs stacks one after the other, or several at once in processes of their own, of one thread each.
-
-    Args:
-        some: the stacks; the next one is taken when a process is free for it.
-        run: what runs one, to be pickled where there are several processes.
-        processes: how many stacks are run at once; 1 uses this process.
-
-    Yields:
-        The rows of a stack that is finished. Whoever takes no more of them ends the processes.
-    """
-    if processes == 1:
-        yield from map(run, some)
-        return
-    begun: set[Future[list[Row]]] = set()
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        try:
-            for stack in some:
-                begun.add(pool.submit(run, stack))
-                if len(begun) == processes:
-                    finished, begun = wait(begun, return_when=FIRST_COMPLETED)
-                    yield from (each.result() for each in finished)
-            while begun:
-                finished, begun = wait(begun, return_when=FIRST_COMPLETED)
-                yield from (each.result() for each in finished)
-        finally:
-            for child in active_children() if begun else ():
-                child.terminate()
 
 
 def stacks(cells: Sequence[Cell], models: int) -> Iterator[list[Cell]]:

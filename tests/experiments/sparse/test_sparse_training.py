@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 
 from experiments.sparse.grid import PARTS, cells, made
 from experiments.sparse.results import Row, with_bytes_to_target
-from experiments.sparse.running import run_stacks
 from experiments.sparse_training import main
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
@@ -40,16 +37,6 @@ def test_several_processes_come_to_the_rows_of_one(tmp_path: Path) -> None:
         found.append(sorted((row["density"], row["accuracy"], row["bytes"]) for row in rows))
     assert found[0] == found[1]
     assert [density for density, *_ in found[0]] == [0.05, 0.1]
-
-
-def test_processes_are_ended_by_whoever_takes_no_more_rows() -> None:
-    an_hour = 3600.0
-    rows = run_stacks([0.0, an_hour, an_hour], time.sleep, processes=2)  # type: ignore[list-item, arg-type]
-    next(rows)
-    rows.close()  # type: ignore[attr-defined]
-    for child in active_children():
-        child.join(60)
-    assert not active_children()
 
 
 def test_ours_is_what_one_gets_who_sets_the_density_alone() -> None:
