@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.sparse.grid import PARTS, cells, made
 from experiments.sparse.results import Row, with_bytes_to_target
+from experiments.sparse.tasks import SPLITS, load, recipe_of, rows_of, split
 from experiments.sparse_training import main
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
@@ -52,6 +55,25 @@ def test_every_cell_has_a_method() -> None:
 def test_measured_seeds_are_not_those_of_the_tuning() -> None:
     measured, tuned = ({cell.seed for cell in cells(part)} for part in ("measured", "tuning"))
     assert not measured & tuned
+
+
+def test_every_split_deals_each_row_once_and_each_party_a_row_for_each_batch() -> None:
+    labels = {name: load(name).y.numpy() for name in ("digits", "breast-cancer")}
+    images = np.random.default_rng(0).integers(0, 10, 60_000)
+    tasks = {cell._replace(method="", density=1.0) for cell in cells()}
+    assert {task.split for task in tasks} == set(SPLITS)
+    for task in tasks:
+        held = split(labels.get(task.dataset, images), task.dataset, task.split, task.parties, task.seed)
+        rows = np.concatenate(held)
+        assert len(held) == task.parties and len(set(rows.tolist())) == len(rows) == rows_of(task.dataset)
+        recipe = recipe_of(task.dataset, task.model, task.parties, task.optimizer, task.learning_rate)
+        batches = math.ceil(len(rows) / (recipe.batch_size * task.parties))
+        assert min(map(len, held)) >= batches, task
+
+
+def test_every_third_of_unequal_parties_has_a_tenth_of_the_others_rows() -> None:
+    held = split(np.zeros(60_000, np.int64), "mnist", "unequal", 7, 1)
+    assert [round(len(rows) / len(held[0]), 2) for rows in held] == [1, 1, 0.1, 1, 1, 0.1, 1]
 
 
 def test_bytes_to_target_are_those_of_the_first_epoch_one_point_below_dense() -> None:
