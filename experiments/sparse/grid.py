@@ -37,7 +37,7 @@ class Cell(NamedTuple):
         seed: of weights, rows, split and order.
         optimizer: see :class:`~experiments.sparse.engine.Recipe`.
         learning_rate: of the optimiser; the best of those tried with other seeds.
-        decay: see :class:`~experiments.sparse.engine.Recipe`.
+        decay: see :class:`~experiments.sparse.engine.Run`.
     """
 
     dataset: str
@@ -59,7 +59,7 @@ def _product(density: float, upload_bits: int | None = None, **options: object) 
 
 METHODS: dict[str, Callable[[float], Made]] = {
     "dense": lambda density: (Dense(), None),
-    "seed": lambda density: _product(density, prune_preset="lottery"),
+    "preset-lottery": lambda density: _product(density, prune_preset="lottery"),
     "local": lambda density: _product(
         density,
         prune_preset="lottery",
@@ -70,7 +70,7 @@ METHODS: dict[str, Callable[[float], Made]] = {
     ),
     "ours-8-bits": lambda density: _product(density, upload_bits=8),
     "ours-4-bits": lambda density: _product(density, upload_bits=4),
-    "shared": lambda density: _product(
+    "magnitude": lambda density: _product(
         density, prune_criterion="magnitude", step_power=0.0, prune_schedule="cubic"
     ),
     "cubic": lambda density: _product(density, prune_schedule="cubic"),
@@ -81,9 +81,15 @@ METHODS: dict[str, Callable[[float], Made]] = {
     "LotteryFL": lambda density: (LotteryFl(density), None),
 }
 """How each method is made for a density. "ours" is ``fed_avg_w_prune`` as it is without any argument but
-``prune_end_rate``, "seed" its first version."""
+``prune_end_rate``, "preset-lottery" its first version."""
 
-_STUDIED: dict[str, Callable[..., Method]] = {"following": Following, "local": Local}
+_WITH_ARGUMENTS: dict[str, Callable[..., Method]] = {
+    "following": Following,
+    "local": Local,
+    "FedDST": FedDst,
+    "FedRTS": FedRts,
+    "PruneFL": PruneFl,
+}
 
 _PEERS = ("FedDST+steps", "FedRTS+steps", "PruneFL+steps", "LotteryFL")
 
@@ -118,9 +124,9 @@ def made(name: str, density: float) -> Made:
     """A method for one run, and the settings of the product's plan where it has one.
 
     Args:
-        name: of :data:`METHODS`, where "+steps" behind it scales the optimiser's steps as "ours" does; or
-            arguments of :class:`~experiments.sparse.following.Following` or
-            :class:`~experiments.sparse.local.Local`, as in ``following:span=8,regrow=probe``.
+        name: of :data:`METHODS`; or arguments of :class:`~experiments.sparse.following.Following`,
+            :class:`~experiments.sparse.local.Local` or a class of :mod:`~experiments.sparse.peers`, as in
+            ``following:span=8,regrow=probe``. "+steps" behind it scales the optimiser's steps as "ours" does.
         density: of the run.
     """
     base, _, steps = name.partition("+")
@@ -128,7 +134,7 @@ def made(name: str, density: float) -> Made:
     if words:
         options = dict(word.split("=") for word in words.split(","))
         method, settings = (
-            _STUDIED[kind](density, **{key: _value(text) for key, text in options.items()}),
+            _WITH_ARGUMENTS[kind](density, **{key: _value(text) for key, text in options.items()}),
             None,
         )
     else:
@@ -170,7 +176,7 @@ def cells(part: str = "measured") -> list[Cell]:
     for dataset, model in images:
         rounded = [*((each, 0.1) for each in _ROUNDED), (_ROUNDED[0], 0.05)]
         found += _of(dataset, model, "dirichlet-0.5", 10, rounded, SEEDS)
-    others = [*((peer, 0.05) for peer in _PEERS), ("seed", 0.1), ("local", 0.1), ("shared", 0.1)]
+    others = [*((peer, 0.05) for peer in _PEERS), ("preset-lottery", 0.1), ("local", 0.1), ("magnitude", 0.1)]
     small = [("digits", "lstm", 10), ("breast-cancer", "table-net", 5)]
     for dataset, model, parties in small:
         found += _of(dataset, model, "dirichlet-0.5", parties, [*ours[:3], *cubic[:2], *others], SEEDS)

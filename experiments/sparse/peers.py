@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,6 +76,10 @@ class _Adjusting(Method):
     def _part(self) -> float:
         return self._exchanged * 0.5 * (1 + math.cos(math.pi * self._done / (0.75 * self._rounds)))
 
+    def _moved(self, count: int, size: int) -> int:
+        """How many of a layer's living weights are exchanged."""
+        return math.floor(self._part() * min(count, size - count))
+
 
 class FedDst(_Adjusting):
     """FedDST (Bibikar et al., AAAI 2022, algorithm 1): parties exchange weights by magnitude and own
@@ -103,22 +108,14 @@ class FedDst(_Adjusting):
         else:
             job.average_shared()
         if self._adjusts():
-            part, changed = self._part(), []
+            changed = []
             for name, mask, count in zip(job.masks, job.flat_masks(), self._counts, strict=True):
-                kept_count = count - math.floor(part * min(count, mask.shape[1] - count))
-                kept_mask = keep_largest(job.flat(name).abs(), mask, kept_count)
+                moved = self._moved(count, mask.shape[1])
+                kept_mask = keep_largest(job.flat(name).abs(), mask, count - moved)
                 signal = job.gradients[name].flatten(1).abs()
-                changed.append(
-                    torch.stack(
-                        [
-                            grow_largest(signal[k], kept_mask[k], ~mask[k], count - kept_count)
-                            for k in range(job.parties)
-                        ]
-                    )
-                )
-            for (name, own), new in zip(job.masks.items(), changed, strict=True):
-                own.flatten(1).copy_(new)
-                job.weights[name].mul_(own)
+                own = [grow_largest(signal[k], kept_mask[k], ~mask[k], moved) for k in range(job.parties)]
+                changed.append(torch.stack(own))
+            job.use(changed)
 
 
 class PruneFl(_Adjusting):
@@ -127,8 +124,7 @@ class PruneFl(_Adjusting):
     weights.
 
     Simplified: the density is given, where the paper weighs it against time; the first party, the one with
-        the
-    most rows, trains for four rounds that cost no bytes.
+    the most rows, trains for four rounds, which are of the run's and cost no bytes.
     """
 
     def start(self, job: Job, rounds: int) -> None:
@@ -163,21 +159,24 @@ class PruneFl(_Adjusting):
 
 
 class FedRts(_Adjusting):
-    """FedRTS-like adjustment (Hu et al., "FedRTS", 2025): a weight is an arm with a Beta distribution, what
-    parties and average say about it are its outcomes, and each adjustment keeps the arms of the largest
-    draws.
+    """FedRTS-like adjustment (Huang et al., "FedRTS", NeurIPS 2025): a weight is an arm with a Beta
+    distribution, what parties and average say about it are its outcomes, and each adjustment keeps the arms
+    of the largest draws.
 
     Simplified: outcomes are a half each of "among the largest of the average or grown by the mean gradient"
-        and
-    of the part of the parties for whose own weights that holds; a party sends its gradient's largest pruned
-    weights with their positions, as many as may be exchanged.
+    and of the part of the parties for whose own weights that holds; the largest of the average stay, and draws
+    decide who takes the place of the others. A party sends the positions of its gradient's largest pruned
+    weights, as many as may be exchanged, in 4 bytes each.
     """
 
     def start(self, job: Job, rounds: int) -> None:
         """Begins with a random mask and even distributions."""
         super().start(job, rounds)
-        self._wins = [torch.ones(size, device=job.samples.device) for size in job.sizes]
-        self._losses = [torch.ones(size, device=job.samples.device) for size in job.sizes]
+        self._wins = [np.ones(size) for size in job.sizes]
+        self._losses = [np.ones(size) for size in job.sizes]
+        device = job.samples.device
+        seed = int(torch.randint(2**31, (), generator=job.draw, device=device))
+        self._generator = np.random.default_rng(seed)
 
     def end_round(self, job: Job, this: Round) -> None:
         """Averages, and adjusts where it is due."""
@@ -185,37 +184,39 @@ class FedRts(_Adjusting):
         if not self._adjusts():
             job.average_shared()
             return
-        part, sent, votes = self._part(), 0, []
+        sent, votes = 0, []
         for name, mask, count in zip(job.masks, job.flat_masks(), self._counts, strict=True):
-            moved = math.floor(part * min(count, mask.shape[1] - count))
+            moved = self._moved(count, mask.shape[1])
             own = keep_largest(job.flat(name).abs(), mask, count - moved).float()
             signal = torch.where(mask, -1.0, job.gradients[name].flatten(1).abs())
             own.scatter_(1, signal.topk(moved, 1).indices, 1.0)
             votes.append(own.mean(0))
             sent += moved
-        job.uploaded += 2 * numbers(sent)
+        job.uploaded += numbers(sent)
         share = (job.samples / job.samples.sum()).float()
         job.average_shared()
         new = []
         for k, (name, mask, count) in enumerate(zip(job.masks, job.flat_masks(), self._counts, strict=True)):
-            moved = math.floor(part * min(count, mask.shape[1] - count))
+            moved = self._moved(count, mask.shape[1])
             core = keep_largest(job.flat(name)[:1].abs(), mask[:1], count - moved)[0]
             signal = (share @ job.gradients[name].flatten(1)).abs()
             chosen = grow_largest(signal, core, ~mask[0], moved).float()
-            outcome = (chosen + votes[k]) / 2
+            outcome = ((chosen + votes[k]) / 2).cpu().numpy()
             self._wins[k] += 10 * outcome
             self._losses[k] += 10 * (1 - outcome)
-            draw = torch.distributions.Beta(self._wins[k], self._losses[k]).sample()
+            draw = torch.from_numpy(self._generator.beta(self._wins[k], self._losses[k])).to(core.device)
             new.append(grow_largest(draw, core, ~core, count - int(core.sum()))[None])
         job.use(new)
 
 
 class LotteryFl(Method):
     """LotteryFL (Li et al., SEC 2021, algorithm 1): a party whose own loss is low enough prunes a fifth of
-    its weights, over all layers, and goes back to the initial values of the rest; what lives is averaged.
+    its weights, over all layers, goes back to the initial values of the rest, and trains; what lives is
+    averaged.
 
     Simplified: the threshold is a loss below 0.9 in place of an accuracy above one half, looked at once an
-    epoch; judged is the model that a party holds on rows of all classes, as everywhere here.
+    epoch; judged is the model that a party holds on rows of all classes, as everywhere here, where the paper
+    wants a model for the party's own.
 
     Args:
         density: at which a party stops.
@@ -224,30 +225,37 @@ class LotteryFl(Method):
     def __init__(self, density: float) -> None:
         self._density = density
         self._rates: list[float] = []
+        self._done = 0
 
     def start(self, job: Job, rounds: int) -> None:
         """Keeps the initial weights."""
+        self._rounds = rounds
         self._rates = [1.0] * job.parties
         self._initial = {name: job.weights[name].clone() for name in job.masks}
 
     def end_round(self, job: Job, this: Round) -> None:
-        """Prunes at the end of an epoch, then averages."""
-        if this.ends_epoch:
-            masks = job.flat_masks()
-            scores = [job.flat(name).abs() for name in job.masks]
-            for k, rate in enumerate(self._rates):
-                if rate <= self._density or float(job.losses[k]) > 0.9:
-                    continue
-                self._rates[k] = max(self._density, 0.8 * rate)
-                job.uploaded += mask_bytes(job) / job.parties
-                own = keep_largest_over_layers(
-                    [score[k : k + 1] for score in scores],
-                    [mask[k : k + 1] for mask in masks],
-                    math.floor(self._rates[k] * job.size),
-                )
-                for (name, mask), new in zip(job.masks.items(), own, strict=True):
-                    mask[k].flatten().copy_(new[0])
-                    job.weights[name][k].copy_(self._initial[name][k] * mask[k])
+        """Averages, then prunes at the end of an epoch, but for the last."""
+        self._done += 1
         before = job.uploaded
         job.average_living(1)
         job.uploaded = before + numbers(job.density() * job.size + job.others)
+        if this.ends_epoch and self._done < self._rounds:
+            self._prune(job)
+
+    def _prune(self, job: Job) -> None:
+        masks = job.flat_masks()
+        scores = [job.flat(name).abs() for name in job.masks]
+        for k, rate in enumerate(self._rates):
+            if rate <= self._density or float(job.losses[k]) > 0.9:
+                continue
+            self._rates[k] = max(self._density, 0.8 * rate)
+            job.uploaded += mask_bytes(job) / job.parties
+            own = keep_largest_over_layers(
+                [score[k : k + 1] for score in scores],
+                [mask[k : k + 1] for mask in masks],
+                math.floor(self._rates[k] * job.size),
+            )
+            for name, mask, new in zip(job.masks, masks, own, strict=True):
+                mask[k] = new[0]
+                job.weights[name][k].copy_(self._initial[name][k])
+        job.use(masks)

@@ -43,6 +43,12 @@ _TABLE = ("breast-cancer", "table-net", 5, "adam")
 _HALF, _MORE, _WHOLE = "step_power=0.5", "step_power=0.75", "step_power=1.0"
 _LAMP = ",layers=lamp"
 _TAILS = (("3.0", 40), ("3.0", 60), ("5.0", 60))
+_OF_PEERS = (
+    "FedDST:exchanged=0.1+steps",
+    "FedRTS:exchanged=0.1+steps",
+    "PruneFL:every=8+steps",
+    "PruneFL:every=16+steps",
+)
 _SLOW_PARTS = ((8, 1 / 3, 60), (4, 1 / 2, 60), (4, 1 / 2, 72), (2, 1 / 2, 60))
 """Rounds of the fast part, what part of the way the slow one is, counted in factors, and when it ends."""
 
@@ -130,18 +136,27 @@ _TRIED = (
         Tried(*_RESNET, (3e-3,), (_slow(density, 4, 1 / 2, 60) + ",calm=1",), (density,), seeds=_MORE_SEEDS)
         for density in (0.1, 0.05)
     ),
-    # Longer steps where there are many parties, and so few steps.
+    # Longer steps where there are many parties, and so few steps; an epoch of thirty parties has three rounds.
     *(
         Tried("digits", "lstm", parties, "adam", (1e-2,), methods, (density,), seeds=_MORE_SEEDS)
-        for parties in (10, 30)
+        for parties, fast, slow in ((10, 4, 60), (30, 3, 45))
         for methods, density in (
             (("dense",), 1.0),
             *(
-                (tuple(_slow(density, 4, 1 / 2, 60, power) for power in _POWER), density)
+                (tuple(_slow(density, fast, 1 / 2, slow, power) for power in _POWER), density)
                 for density in (0.1, 0.05)
             ),
         )
     ),
+    # What the published methods exchange, and how often.
+    Tried(
+        *(*_LSTM, "adam"),
+        (1e-2,),
+        ("FedDST+steps", "FedRTS+steps", "PruneFL+steps", *_OF_PEERS),
+        (0.1, 0.05),
+        seeds=_MORE_SEEDS,
+    ),
+    Tried(*_RESNET, (3e-3,), ("FedDST:exchanged=0.1",), (0.05,), seeds=_MORE_SEEDS),
     Tried(*_RESNET, (3e-3,), (f"warm_up=8,{_HALF}{_LAMP}", f"warm_up=loss,{_HALF}{_LAMP}"), (0.1, 0.02)),
     # Shorter steps, reparametrisation and more regrowth with LAMP.
     Tried(*_RESNET, (3e-3,), ("step_power=0.0" + _LAMP, "step_power=0.25" + _LAMP), (0.1, 0.02)),
@@ -208,7 +223,8 @@ def runs() -> list[tuple[str, str, str, int, str, float, int, str, float, str]]:
         for rate, method, density, seed in itertools.product(
             tried.learning_rates, tried.methods, tried.densities, tried.seeds
         ):
-            name = f"following:{_with_span(method)}" if "=" in method else method
+            ours = "=" in method and ":" not in method
+            name = f"following:{_with_span(method)}" if ours else method
             task = (tried.dataset, tried.model, "dirichlet-0.5", tried.parties)
             found.append((*task, name, density, seed, tried.optimizer, rate, tried.decay))
     first = [(f"following:{method}", density) for method in _FIRST for density in (0.05, 0.01)]

@@ -6,6 +6,8 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import torch
+
 from secretflow import _validate
 from secretflow.device import PYU, PYUObject, reveal
 from secretflow.device.shared_process import SharedProcesses
@@ -78,7 +80,10 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             parties there are. Only with ``fed_avg_w_prune``.
         consensus_num: upstream's.
         backend: "torch" for ``fed_avg_w_prune``.
-        random_seed: seed of the initial weights.
+        random_seed: seed of the initial weights, the same at all parties. None draws one with torch, at the
+            first party with a network; the average of weights that each party has drawn by itself is smaller,
+            by the root of the number of parties, and trains badly. ``min_survivors`` over a network needs a
+            number.
         skip_bn: leaves batch normalisation layers out of the aggregation.
         **kwargs: upstream's further arguments (``dp_strategy``, ``num_gpus``, ``simulation`` and others).
 
@@ -132,7 +137,7 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
             self._gradient_capture = gradient_capture
             check_aggregator(aggregator, device_list)
             if aggregator.survival:
-                check_survivors(self._prune_settings, worker_processes)
+                check_survivors(self._prune_settings, worker_processes, random_seed)
             check_backend(backend)
             check_capture(gradient_capture, device_list)
             check_worker_processes(worker_processes)
@@ -155,6 +160,8 @@ class FLModel(WithExports, WithModelFiles, WithEvaluation, WithSurvivors):
         # Upstream's tell all drivers everything; with survivors a driver asks its own party alone.
         tells_all = not self.wp_strategy or bool(aggregator.survival)
         self._audience = Audience(device_list, server, server_blind=blind, tells_all=tells_all)
+        if self.wp_strategy and random_seed is None:
+            random_seed = self._audience.decided(lambda: int(torch.randint(2**31, ())))
         super().__init__(
             server,
             device_list,

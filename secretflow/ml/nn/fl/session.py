@@ -161,12 +161,12 @@ class FitSession:
         return self._history
 
     def _begin(self) -> Iterator[list[Round]]:
-        """Gives all parties the average of their weights; returns the rounds of each epoch."""
+        """Gives all parties the same weights, their average; returns the rounds of each epoch."""
         states = reveal([worker.party_state(self._fit.steps) for worker in self._workers.values()])
         self._rows_known = all(state["rows_known"] for state in states)
         self._transport.run(
             lambda party, start: self._workers[party].begin_fit(start, self._fit, self._rows_known),
-            exchanges_of_start(self._settings, self._rows_known, self._rounds_updates),
+            exchanges_of_start(self._settings, self._rows_known),
         )
         # After a round that failed at one party, another may have taken a step of pruning more. Steps go on
         # until all have come to the end.

@@ -11,12 +11,13 @@ from secretflow.ml.nn.fl.pruning import PruneSettings
 from secretflow.ml.nn.fl.pruning.scores import CRITERIA
 
 
-def check_survivors(settings: PruneSettings, worker_processes: int | None) -> None:
+def check_survivors(settings: PruneSettings, worker_processes: int | None, random_seed: int | None) -> None:
     """Refuses what does not go with ``min_survivors``.
 
     Args:
         settings: what the user chose about pruning.
         worker_processes: in how many processes parties share; None for one each.
+        random_seed: of the initial weights.
 
     Raises:
         ValueError: the parties are not processes, or a party that comes back could not make up for what it
@@ -31,6 +32,11 @@ def check_survivors(settings: PruneSettings, worker_processes: int | None) -> No
         raise ArgumentError(
             "worker_processes must be None with min_survivors, for parties that share a process are lost "
             f"together, got {worker_processes}"
+        )
+    if mode is DISTRIBUTION_MODE.RAY_PRODUCTION and random_seed is None:
+        raise ArgumentError(
+            "random_seed of FLModel must be a number with min_survivors over a network, the same at all "
+            "parties, for one that comes late cannot ask which weights the others begin with, got None"
         )
     for name in ("regrow_percent", "withhold_percent"):
         if value := getattr(settings, name):

@@ -51,6 +51,27 @@ class Sending:
     key: bytes
 
 
+def digest_of_weights(arrays: Sequence[np.ndarray]) -> int:
+    """What is equal for parties that have the same weights, whatever the sign of a zero, and for no others.
+
+    Args:
+        arrays: own arrays.
+
+    Returns:
+        48 bits; random ones if a number is not finite, so that the average names it.
+    """
+    state = sha256()
+    for array in arrays:
+        if not np.isfinite(array).all():
+            return secrets.randbits(DIGEST_BITS)
+        state.update(np.ascontiguousarray(array + 0).data)  # minus zero becomes zero
+    return _short(state.digest())
+
+
+def _short(digest: bytes) -> int:
+    return int.from_bytes(digest[: DIGEST_BITS // 8], "big")
+
+
 class Updates:
     """A party's side of averages that travel as updates.
 
@@ -186,7 +207,7 @@ class Updates:
             if difference.any():
                 return secrets.randbits(DIGEST_BITS)
             state.update(self.references[k].data)
-        return int.from_bytes(state.digest()[: DIGEST_BITS // 8], "big")
+        return _short(state.digest())
 
     def reference(self, k: int) -> np.ndarray:
         """The last average of an array, flat; where none was opened, zero."""

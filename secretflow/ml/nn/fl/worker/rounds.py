@@ -34,16 +34,16 @@ from secretflow.security.aggregation.secagg.protocol import (
 )
 from secretflow.security.aggregation.secagg.rounding import rounding_key
 from secretflow.security.aggregation.secagg.support import Support
-from secretflow.security.aggregation.secagg.updates import Updates
+from secretflow.security.aggregation.secagg.updates import Updates, digest_of_weights
 from secretflow.security.aggregation.secagg.weighing import WEIGHING_EXCHANGES, weigh, weigh_rounds
 from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
 _Result = TypeVar("_Result")
 
 
-def exchanges_of_start(settings: PruneSettings, rows_known: bool, rounds_updates: bool = False) -> int:
+def exchanges_of_start(settings: PruneSettings, rows_known: bool) -> int:
     """How many messages each party sends in :meth:`PartyRounds.start`."""
-    return 2 + rows_known * WEIGHING_EXCHANGES + (settings.mask_scope == "local") + rounds_updates
+    return 3 + rows_known * WEIGHING_EXCHANGES + (settings.mask_scope == "local")
 
 
 def exchanges_of(
@@ -103,11 +103,11 @@ class PartyRounds:
         self.ended = self.lost = 0
         self._before: list[np.ndarray] = []  # the weights with which a round began
 
-    def start(self, keeps_average: bool = True) -> Exchanges[None]:
+    def start(self, keeps_weights: bool = True) -> Exchanges[None]:
         """Gives all parties the average of their weights, under masks that they agree on.
 
         Args:
-            keeps_average: whether the last average may stay, to the bit, where all have it.
+            keeps_weights: whether weights, or the last average, may stay, to the bit, if all have the same.
 
         Raises:
             AggregationError: the parties do not mean the same fit.
@@ -116,15 +116,14 @@ class PartyRounds:
         yield from self.settle()
         arrays = self._training.arrays()
         if self._client.rules.upload_bits is not None:
-            training, support = self._training, self._support
-            assert support is not None  # as it is settled
-            self._updates = updates = training.updates.begin(training.names(), arrays, training.updated())
-            if keeps_average:
-                [same] = yield from are_everybodys(self._client, [updates.digest(arrays, support)])
-                if same:
-                    yield from confirm(self._client, b"the last average")  # in the place of the next one
-                    return
-            updates.begin_anew()
+            training = self._training
+            self._updates = training.updates.begin(training.names(), arrays, training.updated())
+        if keeps_weights and (yield from self._all_have_the_same(arrays)):
+            yield from confirm(self._client, b"the same weights")  # in the place of the next one
+            self._client.usage.count_round(0)  # or its agreements would be the first round's
+            return
+        if self._updates is not None:
+            self._updates.begin_anew()
         before, equal = self._copies(arrays), self._client.weights_of(())
         if self._weights is not None and not self._fit.adds_noise:
             equal = equal.counting_as(self._weights[0])
@@ -139,6 +138,17 @@ class PartyRounds:
             self._training.take(before)
             raise
         self._training.take_back(arrays)
+
+    def _all_have_the_same(self, arrays: Sequence[np.ndarray]) -> Exchanges[bool]:
+        """Whether all parties have the same weights, or what they contribute is the same last average."""
+        updates, digests = self._updates, [digest_of_weights(arrays)]
+        if updates is not None:
+            assert self._support is not None  # as it is settled
+            digests.append(updates.digest(arrays, self._support))
+        weights, *average = yield from are_everybodys(self._client, digests)
+        if weights and updates is not None:
+            updates.take_all(arrays)
+        return bool(weights or any(average))
 
     def go_on(self, comes_in: bool, average: Sequence[np.ndarray] | None) -> None:
         """Goes on in the middle of a fit.

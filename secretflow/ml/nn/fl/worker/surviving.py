@@ -190,7 +190,7 @@ class SurvivingFit:
         self._client = self._before = client
         self._party.use_client(client)
         if members.passed == 0:
-            yield from with_survivors(client, rounds.start(keeps_average=False))
+            yield from with_survivors(client, rounds.start(keeps_weights=False))
             self._passed, self._held, self._average = 0, 1, client
             self._party.count_from_here()
         else:

@@ -59,8 +59,7 @@ def make_model(devices: SimpleNamespace, parties: list[Any]) -> Callable[..., FL
             aggregator=aggregator or SecurePruneAggregator(devices.carol, parties),
             strategy=strategy,
             backend="torch",
-            random_seed=5,
-            **options,
+            **{"random_seed": 5, **options},
         )
 
     return make

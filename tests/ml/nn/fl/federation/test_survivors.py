@@ -126,7 +126,7 @@ class Federation:
         """A fit of one epoch; what a party has after each round is kept."""
         worker.begin_fit(1, self.fit, True)
         if self.starts_anew:
-            worker._begin(1, worker._rounds.start(keeps_average=False), anew=True)
+            worker._begin(1, worker._rounds.start(keeps_weights=False), anew=True)
         yield from worker._exchanges
         worker._client.transcript.end()
         self._keep(name, worker)
