@@ -14,6 +14,7 @@ import numpy as np
 
 from .call import Call, Operation
 from .client import Client
+from .digests import digest_of_weights
 from .errors import AggregationError
 from .inputs import ArrayMasks
 from .integers import LIMBS
@@ -187,7 +188,7 @@ def are_everybodys(client: Client, digests: Sequence[int]) -> Exchanges[np.ndarr
 
     Args:
         client: of this party.
-        digests: :data:`~.rules.DIGEST_BITS` bits each of what this party has, as many at all parties; of
+        digests: :data:`~.digests.DIGEST_BITS` bits each of what this party has, as many at all parties; of
             something that nobody else can have, random ones.
 
     Returns:
@@ -195,3 +196,24 @@ def are_everybodys(client: Client, digests: Sequence[int]) -> Exchanges[np.ndarr
     """
     own = np.array(digests, np.int64)
     return (yield from add_up(client, own)) == own * client.present()
+
+
+def have_the_same(
+    client: Client, arrays: Sequence[np.ndarray], support: Support | None, updates: Updates | None = None
+) -> Exchanges[bool]:
+    """Whether all parties have the same weights; with updates also, whether they contribute one last average.
+
+    Args:
+        client: of this party.
+        arrays: own arrays.
+        support: what travels.
+        updates: of this party, where they travel. Weights that all have become their reference.
+    """
+    digests = [digest_of_weights(arrays)]
+    if updates is not None:
+        assert support is not None  # as it is settled before
+        digests.append(updates.digest(arrays, support))
+    weights, *average = yield from are_everybodys(client, digests)
+    if weights and updates is not None:
+        updates.take_all(arrays)
+    return bool(weights or any(average))

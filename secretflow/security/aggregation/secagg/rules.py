@@ -14,9 +14,6 @@ from .rounding import check_upload_bits
 MOST_PARTIES = 1000
 """So many aggregation weights add up in 64 bits, and their parts of one still count in a ring of 32."""
 
-DIGEST_BITS = 48
-"""Of digests that are added up: so many parties' sums fit into 63 bits."""
-
 _USUAL_CONTRIBUTORS = 3  # with two, each reads the other's number off the average
 _USUAL_COLLUDERS = 2 / 3
 _ROUNDED_OFF = 1e-9  # two thirds of 33 are 22

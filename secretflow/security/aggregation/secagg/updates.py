@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 
+from .digests import digest_of_bytes, digest_of_nothing
 from .errors import AggregationError
 from .lane_kernels import lane_kernels_for
 from .layout import Layout
 from .memory import Recycled
 from .rounding import Rounding
-from .rules import DIGEST_BITS
 from .support import Support
 
 Arrays = Mapping[int, np.ndarray]
@@ -49,27 +48,6 @@ class Sending:
     updates: Updates
     bounds: Sequence[float]
     key: bytes
-
-
-def digest_of_weights(arrays: Sequence[np.ndarray]) -> int:
-    """What is equal for parties that have the same weights, whatever the sign of a zero, and for no others.
-
-    Args:
-        arrays: own arrays.
-
-    Returns:
-        48 bits; random ones if a number is not finite, so that the average names it.
-    """
-    state = sha256()
-    for array in arrays:
-        if not np.isfinite(array).all():
-            return secrets.randbits(DIGEST_BITS)
-        state.update(np.ascontiguousarray(array + 0).data)  # minus zero becomes zero
-    return _short(state.digest())
-
-
-def _short(digest: bytes) -> int:
-    return int.from_bytes(digest[: DIGEST_BITS // 8], "big")
 
 
 class Updates:
@@ -205,9 +183,9 @@ class Updates:
                 continue
             difference, _ = self._difference(k, arrays, support, rests=False)
             if difference.any():
-                return secrets.randbits(DIGEST_BITS)
+                return digest_of_nothing()
             state.update(self.references[k].data)
-        return _short(state.digest())
+        return digest_of_bytes(state.digest())
 
     def reference(self, k: int) -> np.ndarray:
         """The last average of an array, flat; where none was opened, zero."""

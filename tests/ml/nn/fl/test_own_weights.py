@@ -56,7 +56,7 @@ def test_weights_of_classes_are_weights_of_their_rows(devices: SimpleNamespace, 
     product = spread(devices, (12, 12), own * np.array([5, 1, 0.1])[y])
     by_row.fit(*rows, sample_weight=product, **how)
     for one, other in zip(weights_of(by_class), weights_of(by_row), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+        np.testing.assert_allclose(one, other, atol=5e-6)  # averages go through fixed point
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,14 @@ from secretflow.security.aggregation.secagg.errors import (
 from secretflow.security.aggregation.secagg.protocol import (
     Exchanges,
     agree_on_support,
-    are_everybodys,
     average_into,
     average_updates_into,
     confirm,
+    have_the_same,
 )
 from secretflow.security.aggregation.secagg.rounding import rounding_key
 from secretflow.security.aggregation.secagg.support import Support
-from secretflow.security.aggregation.secagg.updates import Updates, digest_of_weights
+from secretflow.security.aggregation.secagg.updates import Updates
 from secretflow.security.aggregation.secagg.weighing import WEIGHING_EXCHANGES, weigh, weigh_rounds
 from secretflow.security.aggregation.secagg.weights import AggregationWeights
 
@@ -118,7 +118,8 @@ class PartyRounds:
         if self._client.rules.upload_bits is not None:
             training = self._training
             self._updates = training.updates.begin(training.names(), arrays, training.updated())
-        if keeps_weights and (yield from self._all_have_the_same(arrays)):
+        same = have_the_same(self._client, arrays, self._support, self._updates)
+        if keeps_weights and (yield from same):
             yield from confirm(self._client, b"the same weights")  # in the place of the next one
             self._client.usage.count_round(0)  # or its agreements would be the first round's
             return
@@ -138,17 +139,6 @@ class PartyRounds:
             self._training.take(before)
             raise
         self._training.take_back(arrays)
-
-    def _all_have_the_same(self, arrays: Sequence[np.ndarray]) -> Exchanges[bool]:
-        """Whether all parties have the same weights, or what they contribute is the same last average."""
-        updates, digests = self._updates, [digest_of_weights(arrays)]
-        if updates is not None:
-            assert self._support is not None  # as it is settled
-            digests.append(updates.digest(arrays, self._support))
-        weights, *average = yield from are_everybodys(self._client, digests)
-        if weights and updates is not None:
-            updates.take_all(arrays)
-        return bool(weights or any(average))
 
     def go_on(self, comes_in: bool, average: Sequence[np.ndarray] | None) -> None:
         """Goes on in the middle of a fit.

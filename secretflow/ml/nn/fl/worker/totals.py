@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -14,6 +12,7 @@ from secretflow.ml.nn.fl.metric_sums import Sums
 from secretflow.ml.nn.metrics import Mean, Metric
 from secretflow.party.messages import pack
 from secretflow.security.aggregation.secagg.client import Client
+from secretflow.security.aggregation.secagg.digests import digest_of_bytes, digest_of_nothing
 from secretflow.security.aggregation.secagg.dropouts.measured_sums import MeasuringClient
 from secretflow.security.aggregation.secagg.errors import DisagreementError, RoundLostError
 from secretflow.security.aggregation.secagg.participant import Participant
@@ -23,7 +22,6 @@ from secretflow.security.aggregation.secagg.protocol import (
     are_everybodys,
     can_be_added,
 )
-from secretflow.security.aggregation.secagg.rules import DIGEST_BITS
 
 if TYPE_CHECKING:
     from secretflow.ml.nn.fl.worker.rounds import PartyRounds
@@ -148,7 +146,7 @@ def _with_states(metric: Metric | None, sums: dict[str, np.ndarray]) -> Metric:
 def _digest(metric: Metric | None, states: dict[str, np.ndarray] | None) -> int:
     """Of what metrics must have in common to be added; of one that cannot be, what nobody else has."""
     if metric is None or states is None:
-        return secrets.randbits(DIGEST_BITS)
+        return digest_of_nothing()
     kind = [metric.kind, metric.settings] if isinstance(metric, Sums) else []
     shapes = [[name, list(state.shape)] for name, state in states.items()]
-    return int.from_bytes(sha256(pack([metric.name, kind, shapes])).digest()[: DIGEST_BITS // 8], "big")
+    return digest_of_bytes(pack([metric.name, kind, shapes]))

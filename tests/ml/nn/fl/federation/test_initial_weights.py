@@ -22,7 +22,7 @@ Data = tuple[FedNdarray, FedNdarray]
 
 
 def began_with(model: FLModel, data: Data) -> tuple[list[np.ndarray], dict[str, int]]:
-    """Weights after a fit of one epoch in which nothing is learnt; what each party uploaded before its rounds."""
+    """Weights after a fit in which nothing is learnt; what each party uploaded before its rounds."""
     before = uploaded(model)
     history = model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
     in_rounds = {party: sum(history.local_history[f"{party}_payload_bytes"]) for party in before}
