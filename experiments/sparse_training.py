@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from experiments.sparse.document import write_document
-from experiments.sparse.grid import PARTS, cells
+from experiments.sparse.grid import PARTS, Cell, cells
 from experiments.sparse.results import Results
 from experiments.sparse.running import run_cells, stacks
 from experiments.workers import in_workers
@@ -39,15 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = make_parser()
     chosen = parser.parse_args(arguments)
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device must be cpu on a machine without a GPU for torch, got cuda")
     try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
         results = Results(chosen.out / RESULTS)
+        wanted = those_with(chosen.only, cells(chosen.part))
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    wanted = [
-        cell
-        for cell in cells(chosen.part)
-        if all(word in map(str, cell) for word in filter(None, chosen.only.split(",")))
-    ]
     missing = [cell for cell in wanted if cell not in results.done]
     print(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them done before", file=sys.stderr)
     on_gpu, end = chosen.device == "cuda", time.monotonic() + 60 * chosen.minutes
@@ -71,6 +70,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def those_with(values: str, some: Sequence[Cell]) -> list[Cell]:
+    """The cells that have all of some values.
+
+    Args:
+        values: between commas, ``value`` of whatever field or ``field=value``.
+        some: cells.
+
+    Raises:
+        ValueError: no cell has a value.
+    """
+    for word in filter(None, values.split(",")):
+        field, _, value = word.partition("=")
+        named = field in Cell._fields
+        found = [
+            cell for cell in some if word in map(str, cell) or (named and str(getattr(cell, field)) == value)
+        ]
+        if not found:
+            known = sorted({str(getattr(cell, field)) for cell in some}) if named else Cell._fields
+            raise ValueError(
+                f"--only must name values of runs, {field if named else 'a field or its value'} of "
+                f"{', '.join(known)}, got {word!r} in {values!r}"
+            )
+        some = found
+    return list(some)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -84,7 +109,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--only",
         default="",
         metavar="VALUES",
-        help="values between commas that a run must have: mnist,10,ours",
+        help="values between commas that a run must have, with the name of their field where others have the "
+        f"same: mnist,ours,parties=10; fields are {', '.join(Cell._fields)}",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what computes")
     parser.add_argument(
@@ -100,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=0,
         help="processes, of one thread each; 0 is one on a GPU and one for each core on a CPU",
     )
-    parser.add_argument("--minutes", type=float, default=1e6, help="after which no more runs are begun")
+    parser.add_argument("--minutes", type=_minutes, default=1e6, help="after which no more runs are begun")
     parser.add_argument(
         "--data",
         type=Path,
@@ -114,6 +140,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {number}")
+    return number
+
+
+def _minutes(text: str) -> float:
+    number = float(text)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return number
 
 

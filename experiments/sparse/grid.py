@@ -21,14 +21,14 @@ MORE_SEEDS = (4, 5, 6)
 DENSITIES = (0.1, 0.05, 0.02, 0.01)
 PARTS = ("measured", "tuning", "why")
 
-_LEARNING_RATES = {"fedavg-cnn": 2e-3, "resnet20": 3e-3, "lstm": 1e-2, "table-net": 3e-3, "convnet": 1e-2}
+_LEARNING_RATES = {"fedavg-cnn": 2e-3, "resnet20": 3e-3, "lstm": 1e-2, "table-net": 3e-3, "convnet": 2e-2}
 
 
 class Cell(NamedTuple):
     """One run; the names are those of a row of the results.
 
     Attributes:
-        dataset: of :data:`~experiments.sparse.tasks.DATASETS`.
+        dataset: as for :func:`~experiments.sparse.tasks.load`.
         model: of :data:`~experiments.sparse.tasks.NETS`.
         split: of :data:`~experiments.sparse.tasks.SPLITS`.
         parties: how many.
@@ -182,11 +182,16 @@ def cells(part: str = "measured") -> list[Cell]:
         found += _of(dataset, model, "dirichlet-0.5", parties, [*ours[:3], *cubic[:2], *others], SEEDS)
         found += _of(dataset, model, "dirichlet-0.5", parties, [(peer, 0.1) for peer in _PEERS], SEEDS)
         found += _of(dataset, model, "dirichlet-0.5", parties, [(each, 0.1) for each in _ROUNDED], SEEDS)
+    for dataset in ("fashion-mnist", "mnist"):
+        found += _of(dataset, "convnet", "dirichlet-0.5", 10, ours[:3], SEEDS)
     for parties in _SPLITS_OF_TABLE:
         for split in _SPLITS_OF_LSTM[parties]:
             found += _of("digits", "lstm", split, parties, ours[:3], SEEDS)
         for split in _SPLITS_OF_TABLE[parties]:
             found += _of("breast-cancer", "table-net", split, parties, ours[:3], SEEDS)
+    for parties, splits in _SPLITS_OF_IMAGES.items():
+        for split in splits:
+            found += _of("fashion-mnist", "convnet", split, parties, ours[:3], SEEDS)
     for (parties, split), (dataset, model) in itertools.product(_OTHERS, images):
         found += _of(dataset, model, split, parties, ours[:3], SEEDS)
     for dataset, model in images:

@@ -167,14 +167,13 @@ class Job:
         self.uploaded += NUMBER * (travelling + self.others + (0 if known else partial))
         self._partial_known = self.samples.clone()
 
-    def agree(self, at_least: int, shrinks: bool) -> None:
-        """Counts the bytes of an agreement on masks, some bits for each weight that has travelled so far.
+    def agree(self, at_least: int) -> None:
+        """Counts the bytes of an agreement on masks that shrink, some bits for each weight that travels.
 
         Args:
             at_least: as for :meth:`average_living`, of the masks before the change.
-            shrinks: whether masks can only shrink; otherwise all weights of the model are agreed on.
         """
         counts = [mask.sum(0) >= at_least for mask in self.masks.values()]
-        size = sum(int(each.count_nonzero()) for each in counts) if shrinks else self.size
-        self.uploaded += Ballot(self.parties, counting=not shrinks, leaving=True).nbytes(size)
+        size = sum(int(each.count_nonzero()) for each in counts)
+        self.uploaded += Ballot(self.parties, counting=False, leaving=True).nbytes(size)
         self._partial_known = None

@@ -62,7 +62,7 @@ class Local(Method):
         done = self._done - self._warm_up
         if 0 < done <= self._span:
             rate = cubic(done / self._span, self._density)
-            job.agree(self._at_least, shrinks=True)
+            job.agree(self._at_least)
             scores = [
                 (self._own * job.flat(name) + (1 - self._own) * self._average[name]).abs()
                 for name in job.masks

@@ -80,7 +80,7 @@ class Product(Method):
         due = this.prunes
         if self._settings.mask_scope == "local":
             if due:
-                job.agree(self._at_least, shrinks=True)
+                job.agree(self._at_least)
                 self._prune(job, this.passed)
             job.average_living(self._at_least)
         else:

@@ -164,9 +164,9 @@ class FedRts(_Adjusting):
     of the largest draws.
 
     Simplified: outcomes are a half each of "among the largest of the average or grown by the mean gradient"
-    and of the part of the parties for whose own weights that holds; the largest of the average stay, and draws
-    decide who takes the place of the others. A party sends the positions of its gradient's largest pruned
-    weights, as many as may be exchanged, in 4 bytes each.
+    and of the part of the parties for whose own weights that holds; the largest of the average stay, and
+    draws decide what takes the place of the others. A party sends the positions of its gradient's largest
+    pruned weights, as many as may be exchanged, in 4 bytes each.
     """
 
     def start(self, job: Job, rounds: int) -> None:

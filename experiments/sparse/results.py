@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,12 @@ def task_of(row: Row) -> tuple[str, str, str, int]:
     return row["dataset"], row["model"], row["split"], row["parties"]
 
 
+def _alike(row: Row) -> Hashable:
+    """What a row must share with the dense run that it is compared with."""
+    cell = cell_of(row)
+    return task_of(row), cell.seed, cell.optimizer, cell.learning_rate, cell.decay
+
+
 def target_of(dense: Row) -> float:
     """The accuracy that ``bytes_to_target`` asks for.
 
@@ -39,15 +45,15 @@ def with_bytes_to_target(rows: Sequence[Row]) -> list[Row]:
     """Fills ``bytes_to_target`` in: bytes of a party until it first reaches the target.
 
     Args:
-        rows: all rows; the target is that of the dense run of the same task and seed.
+        rows: all rows; the target is that of the dense run of the same task, seed and steps.
 
     Returns:
         New rows; None stands where the target was never reached or the dense run is missing.
     """
-    targets = {(task_of(row), row["seed"]): target_of(row) for row in rows if row["method"] == "dense"}
+    targets = {_alike(row): target_of(row) for row in rows if row["method"] == "dense"}
     filled = []
     for row in rows:
-        target = targets.get((task_of(row), row["seed"]))
+        target = targets.get(_alike(row))
         reached = None
         if target is not None:
             reached = next((point[1] for point in row["curve"][:-1] if point[0] >= target), None)

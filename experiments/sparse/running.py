@@ -13,9 +13,8 @@ import torch
 
 from experiments.sparse.engine import Data, Run, train
 from experiments.sparse.grid import Cell, made
+from experiments.sparse.results import Row
 from experiments.sparse.tasks import NETS, load, recipe_of, split
-
-Row = dict[str, Any]
 
 
 @lru_cache(maxsize=2)
@@ -28,7 +27,7 @@ def run_cells(cells: Sequence[Cell], device: str = "cpu", fashion_mnist: Path | 
     """Trains cells of one task together.
 
     Args:
-        cells: they differ in method, density and seed only.
+        cells: they differ in method, density, seed, learning rate and decay only.
         device: "cpu" or "cuda".
         fashion_mnist: see :func:`~experiments.sparse.tasks.load`.
 

@@ -24,7 +24,6 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "lstm": Lstm,
     "table-net": TableNet,
 }
-DATASETS = ("mnist", "fashion-mnist", "digits", "breast-cancer")
 SPLITS = ("iid", "unequal", "dirichlet-0.5", "dirichlet-0.1")
 
 _IMAGE_ROWS = 12_000
@@ -43,7 +42,7 @@ def recipe_of(dataset: str, model: str, parties: int, optimizer: str, learning_r
     """How a task is trained: 20 epochs of four rounds each, however many parties there are.
 
     Args:
-        dataset: of :data:`DATASETS`.
+        dataset: "mnist", "fashion-mnist", "digits" or "breast-cancer".
         model: of :data:`NETS`.
         parties: how many.
         optimizer: see :class:`~experiments.sparse.engine.Recipe`.
@@ -59,7 +58,7 @@ def load(dataset: str, fashion_mnist: Path | None = None) -> Data:
     """All rows of a dataset, on the CPU.
 
     Args:
-        dataset: of :data:`DATASETS`.
+        dataset: "mnist", "fashion-mnist", "digits" or "breast-cancer".
         fashion_mnist: folder of its four IDX files; None is where Debian's package puts them.
     """
     if dataset in ("mnist", "fashion-mnist"):
@@ -89,7 +88,7 @@ def split(labels: np.ndarray, dataset: str, how: str, parties: int, seed: int) -
 
     Args:
         labels: of all training rows.
-        dataset: of :data:`DATASETS`.
+        dataset: "mnist", "fashion-mnist", "digits" or "breast-cancer".
         how: of :data:`SPLITS`; "unequal" is IID, and every third party has a tenth of the others' rows.
         parties: how many.
         seed: of the rows that are drawn, and of the split.

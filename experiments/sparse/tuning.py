@@ -136,7 +136,7 @@ _TRIED = (
         Tried(*_RESNET, (3e-3,), (_slow(density, 4, 1 / 2, 60) + ",calm=1",), (density,), seeds=_MORE_SEEDS)
         for density in (0.1, 0.05)
     ),
-    # Longer steps where there are many parties, and so few steps; an epoch of thirty parties has three rounds.
+    # Longer steps where there are many parties, and so few steps; thirty have three rounds in an epoch.
     *(
         Tried("digits", "lstm", parties, "adam", (1e-2,), methods, (density,), seeds=_MORE_SEEDS)
         for parties, fast, slow in ((10, 4, 60), (30, 3, 45))
@@ -148,6 +148,7 @@ _TRIED = (
             ),
         )
     ),
+    Tried("fashion-mnist", "convnet", 10, "adam", (3e-3, 1e-2, 2e-2, 3e-2), ("dense",), (1.0,)),
     # What the published methods exchange, and how often.
     Tried(
         *(*_LSTM, "adam"),

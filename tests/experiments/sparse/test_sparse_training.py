@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.sparse.grid import PARTS, cells, made
+from experiments.sparse.grid import PARTS, Cell, cells, made
 from experiments.sparse.results import Row, with_bytes_to_target
 from experiments.sparse.tasks import SPLITS, load, recipe_of, rows_of, split
-from experiments.sparse_training import main
+from experiments.sparse_training import main, those_with
 from secretflow.ml.nn.fl.pruning import PruneSettings
 
 ONE = ["--only", "breast-cancer,dirichlet-0.5,5,ours,0.1,1"]
@@ -40,6 +41,28 @@ def test_several_processes_come_to_the_rows_of_one(tmp_path: Path) -> None:
         found.append(sorted((row["density"], row["accuracy"], row["bytes"]) for row in rows))
     assert found[0] == found[1]
     assert [density for density, *_ in found[0]] == [0.05, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--only", "breast-cancer,ourz"], "--only must name values of runs, .* got 'ourz'"),
+        (["--only", "seed=7"], "seed of 1, 2, 3, 4, 5, 6, got 'seed=7'"),
+        (["--minutes", "-1"], "--minutes: must be at least 0, got -1"),
+    ],
+)
+def test_what_no_run_has_is_refused(
+    options: list[str], what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*options, "--out", str(tmp_path)])
+    assert re.search(what, capsys.readouterr().err)
+
+
+def test_a_value_is_of_the_field_that_is_named() -> None:
+    found = those_with("breast-cancer,ours,0.1,parties=2", cells())
+    assert {(cell.seed, cell.parties) for cell in found} == {(seed, 2) for seed in (1, 2, 3)}
+    assert {cell.parties for cell in those_with("breast-cancer,ours,0.1,2", cells())} > {2}
 
 
 def test_ours_is_what_one_gets_who_sets_the_density_alone() -> None:
@@ -76,13 +99,24 @@ def test_every_third_of_unequal_parties_has_a_tenth_of_the_others_rows() -> None
     assert [round(len(rows) / len(held[0]), 2) for rows in held] == [1, 1, 0.1, 1, 1, 0.1, 1]
 
 
-def test_bytes_to_target_are_those_of_the_first_epoch_one_point_below_dense() -> None:
-    def row(method: str, accuracies: list[float]) -> Row:
-        curve = [[accuracy, 100 * number, 1.0, 0.0] for number, accuracy in enumerate(accuracies, start=1)]
-        task = {"dataset": "digits", "model": "lstm", "split": "iid", "parties": 5, "seed": 1}
-        return {**task, "method": method, "curve": curve}
+def _row(method: str, accuracies: list[float], learning_rate: float = 0.01) -> Row:
+    curve = [[accuracy, 100 * number, 1.0, 0.0] for number, accuracy in enumerate(accuracies, start=1)]
+    cell = Cell("digits", "lstm", "iid", 5, method, 1.0, 1, "adam", learning_rate)
+    return {**cell._asdict(), "curve": curve}
 
-    dense = row("dense", [80.0, 90.0, 90.0, 90.0, 99.0])  # what the last epoch says is of other rows
-    others = [row("ours", [70.0, 89.0, 95.0, 95.0, 95.0]), row("local", [70.0, 80.0, 88.9, 88.9, 99.0])]
+
+def test_bytes_to_target_are_those_of_the_first_epoch_one_point_below_dense() -> None:
+    dense = _row("dense", [80.0, 90.0, 90.0, 90.0, 99.0])  # what the last epoch says is of other rows
+    others = [_row("ours", [70.0, 89.0, 95.0, 95.0, 95.0]), _row("local", [70.0, 80.0, 88.9, 88.9, 99.0])]
     assert [each["bytes_to_target"] for each in with_bytes_to_target([dense, *others])] == [200, 200, None]
     assert [each["bytes_to_target"] for each in with_bytes_to_target(others)] == [None, None]
+
+
+def test_a_target_is_that_of_dense_training_with_the_same_learning_rate() -> None:
+    dense = [_row("dense", [80.0, 90.0, 90.0, 90.0, 90.0]), _row("dense", [50.0] * 5, 0.001)]
+    others = [
+        _row("ours", [60.0, 70.0, 89.5, 90.0, 90.0]),
+        _row("ours", [40.0, 49.5, 50.0, 50.0, 50.0], 0.001),
+    ]
+    filled = with_bytes_to_target([*dense, *others])
+    assert [row["bytes_to_target"] for row in filled] == [200, 100, 300, 200]
