@@ -19,6 +19,8 @@ SEEDS = (1, 2, 3)
 MORE_SEEDS = (4, 5, 6)
 """For the tasks in which three leave open how much is lost."""
 DENSITIES = (0.1, 0.05, 0.02, 0.01)
+_OF_SMALL_NET = (0.5, 0.3)
+"""Densities at which a net of 1,947 prunable weights is looked at besides."""
 PARTS = ("measured", "tuning", "why")
 
 _LEARNING_RATES = {"fedavg-cnn": 2e-3, "resnet20": 3e-3, "lstm": 1e-2, "table-net": 3e-3, "convnet": 2e-2}
@@ -183,7 +185,8 @@ def cells(part: str = "measured") -> list[Cell]:
         found += _of(dataset, model, "dirichlet-0.5", parties, [(peer, 0.1) for peer in _PEERS], SEEDS)
         found += _of(dataset, model, "dirichlet-0.5", parties, [(each, 0.1) for each in _ROUNDED], SEEDS)
     for dataset in ("fashion-mnist", "mnist"):
-        found += _of(dataset, "convnet", "dirichlet-0.5", 10, ours[:3], SEEDS)
+        more = [("ours", density) for density in _OF_SMALL_NET]
+        found += _of(dataset, "convnet", "dirichlet-0.5", 10, [*ours[:3], *more], SEEDS)
     for parties in _SPLITS_OF_TABLE:
         for split in _SPLITS_OF_LSTM[parties]:
             found += _of("digits", "lstm", split, parties, ours[:3], SEEDS)
