@@ -57,7 +57,7 @@ def test_a_party_that_fails_between_rounds_says_why_and_the_next_fit_is_right(
     one, other = sf.reveal([worker.get_weights() for worker in model._workers.values()])
     # Biases are not pruned, so they are equal after an average.
     np.testing.assert_array_equal(one[1], other[1])
-    assert sum(away) == 2 * ROUNDS + (5 + 2 if mask_scope == "local" else 4)
+    assert sum(away) == 2 * ROUNDS + (6 + 2 if mask_scope == "local" else 5)
     sizes = [history.local_history[f"{party}_round_payload_bytes"] for party in ("alice", "bob")]
     assert [len(epoch) for epoch in (*sizes[0], *sizes[1])] == [ROUNDS] * 4
     if mask_scope == "global":

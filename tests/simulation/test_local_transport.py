@@ -38,8 +38,8 @@ def test_training_is_the_same_to_the_last_bit(
 ) -> None:
     _, history, weights = fitted(ray_devices, **options)
     # Before the first round: what all have in common, the total of sample counts and who counts, masks of the
-    # parties' own, and weights.
-    start = 4 if options.get("mask_scope") == "global" else 5
+    # parties' own, whether weights are alike, and that all go on with them.
+    start = 5 if options.get("mask_scope") == "global" else 6
     assert sum(away) == start + 3 * ROUNDS + agreements
     away.clear()
     sfd.set_distribution_mode(DISTRIBUTION_MODE.DEBUG)
