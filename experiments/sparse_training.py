@@ -124,7 +124,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--workers",
         type=_count,
         default=0,
-        help="processes, of one thread each if there are several; 0 is one on a GPU and one for each core on a CPU",
+        help="processes, of one thread each if there are several; 0 is one on a GPU and one for each core on "
+        "a CPU",
     )
     parser.add_argument("--minutes", type=_minutes, default=1e6, help="after which no more runs are begun")
     parser.add_argument(
