@@ -116,12 +116,12 @@ class PartyRounds:
         yield from self.settle()
         arrays = self._training.arrays()
         if self._client.rules.upload_bits is not None:
-            training = self._training
-            self._updates = training.updates.begin(training.names(), arrays, training.updated())
+            self._updates = self._training.begin_updates()
         same = have_the_same(self._client, arrays, self._support, self._updates)
         if keeps_weights and (yield from same):
             yield from confirm(self._client, b"the same weights")  # in the place of the next one
             self._client.usage.count_round(0)  # or its agreements would be the first round's
+            self._training.check(arrays)  # from wherever all have them
             return
         if self._updates is not None:
             self._updates.begin_anew()
@@ -148,8 +148,7 @@ class PartyRounds:
             average: see :meth:`~secretflow.security.aggregation.secagg.updates.Updates.come_in`.
         """
         if self._client.rules.upload_bits is not None:
-            training = self._training
-            self._updates = training.updates.begin(training.names(), training.arrays(), training.updated())
+            self._updates = self._training.begin_updates()
             if comes_in:
                 self._updates.come_in(average)
 

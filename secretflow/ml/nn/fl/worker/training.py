@@ -23,6 +23,7 @@ from secretflow.ml.nn.fl.worker.lone_rows import lone_row_named
 from secretflow.ml.nn.fl.worker.masked import MaskedModel
 from secretflow.ml.nn.fl.worker.optimizer_groups import Trained
 from secretflow.ml.nn.fl.worker.trainer import Batch, Trainer
+from secretflow.security.aggregation.secagg.updates import Updates
 
 _SEED_STRIDE = 1_000_003  # far apart, so that neighbouring seeds do not share the order of an epoch
 
@@ -199,6 +200,10 @@ class LocalTraining:
         """
         parameters = dict(self.trainer.model.named_parameters(remove_duplicate=False))
         return [name for name in self.names() if name in parameters]
+
+    def begin_updates(self) -> Updates:
+        """Goes on, in a fit, with the updates that were kept."""
+        return self.updates.begin(self.names(), self.arrays(), self.updated())
 
     def mask_of_arrays(self) -> ListMask:
         """The mask as it goes with :meth:`arrays`."""

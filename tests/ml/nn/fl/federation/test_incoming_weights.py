@@ -50,11 +50,10 @@ def make(devices: SimpleNamespace) -> Callable[..., FLModel]:
             server=devices.davy,
             device_list=parties,
             model=model_def(Net, optim_wrapper(optim.SGD, lr=0.1)),
-            aggregator=SecurePruneAggregator(devices.davy, parties),
             strategy="fed_avg_w_prune",
             backend="torch",
             random_seed=5,
-            **options,
+            **{"aggregator": SecurePruneAggregator(devices.davy, parties), **options},
         )
 
     return made
@@ -91,6 +90,24 @@ def test_a_party_does_not_begin_with_an_average_that_another_has_brought_to_bins
         model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
     for one, other in zip(worker_of(model, 0).get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_nor_with_bins_that_all_have_from_elsewhere(
+    devices: SimpleNamespace,
+    make: Callable[..., FLModel],
+    data: tuple[FedNdarray, FedNdarray],
+    bits: int | None,
+) -> None:
+    parties = [devices.alice, devices.bob, devices.carol]
+    model, target = (
+        make(aggregator=SecurePruneAggregator(devices.davy, parties, upload_bits=bits)),
+        chosen_by_a_server(),
+    )
+    for number in range(3):
+        worker_of(model, number).model.load_state_dict(target)
+    with pytest.raises(ValueError, match=REFUSED):
+        model.fit(*data, epochs=1, batch_size=BATCH, verbose=0)
 
 
 def test_a_party_does_not_train_on_a_later_average_that_another_has_brought_to_bins(
